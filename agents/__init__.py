@@ -1,0 +1,1 @@
+"""Reinforcement learning: environments, collectors, replay, agents. Imports lab."""

@@ -1,0 +1,1 @@
+"""Generative models: VAEs, GANs, autoregressive models, their samplers and evaluation. Imports lab."""

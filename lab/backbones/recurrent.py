@@ -1,0 +1,57 @@
+"""Recurrent backbones over vectors (D,), time first. T steps, B sequences, F features, S state rows."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lab.backbones.registry import register
+
+
+class Recurrent(nn.Module):
+    """An LSTM or GRU whose state is one tensor (S, B, F) and is cleared where `reset` is true."""
+
+    def __init__(self, core: nn.LSTM | nn.GRU) -> None:
+        super().__init__()
+        self.core = core
+        self.is_lstm = isinstance(core, nn.LSTM)
+        self.num_rows = core.num_layers * (2 if self.is_lstm else 1)
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        weight: Tensor = self.core.weight_hh_l0  # type: ignore[assignment]
+        return weight.new_zeros(self.num_rows, batch_size, self.core.hidden_size)
+
+    def forward(self, x: Tensor, state: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.flatten(2)  # (T, B, D)
+        cuts = [0, *(reset.any(dim=1).nonzero().flatten().tolist()), x.shape[0]]  # run whole stretches between resets
+        features = []
+        for start, end in itertools.pairwise(cuts):
+            if start == end:
+                continue
+            keep = (~reset[start]).to(state.dtype)[None, :, None]
+            piece, state = self._run(x[start:end], state * keep)
+            features.append(piece)
+        return torch.cat(features) if len(features) != 1 else features[0], state
+
+    def _run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.is_lstm:
+            features, state = self.core(x, state)
+            return features, state
+        hidden, cell = state.chunk(2)
+        features, (hidden, cell) = self.core(x, (hidden.contiguous(), cell.contiguous()))
+        return features, torch.cat([hidden, cell])
+
+
+@register("lstm", example_shape=(8,), recurrent=True)
+def lstm(input_shape: tuple[int, ...], *, hidden: int = 128, num_layers: int = 1, dropout: float = 0.0) -> nn.Module:
+    """Long short-term memory (Hochreiter and Schmidhuber 1997)."""
+    return Recurrent(nn.LSTM(math.prod(input_shape), hidden, num_layers, dropout=dropout))
+
+
+@register("gru", example_shape=(8,), recurrent=True)
+def gru(input_shape: tuple[int, ...], *, hidden: int = 128, num_layers: int = 1, dropout: float = 0.0) -> nn.Module:
+    """Gated recurrent unit (Cho et al. 2014)."""
+    return Recurrent(nn.GRU(math.prod(input_shape), hidden, num_layers, dropout=dropout))

@@ -1,0 +1,182 @@
+"""The backbone registry: a decorated function makes a network for an input shape.
+
+    @register("mlp", example_shape=(4,))
+    def mlp(input_shape, *, hidden: tuple[int, ...] = (64, 64)) -> nn.Module: ...
+
+The function's keyword parameters, with annotations and defaults, are the backbone's options in an experiment:
+`module.backbone.name=mlp module.backbone.hidden=[256,256]`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, get_type_hints
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
+from torch import Tensor, nn
+
+from lab import catalog
+from lab.errors import UserError, unknown
+from lab.experiment import Config
+
+
+class Registered(NamedTuple):
+    """A registered backbone: its factory, an input shape that it accepts, and whether it reads sequences."""
+
+    factory: Callable[..., nn.Module]
+    example_shape: tuple[int, ...]
+    recurrent: bool
+    summary: str
+
+
+_registry: dict[str, Registered] = {}
+
+
+class Backbone(nn.Module):
+    """A network with known input and output shapes.
+
+    Feed-forward: `(B, *input_shape) -> (B, *output_shape)`.
+    Recurrent: `(x (T, B, D), state, reset (T, B)) -> (features (T, B, F), state)`; where `reset[t]` is true, the state
+    is cleared before step t. A state is one tensor (S, B, F).
+    """
+
+    def __init__(self, net: nn.Module, input_shape: tuple[int, ...], recurrent: bool = False) -> None:
+        super().__init__()
+        self.net = net
+        self.input_shape = tuple(input_shape)
+        self.recurrent = recurrent
+        self.output_shape: tuple[int, ...] = self._probe()
+
+    @property
+    def num_features(self) -> int:
+        """Numbers in one output."""
+        return math.prod(self.output_shape)
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        """The recurrent state at the start of a sequence (S, B, F), on the parameters' device."""
+        state: Tensor = self.net.initial_state(batch_size)  # type: ignore[operator]
+        return state
+
+    def forward(self, *args: Tensor) -> Any:
+        return self.net(*args)
+
+    def _probe(self) -> tuple[int, ...]:
+        training = self.training
+        self.eval()
+        with torch.no_grad():
+            if self.recurrent:
+                features, _ = self.net(
+                    torch.zeros(1, 2, *self.input_shape), self.initial_state(2), torch.zeros(1, 2).bool()
+                )
+                shape = tuple(features.shape[2:])
+            else:
+                shape = tuple(self.net(torch.zeros(2, *self.input_shape)).shape[1:])
+        self.train(training)
+        return shape
+
+
+class BackboneConfig(Config):
+    """A backbone's name and its options, which are the keyword parameters of its function."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = "mlp"
+
+    def __init__(self, name: str = "mlp", **options: Any) -> None:
+        super().__init__(**{"name": name, **options})
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the backbone reads sequences and carries a state."""
+        return registered(self.name).recurrent
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_options(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        name = str(value.get("name", "mlp"))
+        given = {key: option for key, option in value.items() if key != "name"}
+        options = _options_model(name)
+        for key in given:
+            if key not in options.model_fields:
+                raise unknown(f"option of backbone {name!r}", key, options.model_fields)
+        try:
+            checked = options(**given)
+        except ValidationError as error:
+            detail = error.errors()[0]
+            where = ".".join(str(key) for key in detail["loc"])
+            raise UserError(
+                f"{where}={detail['input']!r} is not valid for backbone {name!r}: {detail['msg']}."
+            ) from None
+        return {"name": name, **{key: getattr(checked, key) for key in given}}
+
+    @staticmethod
+    def options_of(name: str) -> dict[str, Any]:
+        """The options of a backbone with their defaults. Raises UserError for an unknown name."""
+        return {key: field.default for key, field in _options_model(name).model_fields.items()}
+
+
+def register(
+    name: str, example_shape: Sequence[int], *, recurrent: bool = False
+) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
+    """Register a backbone factory under `name`; `example_shape` is an input that it accepts (a step's, if recurrent).
+
+    Raises ValueError when another function has the name already.
+    """
+
+    def decorate(factory: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        known = _registry.get(name)
+        if known is not None and (known.factory.__module__, known.factory.__qualname__) != (
+            factory.__module__,
+            factory.__qualname__,
+        ):
+            raise ValueError(f"backbone {name!r} is already registered by {known.factory.__module__}")
+        summary = (factory.__doc__ or "").strip().partition("\n")[0]
+        _registry[name] = Registered(factory, tuple(example_shape), recurrent, summary)
+        _options_model.cache_clear()
+        return factory
+
+    return decorate
+
+
+def registered(name: str) -> Registered:
+    """The registered backbone of a name, its module imported when it is one of the lab's own. Raises UserError."""
+    if name not in _registry:
+        entry = catalog.scan().backbones.get(name)
+        if entry is None:
+            raise unknown("backbone", name, {*_registry, *catalog.scan().backbones})
+        __import__(entry.module)
+    return _registry[name]
+
+
+def names() -> list[str]:
+    """Every backbone's name, built in or registered from outside."""
+    return sorted({*_registry, *catalog.scan().backbones})
+
+
+def build_backbone(config: BackboneConfig, input_shape: Sequence[int]) -> Backbone:
+    """Build a backbone. Raises UserError when it cannot take `input_shape`."""
+    options = {key: value for key, value in config if key != "name"}
+    entry = registered(config.name)
+    try:
+        return Backbone(entry.factory(tuple(input_shape), **options), tuple(input_shape), entry.recurrent)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"backbone {config.name!r} cannot take inputs of shape {tuple(input_shape)}: {error}"
+        ) from error
+
+
+@lru_cache
+def _options_model(name: str) -> type[BaseModel]:
+    factory = registered(name).factory
+    hints = get_type_hints(factory)
+    fields: dict[str, Any] = {
+        key: (hints.get(key, Any), parameter.default)
+        for key, parameter in list(inspect.signature(factory).parameters.items())[1:]
+    }
+    return create_model(f"{name}_options", __config__=ConfigDict(extra="forbid"), **fields)

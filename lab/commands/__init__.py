@@ -1,0 +1,1 @@
+"""The kernel's commands: each module has `add_arguments(parser)` and `run(arguments) -> exit code`."""

@@ -1,0 +1,35 @@
+"""lab resume: go on with a run or a sweep exactly where its last checkpoint is."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lab.cli import INTERRUPTED, add_override_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_override_arguments(parser, "a run directory, or the directory of a sweep")
+    parser.add_argument("--quiet", action="store_true", help="no progress display")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from lab import config
+    from lab.runs import Run, write_atomic
+
+    if (Path(arguments.target) / "sweep.yaml").is_file():
+        from importlib import import_module
+
+        code: int = import_module("cluster.sweep").resume(Path(arguments.target), arguments.overrides, arguments.quiet)
+        return code
+    found = Run.open(arguments.target)
+    experiment = config.override(found.experiment(), arguments.overrides)
+
+    from lab.commands.report import finished, progress
+    from lab.train import train
+
+    if arguments.overrides:
+        write_atomic(found.path / "experiment.yaml", config.to_yaml(experiment))
+    result = train(experiment, resume=found, progress=progress(arguments.quiet))
+    finished(result)
+    return 0 if result.status == "completed" else INTERRUPTED

@@ -1,0 +1,27 @@
+"""lab train: train a recipe on this machine."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lab.cli import INTERRUPTED, add_override_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_override_arguments(parser, "a recipe (lab list), package.module:recipe, or an experiment.yaml")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory; by default a new one below ./runs")
+    parser.add_argument("--quiet", action="store_true", help="no progress display")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from lab import config
+
+    experiment = config.resolve(arguments.target, arguments.overrides)
+
+    from lab.commands.report import finished, progress
+    from lab.train import train
+
+    result = train(experiment, run_dir=arguments.out, progress=progress(arguments.quiet))
+    finished(result)
+    return 0 if result.status == "completed" else INTERRUPTED

@@ -1,0 +1,224 @@
+"""Images with labels: the embedded digits, files in the MNIST format, `.npz`, a folder of images, or a hub name.
+
+`data.name` is a registered data set (`lab list`), or says where the images are:
+
+- `digits`                  the 8x8 handwritten digits that scikit-learn carries; no file needed
+- `mnist`, `fashion-mnist`  four IDX files (gzipped or not) in `<root>/<name>` or `<root>`
+- `path/to/file.npz`        arrays x_train, y_train, x_test, y_test (or train, test, valid; bits may be packed)
+- `path/to/folder`          IDX files, or one folder of images for each class
+- `hub:NAME`                a Hugging Face data set with an image and a label column, when the network allows
+
+`root` is `data.root`, else the environment variable LAB_DATA, else `./data`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from lab import catalog
+from lab.data.module import LabDataModule
+from lab.data.resident import Batch, Chunk, ShuffledOrder
+from lab.data.spec import Classes, DataSpec, TensorSpec
+from lab.errors import UserError, unknown
+from lab.experiment import DataConfig
+
+Array = np.ndarray[Any, Any]
+Split = Literal["train", "val", "test"]
+
+
+class ImageArrays(NamedTuple):
+    """Whole splits as arrays: images (N, H, W) or (N, H, W, C), uint8 of `levels` values, and labels (N,).
+
+    Without a validation split one is cut from the end of the training split.
+    """
+
+    train: tuple[Array, Array]
+    test: tuple[Array, Array]
+    val: tuple[Array, Array] | None = None
+    levels: int = 256
+    class_names: tuple[str, ...] = ()
+
+
+Loader = Callable[[Path], ImageArrays]
+_loaders: dict[str, Loader] = {}
+
+
+def register_images(name: str) -> Callable[[Loader], Loader]:
+    """Register a function `root -> ImageArrays` as the data set `name`. Raises ValueError for a taken name."""
+
+    def decorate(loader: Loader) -> Loader:
+        known = _loaders.get(name)
+        if known is not None and (known.__module__, known.__qualname__) != (loader.__module__, loader.__qualname__):
+            raise ValueError(f"data set {name!r} is already registered by {known.__module__}")
+        _loaders[name] = loader
+        return loader
+
+    return decorate
+
+
+class ImageData(DataConfig):
+    """Images with class labels, resident on the device."""
+
+    kind: Literal["images"] = "images"
+    name: str = "digits"
+    """a registered data set, a .npz file, a folder, or hub:NAME"""
+    root: str | None = None
+    """folder of data files; by default LAB_DATA, else ./data"""
+    batch_size: PositiveInt = 128
+    batches_per_step: PositiveInt = 8
+    """minibatches in one training step; more of them, less overhead"""
+    binarize: Literal["none", "threshold", "dynamic"] = "none"
+    """threshold: pixel > 0.5; dynamic: Bernoulli draws with the pixel as probability, anew for each minibatch"""
+    validation: float = Field(default=0.1, gt=0, lt=1)
+    """share of the training split held out, its last images, where the data set has no validation split"""
+    num_train: PositiveInt | None = None
+    """use only so many training images"""
+
+    def build(self, seed: int) -> ImageModule:
+        """Load the data. Raises UserError for a data set or file that is absent or damaged."""
+        return ImageModule(self, load_images(self.name, self.root), seed)
+
+
+class ImageModule(LabDataModule):
+    """x (B, C, H, W) float in [0, 1], y (B,) int64."""
+
+    def __init__(self, config: ImageData, arrays: ImageArrays, seed: int) -> None:
+        super().__init__()
+        self.config, self.levels = config, arrays.levels
+        train, val = arrays.train, arrays.val
+        if val is None:
+            cut = max(1, round(len(train[0]) * (1 - config.validation)))
+            train, val = (train[0][:cut], train[1][:cut]), (train[0][cut:], train[1][cut:])
+        if config.num_train is not None:
+            train = train[0][: config.num_train], train[1][: config.num_train]
+        self._splits = {"train": _tensors(*train), "val": _tensors(*val), "test": _tensors(*arrays.test)}
+        shape = tuple(self._splits["train"][0].shape[1:])
+        num_classes = int(max(int(y.max()) for _, y in self._splits.values() if len(y))) + 1
+        names = arrays.class_names or tuple(str(i) for i in range(num_classes))
+        self.spec = DataSpec(TensorSpec(shape, torch.float32, 0.0, 1.0), Classes(num_classes, names))
+        self.order = ShuffledOrder(len(self._splits["train"][0]), config.batch_size, seed, self.device)
+
+    def to(self, device: torch.device) -> None:
+        super().to(device)
+        self._splits = {name: (x.to(device), y.to(device)) for name, (x, y) in self._splits.items()}
+        self.order.device = device
+
+    def next_chunk(self) -> Chunk:
+        return Chunk(self._draw(), self.config.batches_per_step)
+
+    def num_samples(self, split: Split) -> int:
+        """How many images a split has."""
+        return len(self._splits[split][0])
+
+    def batches(self, split: Split, batch_size: int = 500) -> Iterator[Batch]:
+        """A split in order, the same each time (dynamic binarization draws with a fixed seed)."""
+        images, labels = self._splits[split]
+        generator = torch.Generator(self.device).manual_seed(0)
+        for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+            yield Batch(self._as_float(x, generator), y)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"drawn": self.order.drawn}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.order.drawn = state_dict["drawn"]
+
+    def _draw(self) -> Iterator[Batch]:
+        images, labels = self._splits["train"]
+        for _ in range(self.config.batches_per_step):
+            generator = self.order.generator() if self.config.binarize == "dynamic" else None
+            index = self.order.next()
+            yield Batch(self._as_float(images[index], generator), labels[index])
+
+    def _as_float(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        x = x.float() / (self.levels - 1)
+        if self.config.binarize == "threshold":
+            return (x > 0.5).float()
+        if self.config.binarize == "dynamic":
+            return torch.bernoulli(x, generator=generator)
+        return x
+
+
+def load_images(name: str, root: str | None = None) -> ImageArrays:
+    """The arrays of a data set. Raises UserError for one that is absent or damaged."""
+    folder = Path(root or os.environ.get("LAB_DATA") or "data").expanduser()
+    if name.startswith("hub:"):
+        from lab.data.image_files import read_hub
+
+        return read_hub(name.removeprefix("hub:"))
+    if name not in _loaders and name in catalog.scan().datasets:
+        __import__(catalog.scan().datasets[name].module)
+    if name in _loaders:
+        return _loaders[name](folder)
+    from lab.data.image_files import read_path
+
+    for path in (Path(name).expanduser(), folder / name):
+        if path.exists():
+            return read_path(path)
+    raise unknown("data set (or path)", name, {*_loaders, *catalog.scan().datasets})
+
+
+def registered_images() -> dict[str, str]:
+    """Every registered image data set with its line."""
+    return {name: (loader.__doc__ or "").strip().partition("\n")[0] for name, loader in _loaders.items()}
+
+
+def _tensors(images: Array, labels: Array) -> tuple[Tensor, Tensor]:
+    """(N, H, W) or (N, H, W, C) arrays -> (N, C, H, W) and (N,) tensors."""
+    if len(images) != len(labels):
+        raise UserError(f"a data set has {len(images)} images but {len(labels)} labels.")
+    x = torch.from_numpy(np.ascontiguousarray(images))
+    x = x[:, None] if x.dim() == 3 else x.permute(0, 3, 1, 2).contiguous()
+    return x, torch.from_numpy(np.ascontiguousarray(labels).astype(np.int64))
+
+
+@register_images("digits")
+def digits(root: Path) -> ImageArrays:
+    """1,797 handwritten digits of 8x8 pixels and 17 grey levels, carried by scikit-learn (Alpaydin and Kaynak 1998)."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    order = np.random.default_rng(0).permutation(len(bunch.target))
+    x, y = bunch.images[order].astype(np.uint8), bunch.target[order]
+    return ImageArrays((x[:1297], y[:1297]), (x[1497:], y[1497:]), (x[1297:1497], y[1297:1497]), levels=17)
+
+
+@register_images("mnist")
+def mnist(root: Path) -> ImageArrays:
+    """MNIST: 60,000 + 10,000 digits of 28x28 (LeCun et al. 1998), from IDX files in LAB_DATA."""
+    from lab.data.image_files import read_idx_folder
+
+    return read_idx_folder(root / "mnist", root)
+
+
+@register_images("fashion-mnist")
+def fashion_mnist(root: Path) -> ImageArrays:
+    """Fashion-MNIST: 60,000 + 10,000 articles of 28x28 (Xiao et al. 2017), from IDX files in LAB_DATA."""
+    from lab.data.image_files import read_idx_folder
+
+    names = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+    return read_idx_folder(root / "fashion-mnist", root)._replace(class_names=names)
+
+
+@register_images("binarized-mnist")
+def binarized_mnist(root: Path) -> ImageArrays:
+    """Static binarized MNIST: 50,000 + 10,000 + 10,000 (Larochelle and Murray 2011), from an .npz in LAB_DATA."""
+    from lab.data.image_files import read_path
+
+    return read_path(root / "binarized-mnist")
+
+
+@register_images("cifar10-subset")
+def cifar10_subset(root: Path) -> ImageArrays:
+    """3,000 + 1,000 colour images of CIFAR-10 (Krizhevsky 2009), from an .npz in LAB_DATA."""
+    from lab.data.image_files import read_path
+
+    return read_path(root / "cifar10-subset")

@@ -1,0 +1,62 @@
+"""The base of all data modules: a spec, a device, an endless stream of chunks, and a state.
+
+A chunk is what one `training_step` works through: many minibatches, or an experience handle. The stream never ends by
+itself (the budget does), continues from the data module's state, and has a length, so that Lightning does not prefetch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+
+from lab.data.spec import DataSpec
+
+
+class ChunkStream:
+    """An endless loader over `data.next_chunk()`."""
+
+    def __init__(self, data: LabDataModule) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return 2**40
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            yield self.data.next_chunk()
+
+
+class LabDataModule(LightningDataModule):
+    """Subclasses set `spec` and give `next_chunk`; what lives in them between chunks goes into `state_dict`."""
+
+    spec: DataSpec
+    device: torch.device = torch.device("cpu")
+    folder: Path | None = None
+    """the run directory, for state that is too large for a checkpoint"""
+
+    def to(self, device: torch.device) -> None:
+        """Move resident tensors to the device that trains. Called once, before the first chunk or evaluation."""
+        self.device = device
+
+    def next_chunk(self) -> Any:
+        """What the next `training_step` works through."""
+        raise NotImplementedError
+
+    def train_dataloader(self) -> ChunkStream:
+        return ChunkStream(self)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
+
+    def on_saved(self) -> None:
+        """Called when the checkpoint that holds the last `state_dict` is on disk."""
+
+    def close(self) -> None:
+        """Release environments, files, processes."""

@@ -1,0 +1,70 @@
+"""Small data sets live on the device whole and are shuffled there: no worker processes, no copies.
+
+The order of an epoch is a function of (seed, epoch) alone, so the number of samples drawn is the whole state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Inputs (B, ...) and targets (B, ...)."""
+
+    x: Tensor
+    y: Tensor
+
+
+class Chunk:
+    """Several minibatches for one `training_step`."""
+
+    def __init__(self, batches: Iterator[Batch], num_batches: int) -> None:
+        self._batches, self._num_batches = batches, num_batches
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._batches
+
+
+class ShuffledOrder:
+    """Which samples come next: without replacement within an epoch, epochs shuffled afresh, batches always full.
+
+    Under data parallelism each rank takes its own part of each global batch.
+    """
+
+    def __init__(self, num_samples: int, batch_size: int, seed: int, device: torch.device) -> None:
+        if num_samples < 1:
+            raise ValueError("a data set needs at least one sample")
+        self.num_samples, self.batch_size, self.seed, self.device = num_samples, batch_size, seed, device
+        self.drawn = 0
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+
+    def next(self) -> Tensor:
+        """Indices of the next minibatch (B,)."""
+        parts, wanted = [], self.batch_size
+        while wanted:
+            epoch, start = divmod(self.drawn, self.num_samples)
+            part = self._order_of(epoch)[start : start + wanted]
+            parts.append(part)
+            wanted -= len(part)
+            self.drawn += len(part)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def generator(self) -> torch.Generator:
+        """A generator for noise on the next minibatch, a function of the seed and the position alone."""
+        generator = torch.Generator(self.device)
+        generator.manual_seed((self.seed * 1_000_003 + self.drawn + 2**40) % 2**63)
+        return generator
+
+    def _order_of(self, epoch: int) -> Tensor:
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+            self._order = torch.randperm(self.num_samples, generator=generator).to(self.device)
+            self._epoch = epoch
+        return self._order

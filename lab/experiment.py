@@ -1,0 +1,151 @@
+"""An experiment: everything that a run is, as one frozen tree of models.
+
+It is saved whole in each run directory and each checkpoint, and read back without running anybody's code: a file may
+only name what is registered. A part of which there are several sorts (data, modules, collectors, ...) carries a
+`kind`; its class is found by that name, and its module imported only if it is one of the lab's own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PositiveFloat,
+    PositiveInt,
+    SerializeAsAny,
+    model_validator,
+)
+
+from lab import catalog
+from lab.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from lab.data.spec import DataSpec
+    from lab.learner import Learner
+
+
+class Config(BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        coerce_numbers_to_str=True,
+        validate_default=True,
+        protected_namespaces=(),
+    )
+
+
+class KindConfig(Config):
+    """The base of a family of configs told apart by `kind`.
+
+    A direct subclass opens a family (`class DataConfig(KindConfig)`); each class below it that gives `kind` a value
+    belongs to it: `kind: Literal["images"] = "images"`. A field typed as the family's base takes any of them.
+    """
+
+    kind: str
+
+    _family: ClassVar[type[KindConfig]]
+    _members: ClassVar[dict[str, type[KindConfig]]]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        if KindConfig in cls.__bases__:
+            cls._family, cls._members = cls, {}
+        field = cls.model_fields["kind"]
+        if isinstance(field.default, str):
+            known = cls._members.get(field.default)
+            if known is not None and known.__module__ != cls.__module__:
+                raise ValueError(f"{cls._family.__name__} kind {field.default!r} is taken by {known.__module__}")
+            cls._members[field.default] = cls
+
+    @classmethod
+    def member(cls, kind: str) -> type[KindConfig]:
+        """The class of a kind. Raises UserError with the valid choices."""
+        if kind not in cls._members:
+            catalog.import_kind(kind)
+        found = cls._members.get(kind)
+        if found is None or not issubclass(found, cls):
+            catalog.import_every_kind()
+            choices = [name for name, member in cls._members.items() if issubclass(member, cls)]
+            raise unknown(f"{cls._family.__name__} kind", kind, choices)
+        return found
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _dispatch(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if isinstance(value, dict) and not isinstance(cls.model_fields["kind"].default, str):
+            if "kind" not in value:
+                raise UserError(f"{cls.__name__} needs a kind.")
+            return cls.member(str(value["kind"])).model_validate(value)  # type: ignore[return-value]
+        return handler(value)
+
+
+class DataConfig(KindConfig):
+    """Where a module's input comes from: `build` gives a LightningDataModule with a `spec`."""
+
+    def build(self, seed: int) -> Any:
+        raise NotImplementedError
+
+
+class ModuleConfig(KindConfig):
+    """What is trained: `build` gives a Learner for data of the given spec."""
+
+    def build(self, spec: DataSpec) -> Learner:
+        raise NotImplementedError
+
+
+class TrainerConfig(Config):
+    """How long and on what. Periods and the budget count environment steps for agents, samples for all others."""
+
+    budget: PositiveInt
+    """environment steps (agents) or samples (all others) to train for"""
+    eval_period: PositiveInt | None = None
+    """evaluate every so many steps or samples; by default 20 times a run"""
+    log_period: PositiveInt | None = None
+    """write a row of metrics every so many steps or samples; by default 200 times a run"""
+    checkpoint_seconds: PositiveFloat = 20.0
+    """save `last` when so many seconds have passed since it was last saved"""
+    max_seconds: PositiveFloat | None = None
+    """stop after so many seconds of training, whatever the budget says"""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:1"""
+    precision: Literal["32", "bf16"] = "32"
+    """float32, or bfloat16 autocast"""
+    engine: Literal["auto", "eager", "traced"] = "auto"
+    """how an update runs: plain autograd, or its recorded operators replayed (auto: whichever suits the device)"""
+    num_threads: PositiveInt | None = None
+    """torch threads; by default what torch takes"""
+    deterministic: bool = False
+    """ask torch for deterministic kernels (CUDA; CPU runs repeat anyway)"""
+
+
+class TrackingConfig(Config):
+    """W&B: online when a key is configured, else offline; never asked for, never waited for."""
+
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """auto: online with a key, else offline; disabled leaves wandb unimported"""
+    project: str = "lab"
+    entity: str | None = None
+    group: str | None = None
+    """runs that belong together; by default the experiment's name"""
+    job_type: str = "train"
+    tags: tuple[str, ...] = ()
+    notes: str | None = None
+
+
+class Experiment(Config):
+    """Everything a run is."""
+
+    name: str = Field(min_length=1)
+    """the recipe's name, or your own"""
+    data: SerializeAsAny[DataConfig]
+    module: SerializeAsAny[ModuleConfig]
+    trainer: TrainerConfig
+    tracking: TrackingConfig = TrackingConfig()
+    seed: int = Field(default=0, ge=0, lt=2**31)

@@ -1,0 +1,231 @@
+"""The one way to update parameters: gradients, mean over ranks, clip, step, count.
+
+An `Updater` is given a loss function of a batch and runs it by one of two engines that compute the same numbers:
+
+- eager: plain autograd.
+- traced: the operators of loss and gradient are recorded once for each batch shape and replayed without autograd's
+  book-keeping, which is most of the time of a small network on a CPU. The loss must not branch on tensor values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.utils.stateless import _reparametrize_module
+
+from lab.experiment import Config
+
+Metrics = dict[str, Tensor]
+LossFunction = Callable[..., tuple[Tensor, Metrics]]
+
+_MAX_TRACES = 16
+
+
+class ScheduleConfig(Config):
+    """A factor on the learning rate as a function of progress p in [0, 1] through the budget."""
+
+    name: Literal["constant", "linear", "cosine", "exponential"] = "constant"
+    warmup: float = Field(default=0.0, ge=0, lt=1)
+    """share of the budget over which the rate first rises from 0"""
+    final: NonNegativeFloat = 0.0
+    """the factor at the end (exponential: must be above 0)"""
+
+    def factor(self, progress: float) -> float:
+        """The factor at `progress`."""
+        if progress < self.warmup:
+            return progress / self.warmup
+        p = min((progress - self.warmup) / (1 - self.warmup), 1.0)
+        if self.name == "linear":
+            return 1 + (self.final - 1) * p
+        if self.name == "cosine":
+            return self.final + (1 - self.final) * (1 + math.cos(math.pi * p)) / 2
+        if self.name == "exponential":
+            return max(self.final, 1e-12) ** p
+        return 1.0
+
+
+class OptimizerConfig(Config):
+    """A torch optimizer, its schedule and its gradient clipping."""
+
+    name: Literal["adam", "adamw", "nadam", "radam", "sgd", "rmsprop", "adagrad", "adadelta"] = "adam"
+    lr: PositiveFloat = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    """adam family: decay of the first and second moment"""
+    eps: PositiveFloat = 1e-8
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    """sgd and rmsprop"""
+    nesterov: bool = False
+    """sgd"""
+    alpha: float = Field(default=0.99, ge=0, lt=1)
+    """rmsprop: decay of the squared gradient"""
+    weight_decay: NonNegativeFloat = 0.0
+    max_grad_norm: PositiveFloat | None = None
+    """clip the global norm of the gradients to this"""
+    schedule: ScheduleConfig = ScheduleConfig()
+
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The torch optimizer."""
+        common: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
+        if self.name in ("adam", "adamw"):
+            kind = torch.optim.Adam if self.name == "adam" else torch.optim.AdamW
+            return kind(parameters, betas=self.betas, eps=self.eps, fused=True, **common)
+        if self.name in ("nadam", "radam"):
+            return {"nadam": torch.optim.NAdam, "radam": torch.optim.RAdam}[self.name](
+                parameters, betas=self.betas, eps=self.eps, **common
+            )
+        if self.name == "sgd":
+            return torch.optim.SGD(parameters, momentum=self.momentum, nesterov=self.nesterov, fused=True, **common)
+        if self.name == "rmsprop":
+            return torch.optim.RMSprop(parameters, alpha=self.alpha, eps=self.eps, momentum=self.momentum, **common)
+        if self.name == "adagrad":
+            return torch.optim.Adagrad(parameters, eps=self.eps, **common)
+        return torch.optim.Adadelta(parameters, eps=self.eps, **common)
+
+
+class Updater:
+    """Updates the trainable parameters of `module` by the gradient of `loss`.
+
+    Args:
+        module: whose parameters are trained.
+        loss: `(*batch) -> (scalar loss, metrics)`; metrics are detached scalars.
+        config: optimizer, schedule, clipping.
+        engine: "eager" or "traced".
+    """
+
+    def __init__(self, module: nn.Module, loss: LossFunction, config: OptimizerConfig, engine: str = "eager") -> None:
+        self.module, self.loss, self.config, self.engine = module, loss, config, engine
+        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        self.names = [name for name, _ in named]
+        self.parameters: list[Tensor] = [p for _, p in named]
+        self.optimizer = config.build(self.parameters)
+        self.num_updates = 0
+        self._traces: dict[tuple[Any, ...], Callable[..., Any]] = {}
+        self._adam_state: tuple[list[Tensor], list[Tensor], list[Tensor]] | None = None
+
+    def step(self, *batch: Tensor) -> Metrics:
+        """One update on one batch; returns the loss function's metrics with `grad_norm` when gradients are clipped."""
+        if self.engine == "traced":
+            metrics, gradients = self._traced(batch)
+        else:
+            loss, metrics = self.loss(*batch)
+            gradients = list(torch.autograd.grad(loss, self.parameters, materialize_grads=True))
+        self.apply(gradients, metrics)
+        return metrics
+
+    def apply(self, gradients: list[Tensor], metrics: Metrics) -> None:
+        """Mean over ranks, clip, step, count; writes `grad_norm` into `metrics` when clipping."""
+        _mean_over_ranks(gradients)
+        if self.config.max_grad_norm is not None:
+            metrics["grad_norm"] = clip_(gradients, self.config.max_grad_norm)
+        self._optimizer_step(gradients)
+        self.num_updates += 1
+
+    def set_progress(self, progress: float) -> float:
+        """Set the learning rate for `progress` in [0, 1] through the budget, and return it."""
+        lr = self.config.lr * self.config.schedule.factor(progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        return lr
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimizer state and the number of updates."""
+        return {"optimizer": self.optimizer.state_dict(), "num_updates": self.num_updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.num_updates = state["num_updates"]
+        self._adam_state = None
+
+    def _optimizer_step(self, gradients: list[Tensor]) -> None:
+        if self.config.name in ("adam", "adamw") and self.optimizer.state and not self.config.weight_decay:
+            self._fused_adam_step(gradients)
+            return
+        for p, gradient in zip(self.parameters, gradients, strict=True):
+            p.grad = gradient
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _fused_adam_step(self, gradients: list[Tensor]) -> None:
+        """The kernel behind torch.optim.Adam(fused=True), without the 100 us of Python around it."""
+        if self._adam_state is None:
+            states = [self.optimizer.state[p] for p in self.parameters]
+            self._adam_state = tuple([s[key] for s in states] for key in ("exp_avg", "exp_avg_sq", "step"))  # type: ignore[assignment]
+        assert self._adam_state is not None
+        exp_avgs, exp_avg_sqs, steps = self._adam_state
+        torch._foreach_add_(steps, 1)
+        torch._fused_adam_(
+            self.parameters,
+            gradients,
+            exp_avgs,
+            exp_avg_sqs,
+            [],
+            steps,
+            lr=self.optimizer.param_groups[0]["lr"],
+            beta1=self.config.betas[0],
+            beta2=self.config.betas[1],
+            weight_decay=0.0,
+            eps=self.config.eps,
+            amsgrad=False,
+            maximize=False,
+        )
+
+    def _traced(self, batch: Sequence[Tensor]) -> tuple[Metrics, list[Tensor]]:
+        key = tuple((t.shape, t.dtype) for t in batch)
+        if key not in self._traces:
+            if len(self._traces) >= _MAX_TRACES:
+                self._traces.clear()
+            self._traces[key] = self._trace(batch)
+        return self._traces[key](batch)
+
+    def _trace(self, batch: Sequence[Tensor]) -> Callable[..., Any]:
+        metric_names: list[str] = []
+
+        def flat(*tensors: Tensor) -> list[Tensor]:
+            parameters, inputs = list(tensors[: len(self.names)]), tensors[len(self.names) :]
+            with _reparametrize_module(self.module, dict(zip(self.names, parameters, strict=True))):
+                loss, metrics = self.loss(*inputs)
+            metric_names[:] = metrics
+            return [*torch.autograd.grad(loss, parameters, materialize_grads=True), *metrics.values()]
+
+        leaves = [p.detach().requires_grad_() for p in self.parameters]
+        graph = make_fx(flat)(*leaves, *batch)
+        for node in graph.graph.nodes:
+            if node.op == "call_function" and node.target is torch.ops.aten.detach.default:
+                node.replace_all_uses_with(node.args[0])
+        graph.graph.eliminate_dead_code()
+        graph.recompile()
+        run, num_parameters = graph.forward, len(self.names)
+        parameters = [p.detach() for p in self.parameters]  # the same storage
+
+        def replay(batch: Sequence[Tensor]) -> tuple[Metrics, list[Tensor]]:
+            with torch.no_grad():
+                outputs = run(*parameters, *batch)
+            return dict(zip(metric_names, outputs[num_parameters:], strict=True)), outputs[:num_parameters]
+
+        return replay
+
+
+def clip_(gradients: list[Tensor], max_norm: float) -> Tensor:
+    """Scale gradients in place so that their global norm is at most `max_norm`; returns the norm before."""
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp_(max=1.0))
+    return norm
+
+
+def _mean_over_ranks(gradients: list[Tensor]) -> None:
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    torch.distributed.all_reduce(flat)
+    flat /= torch.distributed.get_world_size()
+    offset = 0
+    for gradient in gradients:
+        gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
+        offset += gradient.numel()

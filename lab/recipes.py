@@ -1,0 +1,43 @@
+"""Recipes: public functions annotated `-> Experiment`. "dqn/cartpole" is the function `cartpole` of the family `dqn`.
+
+A recipe from outside the project is named by its module: `lab train mypkg.mymodule:my_recipe`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+from lab import catalog
+from lab.errors import UserError, unknown
+from lab.experiment import Experiment
+
+
+def find(name: str) -> Callable[[], Experiment]:
+    """The recipe function of a name. Raises UserError with the nearest name and the valid choices."""
+    if ":" in name:
+        return _outside(name)
+    entries = catalog.scan().recipes
+    entry = entries.get(name) or entries.get(name.replace("_", "-"))
+    if entry is None:
+        raise unknown("recipe", name, entries)
+    recipe: Callable[[], Experiment] = getattr(importlib.import_module(entry.module), entry.attribute)
+    return recipe
+
+
+def _outside(name: str) -> Callable[[], Experiment]:
+    module_name, _, attribute = name.partition(":")
+    catalog.allow_import(module_name)
+    module = importlib.import_module(module_name)
+    recipe = getattr(module, attribute, None)
+    if not callable(recipe):
+        choices = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise unknown(f"recipe in {module_name}", attribute, choices)
+
+    def checked() -> Experiment:
+        experiment = recipe()
+        if not isinstance(experiment, Experiment):
+            raise UserError(f"{name} returned {type(experiment).__name__}, not an Experiment.")
+        return experiment
+
+    return checked

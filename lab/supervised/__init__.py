@@ -1,0 +1,1 @@
+"""Supervised learning on the same backbones, trainer and tracking as everything else."""

@@ -1,0 +1,134 @@
+"""Classification: any registered backbone, a linear layer, cross-entropy.
+
+A recurrent backbone reads an image row by row and classifies after the last row. B batch, T rows, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lab.backbones import BackboneConfig, build_backbone
+from lab.data.images import ImageData, ImageModule
+from lab.data.module import LabDataModule
+from lab.data.resident import Chunk
+from lab.data.spec import Classes, DataSpec, TensorSpec
+from lab.errors import UserError
+from lab.experiment import Experiment, ModuleConfig, TrainerConfig
+from lab.learner import Learner, Monitor, StepMetrics, means
+from lab.optim import Metrics, OptimizerConfig, ScheduleConfig
+
+
+class ClassifierConfig(ModuleConfig):
+    """Cross-entropy classification of images."""
+
+    kind: Literal["classifier"] = "classifier"
+    backbone: BackboneConfig = BackboneConfig(name="lenet")
+    optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+    def build(self, spec: DataSpec) -> Classifier:
+        return Classifier(self, spec)
+
+
+class ClassifierNet(nn.Module):
+    """Logits (B, K) of images (B, C, H, W)."""
+
+    def __init__(self, config: BackboneConfig, image: TensorSpec, num_classes: int) -> None:
+        super().__init__()
+        channels, _, width = image.shape
+        self.recurrent = config.recurrent
+        self.backbone = build_backbone(config, (channels * width,) if self.recurrent else image.shape)
+        self.head = nn.Linear(self.backbone.num_features, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.recurrent:
+            rows = x.permute(2, 0, 1, 3).flatten(2)  # (T, B, C * W)
+            state = self.backbone.initial_state(x.shape[0])
+            features, _ = self.backbone(rows, state, torch.zeros(rows.shape[:2], dtype=torch.bool, device=x.device))
+            features = features[-1]
+        else:
+            features = self.backbone(x).flatten(1)
+        logits: Tensor = self.head(features)
+        return logits
+
+
+class Classifier(Learner):
+    """Trains a ClassifierNet."""
+
+    monitor = Monitor("eval/accuracy", "max")
+
+    def __init__(self, config: ClassifierConfig, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        if not isinstance(spec.outputs, Classes) or not isinstance(spec.inputs, TensorSpec):
+            raise UserError(f"module.kind='classifier' needs data with class labels, not {spec.outputs!r}.")
+        self.label_smoothing = config.label_smoothing
+        self.net = ClassifierNet(config.backbone, spec.inputs, spec.outputs.num)
+        self.updater = self.add_updater("net", self.net, self.loss, config.optimizer)
+
+    def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
+        logits = self.net(x)  # (B, K)
+        loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+        accuracy = (logits.argmax(1) == y).float().mean()
+        return loss, {"cross_entropy": loss.detach(), "accuracy": accuracy}
+
+    def training_step(self, chunk: Chunk, batch_idx: int = 0) -> StepMetrics:
+        rows = []
+        for x, y in chunk:
+            rows.append(self.updater.step(x, y))
+            self.counters["samples"] += len(x)
+            self.counters["updates"] += 1
+        return means(rows)
+
+    def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
+        assert isinstance(data, ImageModule)
+        correct = loss = total = 0.0
+        for x, y in data.batches(split):
+            logits = self.net(x)
+            loss += float(F.cross_entropy(logits, y, reduction="sum"))
+            correct += float((logits.argmax(1) == y).sum())
+            total += len(y)
+        return {"eval/accuracy": correct / total, "eval/cross_entropy": loss / total}
+
+
+def digits_cnn() -> Experiment:
+    """LeNet on the embedded 8x8 digits: 98 % test accuracy in 10 s on 2 cores."""
+    return Experiment(
+        name="classifier/digits-cnn",
+        data=ImageData(name="digits", batch_size=64, batches_per_step=10),
+        module=ClassifierConfig(
+            backbone=BackboneConfig(name="lenet", dropout=0.3),
+            optimizer=OptimizerConfig(lr=2e-3, schedule=ScheduleConfig(name="cosine")),
+        ),
+        trainer=TrainerConfig(budget=60_000),
+    )
+
+
+def digits_lstm() -> Experiment:
+    """An LSTM that reads the embedded digits row by row: 97 % test accuracy in 20 s on 2 cores."""
+    return Experiment(
+        name="classifier/digits-lstm",
+        data=ImageData(name="digits", batch_size=64, batches_per_step=10),
+        module=ClassifierConfig(
+            backbone=BackboneConfig(name="lstm", hidden=128),
+            optimizer=OptimizerConfig(lr=4e-3, max_grad_norm=1.0, schedule=ScheduleConfig(name="cosine")),
+        ),
+        trainer=TrainerConfig(budget=120_000),
+    )
+
+
+def mnist_cnn() -> Experiment:
+    """LeNet on MNIST from LAB_DATA."""
+    return Experiment(
+        name="classifier/mnist-cnn",
+        data=ImageData(name="mnist", batch_size=128, batches_per_step=10, validation=1 / 12),
+        module=ClassifierConfig(
+            backbone=BackboneConfig(name="lenet", dropout=0.3),
+            optimizer=OptimizerConfig(lr=2e-3, schedule=ScheduleConfig(name="cosine")),
+        ),
+        trainer=TrainerConfig(budget=600_000),
+    )

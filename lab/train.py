@@ -1,0 +1,175 @@
+"""train(experiment): the few lines that everything else calls."""
+
+from __future__ import annotations
+
+import logging
+import random
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback
+
+from lab import checkpoint, config
+from lab.data.module import LabDataModule
+from lab.errors import UserError
+from lab.experiment import Experiment
+from lab.learner import Learner
+from lab.progress import Progress
+from lab.runs import Run
+from lab.tracking import Tracker
+from lab.trainer import RunLoop, build_trainer, load_weights, resolve_device, stop_on_signals
+
+log = logging.getLogger("lab")
+
+
+class Result(NamedTuple):
+    """How a run ended: completed or interrupted (resumable), its metrics, its best evaluation."""
+
+    run: Run
+    status: str
+    metrics: dict[str, float]
+    best: dict[str, Any] | None
+
+
+def train(
+    experiment: Experiment,
+    *,
+    run_dir: Path | None = None,
+    root: Path | None = None,
+    resume: Run | None = None,
+    progress: Progress | None = None,
+    callbacks: Sequence[Callback] = (),
+    strategy: Any = "auto",
+    plugins: Sequence[Any] = (),
+    on_loop: Callable[[RunLoop], None] | None = None,
+) -> Result:
+    """Train an experiment in a run directory of its own, or go on with the run `resume` from its last checkpoint.
+
+    Args:
+        run_dir: the run directory; by default a fresh one below `root`, which is LAB_RUNS or ./runs.
+        progress: shows what happens; by default nothing does.
+        strategy, plugins: handed to Lightning for data-parallel training.
+        on_loop: called with the RunLoop before training starts, for callers that want to stop it from outside.
+
+    Raises:
+        UserError: for bad input, before anything is written where that is possible.
+        Failure: when the loss is not finite or the disk is full; what was saved before stays resumable.
+    """
+    torch.set_num_threads(experiment.trainer.num_threads or torch.get_num_threads())
+    resolve_device(experiment.trainer.device)
+    seed_everything(experiment.seed)
+    data = experiment.data.build(experiment.seed)
+    module = experiment.module.build(data.spec)
+    module.set_engine(experiment.trainer.engine)
+    run = resume or Run.create(experiment, run_dir, root)
+    run.lock()
+    try:
+        with _log_to(run), _quiet_libraries():
+            return _fit(experiment, run, data, module, resume, progress, callbacks, strategy, plugins, on_loop)
+    finally:
+        run.unlock()
+        data.close()
+
+
+def restore(
+    run: Run, which: str = "best", overrides: Sequence[str] = ()
+) -> tuple[Experiment, LabDataModule, Learner, dict[str, Any]]:
+    """A trained run for evaluation, play or sampling: its experiment, data, module with weights, and checkpoint."""
+    content = checkpoint.load(run.checkpoint(which))
+    experiment = config.override(config.validate(content["experiment"]), overrides)
+    device = resolve_device(experiment.trainer.device)
+    data = experiment.data.build(experiment.seed)
+    module = experiment.module.build(data.spec)
+    load_weights(module, content)
+    module.to(device)
+    data.to(device)
+    module.eval()
+    return experiment, data, module, content
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and torch."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _fit(
+    experiment: Experiment,
+    run: Run,
+    data: LabDataModule,
+    module: Learner,
+    resume: Run | None,
+    progress: Progress | None,
+    callbacks: Sequence[Callback],
+    strategy: Any,
+    plugins: Sequence[Any],
+    on_loop: Callable[[RunLoop], None] | None,
+) -> Result:
+    data.folder = run.path
+    content = checkpoint.load(run.checkpoint("last")) if resume and any(run.checkpoints.glob("last.ckpt")) else None
+    tracker = Tracker(experiment, run, module.counter, experiment.module.kind)
+    loop = RunLoop(experiment, run, data, tracker)
+    if content is not None:
+        loop.resume_from(content)
+    if on_loop is not None:
+        on_loop(loop)
+    shown = [progress] if progress is not None else []
+    trainer = build_trainer(
+        experiment.trainer,
+        run=run,
+        logger=tracker.logger,
+        callbacks=[loop, *shown, *callbacks],
+        strategy=strategy,
+        plugins=plugins,
+    )
+    try:
+        with stop_on_signals(loop):
+            trainer.fit(module, datamodule=data)
+    except BaseException as error:
+        loop.status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+        log.error("%s", "".join(traceback.format_exception(error)))
+        loop.close(module, f"{type(error).__name__}: {error}")
+        raise
+    loop.close(module)
+    return Result(run, loop.status, dict(loop.latest), loop.best)
+
+
+@contextmanager
+def _log_to(run: Run) -> Iterator[None]:
+    """The lab's own log lines also go into the run directory."""
+    handler = logging.FileHandler(run.path / "log.txt", encoding="utf-8", delay=False)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep Lightning's banners and hints, made for other loops than ours, off the screen."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+__all__ = ["Result", "UserError", "restore", "seed_everything", "train"]
