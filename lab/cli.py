@@ -87,7 +87,7 @@ def _run(command: str, arguments: list[str]) -> int:
         module.add_arguments(parser)
         parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
         arguments.remove(command)
-        parsed = parser.parse_args(arguments)
+        parsed = parser.parse_intermixed_args(arguments)
         for name in getattr(parsed, "imports", None) or ():
             catalog.allow_import(name)
         code: int = module.run(parsed)
