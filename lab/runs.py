@@ -78,10 +78,11 @@ class Run:
         missing = [name for name in _FILES if not (run.path / name).is_file()]
         if missing:
             raise UserError(f"{str(path)!r} is not a run directory: it has no {missing[0]}.")
-        found = run.result().get("format")
-        if found != FORMAT:
+        result = run.result()
+        if result.get("format") != FORMAT:
+            writer = result.get("versions", {}).get("lab")
             raise UserError(
-                f"run {str(path)!r} was written in format {found} by lab {run.result().get('versions', {}).get('lab')}; "
+                f"run {str(path)!r} was written in format {result.get('format')} by lab {writer}; "
                 f"this lab {__version__} reads format {FORMAT}."
             )
         return run

@@ -38,9 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({**summary, **content["counters"], "split": arguments.split, "metrics": metrics}, indent=2))
         return 0
-    print(
-        f"{experiment.name} ({arguments.checkpoint} checkpoint, {module.counter}={content['counters'][module.counter]:,})"
-    )
+    count = content["counters"][module.counter]
+    print(f"{experiment.name} ({arguments.checkpoint} checkpoint, {module.counter}={count:,})")
     width = max(map(len, metrics))
     for name, value in metrics.items():
         print(f"  {name:<{width}}  {value:.5g}")
