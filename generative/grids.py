@@ -1,0 +1,46 @@
+"""Pictures of many images: grids that a person can read. N images, C channels, H height, W width."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Image = np.ndarray[Any, np.dtype[np.uint8]]
+
+MIN_TILE = 32
+"""pixels that the shorter side of a tile has at least; smaller images are enlarged by whole factors"""
+
+
+def image_grid(images: Tensor, columns: int | None = None, *, padding: int = 2, min_tile: int = MIN_TILE) -> Image:
+    """Images (N, C, H, W) in [0, 1] as one picture (h, w) of one channel, or (h, w, 3) of three, row by row.
+
+    Args:
+        columns: images in a row; by default a square.
+        padding: grey pixels between tiles.
+
+    Raises ValueError for other shapes.
+    """
+    if images.dim() != 4 or images.shape[1] not in (1, 3) or not len(images):
+        raise ValueError(f"a grid takes images (N, 1 or 3, H, W), not {tuple(images.shape)}")
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    tiles = enlarged(images.detach().float().cpu().clamp(0, 1), min_tile)
+    num, channels, height, width = tiles.shape
+    rows = -(-num // columns)
+    grid = torch.full((channels, rows * (height + padding) + padding, columns * (width + padding) + padding), 0.5)
+    for i, tile in enumerate(tiles):
+        top = padding + (i // columns) * (height + padding)
+        left = padding + (i % columns) * (width + padding)
+        grid[:, top : top + height, left : left + width] = tile
+    pixels = (grid * 255).round().to(torch.uint8)
+    return pixels[0].numpy() if channels == 1 else pixels.permute(1, 2, 0).contiguous().numpy()
+
+
+def enlarged(images: Tensor, min_tile: int = MIN_TILE) -> Tensor:
+    """Images (N, C, H, W) repeated pixel by pixel until the shorter side has `min_tile` pixels."""
+    factor = max(1, math.ceil(min_tile / min(images.shape[-2:])))
+    return images if factor == 1 else F.interpolate(images, scale_factor=factor, mode="nearest")
