@@ -1,0 +1,44 @@
+# make test, make demo: each sets up what it needs (.venv, once, and again when the dependencies change).
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help venv test lint format demo clean
+
+help:
+	@echo "make test    run the tests"
+	@echo "make demo    train every family on this machine, and write a report into demo/"
+	@echo "make lint    ruff and mypy"
+	@echo "make format  let ruff rewrite the code"
+	@echo "make venv    only install; PYTHON=python3.12 chooses the interpreter"
+	@echo "make clean   remove .venv and caches; runs stay"
+
+venv: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+		echo "make: $(PYTHON) is not a Python from 3.11 to 3.13; name one, for example: make $(or $(MAKECMDGOALS),test) PYTHON=python3.12" >&2; \
+		exit 2; }
+	@echo "installing into .venv (once; some minutes, most of it the download of torch and ray)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev,atari,box2d]" -c constraints.txt
+	@touch $@
+
+test: $(INSTALLED)
+	@$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: $(INSTALLED)
+	@$(BIN)/lab demo --out demo
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
