@@ -103,7 +103,8 @@ class ImageModule(LabDataModule):
         shape = tuple(self._splits["train"][0].shape[1:])
         num_classes = int(max(int(y.max()) for _, y in self._splits.values() if len(y))) + 1
         names = arrays.class_names or tuple(str(i) for i in range(num_classes))
-        self.spec = DataSpec(TensorSpec(shape, torch.float32, 0.0, 1.0), Classes(num_classes, names))
+        levels = arrays.levels if config.binarize == "none" else 2
+        self.spec = DataSpec(TensorSpec(shape, torch.float32, 0.0, 1.0, levels), Classes(num_classes, names))
         self.order = ShuffledOrder(len(self._splits["train"][0]), config.batch_size, seed, self.device)
 
     def to(self, device: torch.device) -> None:

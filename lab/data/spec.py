@@ -8,12 +8,16 @@ import torch
 
 
 class TensorSpec(NamedTuple):
-    """Shape, dtype and bounds of one tensor, without the batch dimension."""
+    """Shape, dtype and bounds of one tensor, without the batch dimension.
+
+    `levels`: how many equally spaced values from `low` to `high` it takes; 0 when it is continuous.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
     low: float = -float("inf")
     high: float = float("inf")
+    levels: int = 0
 
     @property
     def numel(self) -> int:
