@@ -1,0 +1,98 @@
+"""What all agents share: a policy, counters in environment steps, greedy evaluation."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+
+from agents.collector import action_bounds, as_tensor, within_bounds
+from agents.envs import make_envs
+from agents.experience import Experience
+from agents.policies import Policy
+from agents.types import Episode
+from lab.data.module import LabDataModule
+from lab.data.spec import DataSpec
+from lab.errors import UserError
+from lab.experiment import ModuleConfig
+from lab.learner import Learner, Monitor
+
+_PARALLEL_EPISODES = 20
+
+
+class Agent(Learner):
+    """Subclasses set `policy` and give `training_step`."""
+
+    counter: ClassVar[Literal["env_steps", "samples"]] = "env_steps"
+    monitor = Monitor("eval/return_mean", "max")
+    auto_engine: ClassVar[Literal["eager", "traced"]] = "traced"
+    eval_episodes: ClassVar[int] = 20
+
+    policy: Policy
+
+    def __init__(self, config: ModuleConfig, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        self.counters["episodes"] = 0
+
+    def evaluate(
+        self,
+        data: LabDataModule,
+        split: Literal["val", "test"] = "val",
+        *,
+        episodes: int | None = None,
+        seed: int | None = None,
+        **options: Any,
+    ) -> dict[str, float]:
+        """Returns and lengths over greedy episodes in environments of their own, seeded alike every time."""
+        if not isinstance(data, Experience):
+            raise UserError("an agent is evaluated in an environment: data.kind must be on_policy or replay.")
+        played = play_episodes(
+            self.policy,
+            data.config.env,
+            episodes or self.eval_episodes,
+            seed=data.seed + 10_000 if seed is None else seed,
+            options=data.config.env_options,
+        )
+        returns = np.array([episode.episode_return for episode in played])
+        return {
+            "eval/return_mean": float(returns.mean()),
+            "eval/return_std": float(returns.std()),
+            "eval/return_min": float(returns.min()),
+            "eval/length_mean": float(np.mean([episode.length for episode in played])),
+            "eval/episodes": float(len(played)),
+        }
+
+
+@torch.no_grad()
+def play_episodes(
+    policy: Policy, env_id: str, episodes: int, *, seed: int, options: dict[str, Any] | None = None
+) -> list[Episode]:
+    """Greedy episodes, several side by side, an equal number in each so that short ones are not favoured."""
+    num_envs = min(episodes, _PARALLEL_EPISODES)
+    quota = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
+    envs = make_envs(env_id, num_envs, options, training=False)
+    device, bounds = next(policy.parameters()).device, action_bounds(envs.spec)
+    try:
+        obs, played = envs.reset(seed), []
+        state = policy.initial_state(num_envs)
+        returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
+        while quota.any():
+            valid = ~envs.resetting
+            action, state, _ = policy.act(as_tensor(obs, device), state)
+            step = envs.step(within_bounds(action.cpu().numpy(), bounds))
+            returns += step.reward
+            lengths += valid
+            done = step.terminated | step.truncated
+            for i in np.flatnonzero(done):
+                if quota[i]:
+                    played.append(Episode(float(returns[i]), int(lengths[i])))
+                    quota[i] -= 1
+                returns[i], lengths[i] = 0.0, 0
+            fresh = ~valid if envs.resetting.any() or not valid.all() else done
+            if state is not None and fresh.any():
+                state = state * torch.from_numpy(~fresh).to(state)[None, :, None]
+            obs = step.obs
+        return played
+    finally:
+        envs.close()

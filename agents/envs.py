@@ -1,0 +1,254 @@
+"""Vectorised gymnasium environments behind one small interface, and their specs.
+
+`make_envs` takes what steps fastest: Atari through ale-py's C++ vector environment, an environment's own vector entry
+point when there are many of them, otherwise plain environments stepped in this process.
+
+Autoreset differs between them. With SAME_STEP an ended episode is reset within the step, and the step's `next_obs` is
+the true last observation; with NEXT_STEP the following step only resets, and is announced by `resetting`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from agents.env_state import env_state, set_env_state
+from lab import catalog
+from lab.data.spec import Continuous, DataSpec, Discrete, MultiDiscrete, TensorSpec
+from lab.errors import UserError, unknown
+
+Array = np.ndarray[Any, Any]
+ObsArray = Array | dict[str, Array]
+
+_VECTOR_ENTRY_POINT_FROM = 4
+
+
+class Step(NamedTuple):
+    """One step of N environments. `obs` is what to act on next, `next_obs` the true successor of the step."""
+
+    obs: ObsArray  # (N, *obs)
+    reward: Array  # (N,) float32
+    terminated: Array  # (N,) bool
+    truncated: Array  # (N,) bool
+    next_obs: ObsArray  # (N, *obs)
+
+
+class Envs(Protocol):
+    """N environments that reset themselves."""
+
+    num_envs: int
+    spec: DataSpec
+    resetting: Array  # (N,) bool: the next step of these only resets
+
+    def reset(self, seed: int | None = None) -> ObsArray:
+        """Start an episode in each."""
+
+    def step(self, actions: Array) -> Step:
+        """Act in each; actions (N,) or (N, A)."""
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """The exact state, or None when an environment does not give it."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore an exact state."""
+
+    def close(self) -> None:
+        """Release what they hold."""
+
+
+class InProcessEnvs:
+    """Plain environments, one after the other in this process, SAME_STEP."""
+
+    def __init__(self, makers: list[Callable[[], gym.Env[Any, Any]]]) -> None:
+        self.envs = [maker() for maker in makers]
+        self.num_envs = len(self.envs)
+        self.spec = spec_of(self.envs[0].observation_space, self.envs[0].action_space)
+        self.resetting = np.zeros(self.num_envs, bool)
+        self._dtypes = _dtypes(self.spec)
+        self._scalar_action = isinstance(self.spec.outputs, Discrete)
+        self._offset = int(getattr(self.envs[0].action_space, "start", 0))
+
+    def reset(self, seed: int | None = None) -> ObsArray:
+        return self._stack([env.reset(seed=None if seed is None else seed + i)[0] for i, env in enumerate(self.envs)])
+
+    def step(self, actions: Array) -> Step:
+        n = self.num_envs
+        reward, terminated, truncated = np.empty(n, np.float32), np.empty(n, bool), np.empty(n, bool)
+        obs: list[Any] = []
+        final: dict[int, Any] = {}
+        choices = (actions + self._offset).tolist() if self._scalar_action else actions
+        for i, env in enumerate(self.envs):
+            observation, reward[i], ended, cut, _ = env.step(choices[i])
+            terminated[i], truncated[i] = ended, cut
+            if ended or cut:
+                final[i] = observation
+                observation, _ = env.reset()
+            obs.append(observation)
+        stacked = self._stack(obs)
+        if not final:
+            return Step(stacked, reward, terminated, truncated, stacked)
+        successors = self._stack([final.get(i, observation) for i, observation in enumerate(obs)])
+        return Step(stacked, reward, terminated, truncated, successors)
+
+    def state_dict(self) -> dict[str, Any] | None:
+        states = [env_state(env) for env in self.envs]
+        return None if any(state is None for state in states) else {"envs": states}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for env, saved in zip(self.envs, state["envs"], strict=True):
+            set_env_state(env, saved)
+
+    def close(self) -> None:
+        for env in self.envs:
+            env.close()
+
+    def _stack(self, obs: list[Any]) -> ObsArray:
+        if isinstance(self._dtypes, dict):
+            return {key: np.stack([o[key] for o in obs]).astype(dtype) for key, dtype in self._dtypes.items()}
+        return np.asarray(obs, dtype=self._dtypes)
+
+
+class VectorEnvs:
+    """A gymnasium VectorEnv of either autoreset mode."""
+
+    def __init__(self, envs: gym.vector.VectorEnv[Any, Any, Any]) -> None:
+        self.envs, self.num_envs = envs, envs.num_envs
+        self.spec = spec_of(envs.single_observation_space, envs.single_action_space)
+        self.resetting = np.zeros(self.num_envs, bool)
+        mode = envs.metadata.get("autoreset_mode", gym.vector.AutoresetMode.NEXT_STEP)
+        self.same_step = mode == gym.vector.AutoresetMode.SAME_STEP
+
+    def reset(self, seed: int | None = None) -> ObsArray:
+        self.resetting = np.zeros(self.num_envs, bool)
+        obs: ObsArray = self.envs.reset(seed=seed)[0]
+        return obs
+
+    def step(self, actions: Array) -> Step:
+        obs, reward, terminated, truncated, info = self.envs.step(actions)
+        reward = np.asarray(reward, np.float32)
+        done = terminated | truncated
+        if not self.same_step:
+            self.resetting = done
+            return Step(obs, reward, terminated, truncated, obs)
+        if not done.any():
+            return Step(obs, reward, terminated, truncated, obs)
+        return Step(obs, reward, terminated, truncated, _with_final(obs, info["final_obs"], done))
+
+    def state_dict(self) -> dict[str, Any] | None:
+        state = env_state(self.envs)
+        return None if state is None else {"vector": state, "resetting": torch.from_numpy(self.resetting.copy())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        set_env_state(self.envs, state["vector"])
+        self.resetting = state["resetting"].numpy().copy()
+
+    def close(self) -> None:
+        self.envs.close()
+
+
+def make_envs(env_id: str, num_envs: int, options: Mapping[str, Any] | None = None, *, training: bool = True) -> Envs:
+    """Vectorised environments of a gymnasium id; `package:Env-v0` needs `--import package`.
+
+    Args:
+        options: keyword arguments of the environment; for Atari also `reward_clipping`, `life_loss`.
+        training: False leaves out what only training does (Atari: reward clipping, life loss).
+
+    Raises:
+        UserError: for an unknown id, a missing package, wrong options, or spaces that the lab does not take.
+    """
+    options = dict(options or {})
+    if is_atari(env_id):
+        from agents.atari import make_atari
+
+        return make_atari(env_id, num_envs, options, training)
+    spec = find_spec(env_id)
+    try:
+        if spec.vector_entry_point is not None and num_envs >= _VECTOR_ENTRY_POINT_FROM:
+            return VectorEnvs(gym.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point", **options))
+        return InProcessEnvs([lambda: make_env(env_id, options)] * num_envs)
+    except TypeError as error:
+        raise UserError(f"data.env_options={options!r} do not fit {env_id!r}: {error}.") from None
+
+
+def make_env(
+    env_id: str, options: Mapping[str, Any] | None = None, render_mode: str | None = None
+) -> gym.Env[Any, Any]:
+    """One plain environment. Raises UserError as `make_envs` does."""
+    find_spec(env_id)
+    try:
+        return gym.make(env_id, render_mode=render_mode, disable_env_checker=True, **(options or {}))
+    except gym.error.DependencyNotInstalled as error:
+        raise UserError(f"environment {env_id!r} needs a package that is not installed: {error}") from None
+    except (gym.error.Error, ModuleNotFoundError) as error:
+        raise UserError(f"environment {env_id!r} cannot be made: {error}.") from None
+
+
+def find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
+    """The registration of an id. Raises UserError with the nearest id."""
+    module, colon, _ = env_id.partition(":")
+    if colon:
+        catalog.check_allowed(module, "environment", env_id)
+    if is_atari(env_id):
+        from agents.atari import register_atari
+
+        register_atari(env_id)
+    try:
+        return gym.spec(env_id)
+    except gym.error.Error:
+        ids = [name for name in gym.registry if not name.startswith(("GymV", "phys2d", "tabular"))]
+        raise unknown("environment", env_id, ids) from None
+
+
+def is_atari(env_id: str) -> bool:
+    """Whether an id names an Atari game of ale-py."""
+    return env_id.startswith("ALE/")
+
+
+def spec_of(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> DataSpec:
+    """The spec of gymnasium spaces. Raises UserError for spaces that the lab does not take."""
+    inputs: TensorSpec | dict[str, TensorSpec]
+    if isinstance(observation_space, spaces.Dict):
+        inputs = {key: _tensor_spec(space) for key, space in observation_space.spaces.items()}
+    else:
+        inputs = _tensor_spec(observation_space)
+    if isinstance(action_space, spaces.Discrete):
+        return DataSpec(inputs, Discrete(int(action_space.n)))
+    if isinstance(action_space, spaces.MultiDiscrete):
+        return DataSpec(inputs, MultiDiscrete(tuple(int(n) for n in action_space.nvec.ravel())))
+    if isinstance(action_space, spaces.Box):
+        low, high = action_space.low.ravel(), action_space.high.ravel()
+        return DataSpec(inputs, Continuous(tuple(map(float, low)), tuple(map(float, high))))
+    raise UserError(f"action space {action_space} is not supported. Valid choices: Discrete, MultiDiscrete, Box.")
+
+
+def _tensor_spec(space: gym.Space[Any]) -> TensorSpec:
+    if isinstance(space, spaces.Box):
+        dtype = torch.uint8 if space.dtype == np.uint8 else torch.float32
+        return TensorSpec(tuple(space.shape), dtype, float(np.min(space.low)), float(np.max(space.high)))
+    if isinstance(space, spaces.Discrete):
+        return TensorSpec((), torch.int64, 0, float(int(space.n) - 1))
+    if isinstance(space, spaces.MultiBinary):
+        return TensorSpec(tuple(space.shape), torch.float32, 0.0, 1.0)
+    raise UserError(f"observation space {space} is not supported. Valid choices: Box, Discrete, MultiBinary, Dict.")
+
+
+def _dtypes(spec: DataSpec) -> Any:
+    names = {torch.uint8: np.uint8, torch.float32: np.float32, torch.int64: np.int64}
+    if isinstance(spec.inputs, dict):
+        return {key: names[tensor.dtype] for key, tensor in spec.inputs.items()}
+    return names[spec.inputs.dtype]
+
+
+def _with_final(obs: ObsArray, final_obs: Any, done: Array) -> ObsArray:
+    """Successors: `obs` with the true last observations in the rows that ended."""
+    if isinstance(obs, dict):
+        return {key: _with_final(value, final_obs[key], done) for key, value in obs.items()}  # type: ignore[misc]
+    successors = obs.copy()
+    for i in np.flatnonzero(done):
+        successors[i] = final_obs[i]
+    return successors

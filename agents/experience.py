@@ -1,0 +1,135 @@
+"""Experience as data: the handles that an agent's `training_step` works with.
+
+A handle collects on demand with the policy that it is given, and says how many rounds of collect-and-update one
+training step covers. Environments, buffers and collectors stay behind it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, PositiveInt, SerializeAsAny
+
+from agents.collector import CollectorConfig, EnvArguments, LocalCollectorConfig
+from agents.policies import Policy
+from agents.replay import ReplayBuffer, ReplayConfig
+from agents.types import Rollout, Transition
+from lab.data.module import LabDataModule
+from lab.data.spec import DataSpec
+from lab.experiment import DataConfig
+
+
+class EnvData(DataConfig):
+    """What all experience has: an environment, how many of it, and a collector."""
+
+    env: str
+    """a gymnasium id, or package:Env-v0"""
+    num_envs: PositiveInt = 1
+    env_options: dict[str, Any] = Field(default_factory=dict)
+    """keyword arguments of the environment"""
+    rounds: PositiveInt = 1
+    """collect-and-update rounds in one training step; set so that it lasts 50 ms or more"""
+    collector: SerializeAsAny[CollectorConfig] = LocalCollectorConfig()
+
+    def arguments(self) -> EnvArguments:
+        """What `make_envs` needs."""
+        return EnvArguments(self.env, self.num_envs, self.env_options)
+
+
+class OnPolicyData(EnvData):
+    """Fresh rollouts, each used once."""
+
+    kind: Literal["on_policy"] = "on_policy"
+    num_steps: PositiveInt = 32
+    """steps of each environment in a rollout"""
+
+    def build(self, seed: int) -> OnPolicyExperience:
+        """Raises UserError for an environment that cannot be made."""
+        return OnPolicyExperience(self, seed)
+
+
+class ReplayData(EnvData):
+    """Rollouts that go into a replay buffer, and minibatches from it."""
+
+    kind: Literal["replay"] = "replay"
+    num_steps: PositiveInt = 1
+    """steps of each environment between updates"""
+    learning_starts: PositiveInt = 1_000
+    """environment steps before the first update"""
+    replay: ReplayConfig = ReplayConfig()
+
+    def build(self, seed: int) -> ReplayExperience:
+        """Raises UserError for an environment that cannot be made."""
+        return ReplayExperience(self, seed)
+
+
+class Experience(LabDataModule):
+    """The base of both handles; itself the chunk that `training_step` gets."""
+
+    def __init__(self, config: EnvData, seed: int) -> None:
+        super().__init__()
+        self.config, self.seed = config, seed
+        self.rounds = config.rounds
+        self.collector = config.collector.build(config.arguments(), seed)
+        self.spec: DataSpec = self.collector.spec
+
+    def next_chunk(self) -> Experience:
+        return self
+
+    def statistics(self) -> dict[str, float]:
+        """Mean return and length of recent training episodes."""
+        return self.collector.statistics()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"collector": self.collector.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.collector.load_state_dict(state_dict["collector"])
+
+    def close(self) -> None:
+        self.collector.close()
+
+
+class OnPolicyExperience(Experience):
+    """Rollouts from the current policy."""
+
+    config: OnPolicyData
+
+    def collect(self, policy: Policy, policy_version: int = 0) -> Rollout:
+        """The next rollout, on the training device when it is not the CPU."""
+        return self.collector.collect(policy, self.config.num_steps, policy_version)
+
+
+class ReplayExperience(Experience):
+    """A replay buffer that rollouts go into."""
+
+    config: ReplayData
+    buffer: ReplayBuffer
+
+    def open_buffer(self, gamma: float, device: torch.device) -> None:
+        """Make the buffer; called by the agent before the first chunk, since the discount belongs to the agent."""
+        self.buffer = ReplayBuffer(self.config.replay, gamma, self.config.num_envs, self.seed + 1, device)
+
+    @property
+    def ready(self) -> bool:
+        """Whether updates may begin."""
+        buffer = self.buffer
+        return buffer.rows_written * self.config.num_envs >= self.config.learning_starts and len(buffer) > 0
+
+    def collect(self, policy: Policy, policy_version: int = 0) -> Rollout:
+        """Collect `num_steps` steps of each environment into the buffer."""
+        rollout = self.collector.collect(policy, self.config.num_steps, policy_version)
+        self.buffer.extend(rollout)
+        return rollout
+
+    def sample(self, batch_size: int, num_batches: int) -> Transition:
+        """K batches at once (K, B, ...)."""
+        return self.buffer.sample(batch_size, num_batches)
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"buffer": self.buffer.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.buffer.load_state_dict(state_dict["buffer"])

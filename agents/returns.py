@@ -1,0 +1,107 @@
+"""Returns, advantages and targets: pure functions on time-major tensors.
+
+T time steps, N environments. `terminated` cuts the bootstrap and `truncated` does not; both end the recursion. Values
+of successors are given as `next_values`, those of the true next observations, so that truncation is no special case.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def discounted_returns(
+    reward: Tensor, terminated: Tensor, truncated: Tensor, next_values: Tensor, gamma: float
+) -> Tensor:
+    """Reward-to-go G_t = r_t + gamma * (G_{t+1} | V(s_{t+1}) at a cut or the end | 0 at a terminal state).
+
+    Args:
+        reward, terminated, truncated, next_values: (T, N).
+        gamma: discount in [0, 1].
+
+    Returns:
+        (T, N). With `next_values` zero this is the plain Monte Carlo return of what was seen.
+    """
+    done = terminated | truncated
+    bootstrap = gamma * next_values * (~terminated)
+    keep = gamma * (~done).to(reward.dtype)
+    last = done.to(reward.dtype)
+    returns = torch.empty_like(reward)
+    following = next_values[-1]
+    for t in range(reward.shape[0] - 1, -1, -1):
+        following = reward[t] + keep[t] * following + last[t] * bootstrap[t]
+        returns[t] = following
+    return returns
+
+
+def gae(
+    reward: Tensor,
+    values: Tensor,
+    next_values: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    gamma: float,
+    gae_lambda: float,
+) -> Tensor:
+    """Generalised advantage estimation (Schulman et al. 2016, eq. 16), (T, N) -> (T, N).
+
+    delta_t = r_t + gamma V(s_{t+1}) (1 - terminated_t) - V(s_t);  A_t = delta_t + gamma lambda (1 - done_t) A_{t+1}.
+    """
+    delta = reward + gamma * next_values * (~terminated) - values
+    keep = (gamma * gae_lambda) * (~(terminated | truncated)).to(reward.dtype)
+    return _backward_recursion(delta, keep)
+
+
+class VTrace(NamedTuple):
+    """V-trace value targets and policy-gradient advantages, both (T, N)."""
+
+    targets: Tensor
+    advantages: Tensor
+
+
+def vtrace(
+    reward: Tensor,
+    values: Tensor,
+    next_values: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    log_rhos: Tensor,
+    gamma: float,
+    rho_bar: float = 1.0,
+    c_bar: float = 1.0,
+    trace_lambda: float = 1.0,
+) -> VTrace:
+    """V-trace (Espeholt et al. 2018, eq. 1 and section 4.2), (T, N) -> (T, N).
+
+    `log_rhos` are log pi(a|s) - log mu(a|s). With pi = mu, lambda and both bars 1, the targets are n-step returns.
+    """
+    rhos = log_rhos.exp()
+    clipped_rhos = rhos.clamp(max=rho_bar)
+    cs = trace_lambda * rhos.clamp(max=c_bar)
+    done = terminated | truncated
+    not_terminated = (~terminated).to(reward.dtype)
+    delta = clipped_rhos * (reward + gamma * next_values * not_terminated - values)
+    keep = gamma * cs * (~done).to(reward.dtype)
+    correction = _backward_recursion(delta, keep)  # v_t - V(s_t)
+    targets = values + correction
+    next_targets = torch.cat([targets[1:], next_values[-1:]])
+    next_targets = torch.where(done, next_values, next_targets)
+    advantages = clipped_rhos * (reward + gamma * next_targets * not_terminated - values)
+    return VTrace(targets, advantages)
+
+
+def td_target(reward: Tensor, discount: Tensor, next_values: Tensor) -> Tensor:
+    """y = r + discount * V(s'), where discount is gamma^n, or 0 after a terminal state; any shape."""
+    return torch.addcmul(reward, discount, next_values)
+
+
+def _backward_recursion(x: Tensor, keep: Tensor) -> Tensor:
+    """y_t = x_t + keep_t * y_{t+1}, over the first dimension."""
+    y = torch.empty_like(x)
+    following = torch.zeros_like(x[0])
+    for t in range(x.shape[0] - 1, -1, -1):
+        following = torch.addcmul(x[t], keep[t], following)
+        y[t] = following
+    return y
