@@ -1,0 +1,1 @@
+"""Comparing runs: groups by what differs, seeds aggregated with intervals, tables, reports, a live board."""

@@ -1,0 +1,42 @@
+"""lab compare: groups by what differs, seeds aggregated, as a table, JSON or a page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, folders of runs (a sweep), or globs")
+    parser.add_argument("--metric", metavar="NAME", help="compare by this metric; by default each run's monitored one")
+    parser.add_argument("--mode", choices=("max", "min"), help="whether the metric is to be high or low")
+    parser.add_argument("--at", choices=("last", "best"), default="last", help="each run's value (default: last)")
+    parser.add_argument("--threshold", type=float, metavar="X", help="also steps and seconds to reach this value")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that opens offline")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from lab import runs
+    from lab.compare import records, summary
+
+    found = [records.read(run) for run in runs.find(arguments.runs)]
+    sections = summary.sections(
+        found, metric=arguments.metric, mode=arguments.mode, at=arguments.at, threshold=arguments.threshold
+    )
+    if arguments.json:
+        import json
+
+        from lab.compare.plain import plain
+
+        print(json.dumps(plain(sections), indent=2))
+    else:
+        from lab.compare.table import tables
+
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = 140
+        console.print(tables(sections))
+    return 0

@@ -1,0 +1,90 @@
+"""A comparison in the terminal: one table a section, the best group first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group as Renderables
+from rich.table import Table
+from rich.text import Text
+
+from lab.compare.groups import show
+from lab.compare.statistics import Estimate
+from lab.compare.summary import Row, Section
+
+COUNTERS = {"env_steps": "steps", "samples": "samples"}
+
+
+def tables(sections: Sequence[Section]) -> Renderables:
+    """One table a section."""
+    return Renderables(*(table(section) for section in sections))
+
+
+def table(section: Section) -> Table:
+    """A section as a table; interval columns only where a group has several runs."""
+    unit = COUNTERS.get(section.counter, section.counter)
+    several = any(len(row.values) > 1 for row in section.rows)
+    direction = "higher is better" if section.mode == "max" else "lower is better"
+    made = Table(
+        title=f"{section.title} ({section.at} of each run, {direction})",
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        caption="IQM: interquartile mean; [ ]: stratified bootstrap 95 % interval" if several else None,
+        caption_justify="left",
+    )
+    made.add_column("group", min_width=18)
+    for heading in _headings(section, several, unit):
+        made.add_column(heading, justify="right")
+    for index, row in enumerate(section.rows):
+        made.add_row(*_cells(row, section, several), style="green" if index == 0 and len(section.rows) > 1 else "")
+    return made
+
+
+def _headings(section: Section, several: bool, unit: str) -> list[str]:
+    headings = ["runs", *(("IQM [95 %]", "mean", "median") if several else ("value",)), "best"]
+    if several and len(section.rows) > 1:
+        headings.append("P(1st better)")
+    if section.threshold is not None:
+        headings += [f"reached {number(section.threshold)}", f"{unit} to it", "s to it"]
+    return [*headings, unit, "seconds", f"{unit}/s"]
+
+
+def _cells(row: Row, section: Section, several: bool) -> list[Text | str]:
+    label = Text(row.group.recipe)
+    for name, value in row.group.varied.items():
+        label.append(f" {name.rpartition('.')[2]}=", style="dim")
+        label.append(show(value), style="bold")
+    runs = str(len(row.values)) + (f" (+{row.unmeasured})" if row.unmeasured else "")
+    cells: list[Text | str] = [label, runs]
+    if several:
+        cells += [with_interval(row.iqm), number(row.mean.value), number(row.median.value)]
+    else:
+        cells.append(number(row.iqm.value))
+    cells.append(number(row.best))
+    if several and len(section.rows) > 1:
+        cells.append("" if row.against_first is None else with_interval(row.against_first, digits=2))
+    if section.threshold is not None:
+        cells += [f"{row.reached}/{len(row.values)}", count(row.steps_to), number(row.seconds_to)]
+    return [*cells, count(row.steps), number(row.seconds), count(row.steps_per_second)]
+
+
+def with_interval(estimate: Estimate, digits: int = 4) -> str:
+    """`0.97 [0.95, 0.98]`."""
+    if estimate.low is None or estimate.high is None:
+        return number(estimate.value, digits)
+    return f"{number(estimate.value, digits)} [{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number in few characters."""
+    if value is None:
+        return "—"
+    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands marked."""
+    return "—" if value is None else f"{value:,.0f}"
