@@ -20,6 +20,7 @@ _EXPORTS = {
     "BackboneConfig": "lab.backbones.registry",
     "register": "lab.backbones.registry",
     "register_images": "lab.data.images",
+    "register_text": "lab.data.text",
     "Learner": "lab.learner",
     "train": "lab.train",
     "restore": "lab.train",

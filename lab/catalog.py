@@ -20,7 +20,7 @@ from typing import NamedTuple
 from lab.errors import UserError
 
 PACKAGES = ("lab", "agents", "generative", "cluster")
-_DECORATORS = {"register": "backbones", "register_images": "datasets", "register_text": "datasets"}
+_DECORATORS = {"register": "backbones", "register_images": "images", "register_text": "texts"}
 
 _allowed: set[str] = set()
 
@@ -35,14 +35,20 @@ class Entry(NamedTuple):
 class Catalog(NamedTuple):
     recipes: dict[str, Entry]
     backbones: dict[str, Entry]
-    datasets: dict[str, Entry]
+    images: dict[str, Entry]
+    texts: dict[str, Entry]
     kinds: dict[str, list[Entry]]
+
+    @property
+    def datasets(self) -> dict[str, Entry]:
+        """Every data set, of images or text."""
+        return {**self.images, **self.texts}
 
 
 @lru_cache(maxsize=1)
 def scan() -> Catalog:
     """Parse the lab's own packages."""
-    catalog = Catalog({}, {}, {}, {})
+    catalog = Catalog({}, {}, {}, {}, {})
     root = Path(__file__).resolve().parent.parent
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*.py")):

@@ -47,8 +47,9 @@ def _registered_outside(section: str) -> dict[str, str]:
         return {name: registry.registered(name).summary for name in registry.names()}
     if section == "datasets":
         from lab.data.images import registered_images
+        from lab.data.text import registered_texts
 
-        return registered_images()
+        return registered_images() | registered_texts()
     return {}
 
 

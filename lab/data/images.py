@@ -155,8 +155,8 @@ def load_images(name: str, root: str | None = None) -> ImageArrays:
         from lab.data.image_files import read_hub
 
         return read_hub(name.removeprefix("hub:"))
-    if name not in _loaders and name in catalog.scan().datasets:
-        __import__(catalog.scan().datasets[name].module)
+    if name not in _loaders and name in catalog.scan().images:
+        __import__(catalog.scan().images[name].module)
     if name in _loaders:
         return _loaders[name](folder)
     from lab.data.image_files import read_path
@@ -164,7 +164,7 @@ def load_images(name: str, root: str | None = None) -> ImageArrays:
     for path in (Path(name).expanduser(), folder / name):
         if path.exists():
             return read_path(path)
-    raise unknown("data set (or path)", name, {*_loaders, *catalog.scan().datasets})
+    raise unknown("data set (or path)", name, {*_loaders, *catalog.scan().images})
 
 
 def registered_images() -> dict[str, str]:

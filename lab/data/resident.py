@@ -6,7 +6,7 @@ The order of an epoch is a function of (seed, epoch) alone, so the number of sam
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,16 +19,19 @@ class Batch(NamedTuple):
     y: Tensor
 
 
-class Chunk:
+AnyBatch = TypeVar("AnyBatch")
+
+
+class Chunk(Generic[AnyBatch]):
     """Several minibatches for one `training_step`."""
 
-    def __init__(self, batches: Iterator[Batch], num_batches: int) -> None:
+    def __init__(self, batches: Iterator[AnyBatch], num_batches: int) -> None:
         self._batches, self._num_batches = batches, num_batches
 
     def __len__(self) -> int:
         return self._num_batches
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[AnyBatch]:
         return self._batches
 
 

@@ -1,0 +1,185 @@
+"""Text as characters, resident on the device.
+
+`data.name` is a registered text (`lab list datasets`) or the path of a UTF-8 file, itself or below `root`, which is
+`data.root`, else the environment variable LAB_DATA, else `./data`.
+
+Training reads B places of the text in parallel, window after window of T characters, so that a recurrent state can be
+carried from one window to the next. After the last window a new pass starts elsewhere, and the state with it.
+B streams, T characters in a window.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from lab import catalog
+from lab.data.module import LabDataModule
+from lab.data.resident import Chunk
+from lab.data.spec import DataSpec, Symbols, TensorSpec
+from lab.errors import UserError, unknown
+from lab.experiment import DataConfig
+
+Loader = Callable[[Path], str]
+_loaders: dict[str, Loader] = {}
+
+
+class Window(NamedTuple):
+    """Characters x (T, B), the characters y (T, B) that follow each, and whether the text before x is another."""
+
+    x: Tensor
+    y: Tensor
+    starts: bool
+
+
+def register_text(name: str) -> Callable[[Loader], Loader]:
+    """Register a function `root -> str` as the text `name`. Raises ValueError for a taken name."""
+
+    def decorate(loader: Loader) -> Loader:
+        known = _loaders.get(name)
+        if known is not None and (known.__module__, known.__qualname__) != (loader.__module__, loader.__qualname__):
+            raise ValueError(f"text {name!r} is already registered by {known.__module__}")
+        _loaders[name] = loader
+        return loader
+
+    return decorate
+
+
+class TextData(DataConfig):
+    """The characters of a text, in order."""
+
+    kind: Literal["text"] = "text"
+    name: str = "python-reference"
+    """a registered text, or the path of a UTF-8 file"""
+    root: str | None = None
+    """folder of data files; by default LAB_DATA, else ./data"""
+    batch_size: PositiveInt = 32
+    """places of the text read in parallel"""
+    window: PositiveInt = 64
+    """characters through which gradients flow back"""
+    batches_per_step: PositiveInt = 4
+    """windows in one training step"""
+    validation: float = Field(default=0.05, gt=0, lt=0.5)
+    """share of the text held out for validation, before the test part"""
+    test: float = Field(default=0.05, ge=0, lt=0.5)
+    """share of the text held out for testing, its end; with 0, testing uses the validation part"""
+
+    def build(self, seed: int) -> TextModule:
+        """Load the text. Raises UserError for one that is absent, not UTF-8, or too short for the windows."""
+        return TextModule(self, load_text(self.name, self.root), seed)
+
+
+class TextModule(LabDataModule):
+    """Windows of training text; validation and test text whole."""
+
+    def __init__(self, config: TextData, text: str, seed: int) -> None:
+        super().__init__()
+        self.config, self.seed = config, seed
+        self.alphabet = "".join(sorted(set(text)))
+        self.spec = DataSpec(TensorSpec((), torch.int64, 0, len(self.alphabet) - 1), Symbols(self.alphabet))
+        codes = self.encode(text)
+        num_val, num_test = round(len(codes) * config.validation), round(len(codes) * config.test)
+        train, val, test = codes.split([len(codes) - num_val - num_test, num_val, num_test])
+        self._splits = {"train": train, "val": val, "test": test if num_test else val}
+        self.stream_length = len(train) // config.batch_size
+        if self.stream_length <= config.window or min(map(len, self._splits.values())) < 2:
+            raise UserError(
+                f"text {config.name!r} has {len(text):,} characters, too few for data.batch_size={config.batch_size} "
+                f"streams with windows of data.window={config.window}."
+            )
+        self.windows_a_pass = (self.stream_length - 1) // config.window
+        self.drawn = 0
+
+    def encode(self, text: str) -> Tensor:
+        """The places (N,) of characters in the alphabet. Raises UserError for a character that it lacks."""
+        known = np.array([ord(character) for character in self.alphabet])
+        points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+        places = np.searchsorted(known, points).clip(max=len(known) - 1)
+        strange = points != known[places]
+        if strange.any():
+            raise UserError(f"character {chr(points[strange][0])!r} does not occur in text {self.config.name!r}.")
+        return torch.from_numpy(places.astype(np.int64))
+
+    def to(self, device: torch.device) -> None:
+        super().to(device)
+        self._splits = {name: codes.to(device) for name, codes in self._splits.items()}
+
+    def next_chunk(self) -> Chunk[Window]:
+        return Chunk(self._draw(), self.config.batches_per_step)
+
+    def split(self, name: Literal["train", "val", "test"]) -> Tensor:
+        """The characters (N,) of a split."""
+        return self._splits[name]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"drawn": self.drawn}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.drawn = state_dict["drawn"]
+
+    def _draw(self) -> Iterator[Window]:
+        for _ in range(self.config.batches_per_step):
+            number, window = divmod(self.drawn, self.windows_a_pass)
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
+            codes = self._splits["train"]
+            shift = int(torch.randint(len(codes), (), generator=generator))
+            starts = shift + torch.arange(self.config.batch_size, device=self.device) * self.stream_length
+            steps = torch.arange(self.config.window + 1, device=self.device) + window * self.config.window
+            piece = codes[(starts[None, :] + steps[:, None]) % len(codes)]  # (T + 1, B)
+            self.drawn += 1
+            yield Window(piece[:-1], piece[1:], window == 0)
+
+
+def load_text(name: str, root: str | None = None) -> str:
+    """A registered text or a file's content. Raises UserError for one that is absent, empty or not UTF-8."""
+    folder = Path(root or os.environ.get("LAB_DATA") or "data").expanduser()
+    if name not in _loaders and name in catalog.scan().texts:
+        __import__(catalog.scan().texts[name].module)
+    if name in _loaders:
+        return _loaders[name](folder)
+    for path in (Path(name).expanduser(), folder / name):
+        if path.exists():
+            return read_text(path)
+    raise unknown("text (or path)", name, {*_loaders, *catalog.scan().texts})
+
+
+def read_text(path: Path) -> str:
+    """The content of a UTF-8 file. Raises UserError when it is absent, a folder, empty or not UTF-8."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"there is no {str(path)!r}; set LAB_DATA or data.root to the folder that holds it.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"text file {str(path)!r} is not UTF-8 (byte {error.start:,}).") from None
+    except OSError as error:
+        raise UserError(f"text file {str(path)!r} cannot be read: {error.strerror}.") from None
+    if not text:
+        raise UserError(f"text file {str(path)!r} is empty.")
+    return text
+
+
+def registered_texts() -> dict[str, str]:
+    """Every registered text with its line."""
+    return {name: (loader.__doc__ or "").strip().partition("\n")[0] for name, loader in _loaders.items()}
+
+
+@register_text("python-reference")
+def python_reference(root: Path) -> str:
+    """The language reference that Python itself carries for `help()`: half a million characters, no file needed."""
+    from pydoc_data.topics import topics
+
+    return "\n".join(topics[name] for name in sorted(topics))
+
+
+@register_text("tiny-shakespeare")
+def tiny_shakespeare(root: Path) -> str:
+    """Tiny Shakespeare: 1.1 million characters of his plays (Karpathy 2015), from input.txt in LAB_DATA."""
+    folder = root / "tiny-shakespeare"
+    return read_text((folder if folder.is_dir() else root) / "input.txt")

@@ -1,0 +1,182 @@
+"""Character language models: any recurrent backbone, truncated backpropagation through time (Mikolov et al. 2010).
+
+The state is carried from one window of text to the next; gradients stop at the window's start.
+T characters in a window, B streams, A characters in the alphabet, S state rows, F features.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lab.backbones import BackboneConfig, build_backbone
+from lab.data.module import LabDataModule
+from lab.data.resident import Chunk
+from lab.data.spec import DataSpec, Symbols
+from lab.data.text import TextData, TextModule, Window
+from lab.errors import UserError
+from lab.experiment import Experiment, ModuleConfig, TrainerConfig
+from lab.learner import Learner, Monitor, StepMetrics, means
+from lab.optim import Metrics, OptimizerConfig, ScheduleConfig
+
+FAMILY = "lm"
+
+_EVAL_STREAMS = 64
+_EVAL_WINDOW = 256
+
+
+class LanguageModelConfig(ModuleConfig):
+    """Next-character prediction with a recurrent backbone."""
+
+    kind: Literal["language_model"] = "language_model"
+    backbone: BackboneConfig = BackboneConfig(name="gru", hidden=256)
+    embedding: PositiveInt = 64
+    """numbers that stand for one character at the backbone's input"""
+    optimizer: OptimizerConfig = OptimizerConfig(lr=3e-3, max_grad_norm=1.0)
+
+    def build(self, spec: DataSpec) -> LanguageModel:
+        return LanguageModel(self, spec)
+
+
+class LanguageModelNet(nn.Module):
+    """Logits (T, B, A) of the characters that follow characters (T, B)."""
+
+    def __init__(self, config: LanguageModelConfig, num_symbols: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(num_symbols, config.embedding)
+        self.backbone = build_backbone(config.backbone, (config.embedding,))
+        self.head = nn.Linear(self.backbone.num_features, num_symbols)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        reset = torch.zeros(x.shape, dtype=torch.bool, device=x.device)
+        features, state = self.backbone(self.embedding(x), state, reset)  # (T, B, F), (S, B, F)
+        return self.head(features), state
+
+
+class LanguageModel(Learner):
+    """Trains a LanguageModelNet; a sample is one character."""
+
+    monitor = Monitor("eval/bits_per_char", "min")
+
+    def __init__(self, config: LanguageModelConfig, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        if not isinstance(spec.outputs, Symbols):
+            raise UserError(f"module.kind='language_model' needs text (data.kind=text), not {spec.outputs!r}.")
+        if not config.backbone.recurrent:
+            raise UserError(
+                f"module.backbone.name={config.backbone.name!r} carries no state from character to character; "
+                f"a language model needs a recurrent backbone, for example gru or lstm."
+            )
+        self.alphabet = spec.outputs.alphabet
+        self.net = LanguageModelNet(config, len(self.alphabet))
+        self.updater = self.add_updater("net", self.net, self.loss, config.optimizer)
+        self.state: Tensor | None = None  # (S, B, F)
+
+    def loss(self, x: Tensor, y: Tensor, state: Tensor) -> tuple[Tensor, Metrics]:
+        logits, state = self.net(x, state)
+        nll = F.cross_entropy(logits.flatten(0, 1), y.flatten())
+        return nll, {"bits_per_char": nll.detach() / math.log(2), "state": state.detach()}
+
+    def training_step(self, chunk: Chunk[Window], batch_idx: int = 0) -> StepMetrics:
+        rows = []
+        for x, y, starts in chunk:
+            if starts or self.state is None:
+                self.state = self.net.backbone.initial_state(x.shape[1])
+            metrics = self.updater.step(x, y, self.state)
+            self.state = metrics.pop("state")
+            rows.append(metrics)
+            self.counters["samples"] += x.numel()
+            self.counters["updates"] += 1
+        return means(rows)
+
+    def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
+        """Bits a character over the whole split, read in up to 64 streams that each start with a cleared state."""
+        assert isinstance(data, TextModule)
+        codes = data.split(split)
+        num_streams = max(1, min(_EVAL_STREAMS, len(codes) // _EVAL_WINDOW))
+        length = -(-(len(codes) - 1) // num_streams)
+        x, y = (F.pad(part, (0, num_streams * length - len(part)), value=-1) for part in (codes[:-1], codes[1:]))
+        state, nats = self.net.backbone.initial_state(num_streams), 0.0
+        streams = (part.view(num_streams, length).T.split(_EVAL_WINDOW) for part in (x.clamp(min=0), y))
+        for inputs, targets in zip(*streams, strict=True):
+            logits, state = self.net(inputs, state)
+            nats += float(F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum"))
+        nats /= len(codes) - 1
+        return {"eval/bits_per_char": nats / math.log(2), "eval/perplexity": math.exp(nats)}
+
+    def sample_text(
+        self,
+        num: int,
+        length: int,
+        *,
+        prompt: str = "\n",
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> list[str]:
+        """Texts of `length` characters that go on from `prompt`, which is not part of them.
+
+        Args:
+            temperature: below 1, more typical text; 0 always takes the likeliest character.
+            generator: source of all randomness, on the module's device; by default torch's global one.
+
+        Raises:
+            UserError: when the prompt is empty or has a character that the training text lacks.
+        """
+        strange = [character for character in prompt if character not in self.alphabet]
+        if strange or not prompt:
+            raise UserError(f"prompt {prompt!r} needs one or more characters of the training text's alphabet.")
+        codes = torch.tensor([self.alphabet.index(character) for character in prompt], device=self.device)
+        x, state = codes[:, None].expand(-1, num), self.net.backbone.initial_state(num)
+        drawn = []
+        with torch.no_grad():
+            for _ in range(length):
+                logits, state = self.net(x, state)
+                x = draw(logits[-1], temperature, generator)[None]  # (1, B)
+                drawn.append(x[0])
+        columns = torch.stack(drawn, 1).tolist() if drawn else [[]] * num
+        return ["".join(self.alphabet[code] for code in column) for column in columns]
+
+    def train_state(self) -> dict[str, Any]:
+        return {**super().train_state(), "state": self.state}
+
+    def load_train_state(self, state: dict[str, Any]) -> None:
+        super().load_train_state(state)
+        self.state = None if state["state"] is None else state["state"].to(self.device)
+
+
+def draw(logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
+    """Classes (B,) drawn from softmax(logits / temperature), logits (B, A); at temperature 0 the likeliest."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    return torch.multinomial(torch.softmax(logits / temperature, -1), 1, generator=generator)[:, 0]
+
+
+def reference_gru() -> Experiment:
+    """A GRU of 256 on Python's own language reference, character by character."""
+    return Experiment(
+        name="lm/reference-gru",
+        data=TextData(name="python-reference", batch_size=32, window=64, batches_per_step=4),
+        module=LanguageModelConfig(
+            backbone=BackboneConfig(name="gru", hidden=256),
+            optimizer=OptimizerConfig(lr=3e-3, max_grad_norm=1.0, schedule=ScheduleConfig(name="cosine", warmup=0.02)),
+        ),
+        trainer=TrainerConfig(budget=2_000_000),
+    )
+
+
+def shakespeare_lstm() -> Experiment:
+    """An LSTM of 256 on tiny Shakespeare from LAB_DATA, character by character."""
+    return Experiment(
+        name="lm/shakespeare-lstm",
+        data=TextData(name="tiny-shakespeare", batch_size=32, window=64, batches_per_step=4, validation=0.1, test=0.0),
+        module=LanguageModelConfig(
+            backbone=BackboneConfig(name="lstm", hidden=256),
+            optimizer=OptimizerConfig(lr=3e-3, max_grad_norm=1.0, schedule=ScheduleConfig(name="cosine", warmup=0.02)),
+        ),
+        trainer=TrainerConfig(budget=4_000_000),
+    )
