@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable
 
 
+_MAX_LISTED = 40
+
+
 class UserError(ValueError):
     """Bad input, said in one sentence that names the field, the value and the valid choices."""
 
@@ -19,5 +22,9 @@ def unknown(what: str, value: object, choices: Iterable[str]) -> UserError:
     names = sorted(choices)
     near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    listed = ", ".join(names) if names else "none"
+    if len(names) > _MAX_LISTED:
+        nearest = difflib.get_close_matches(str(value), names, n=10, cutoff=0.0)
+        listed = f"{', '.join(nearest)} and {len(names) - len(nearest)} others"
+    else:
+        listed = ", ".join(names) or "none"
     return UserError(f"unknown {what} {str(value)!r}.{hint} Valid choices: {listed}.")

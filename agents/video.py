@@ -1,0 +1,56 @@
+"""Frames as a film (gif or mp4) or as coloured blocks in a terminal. A frame is (H, W, 3) uint8."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lab.errors import Failure, UserError
+
+Frame = np.ndarray[Any, np.dtype[np.uint8]]
+
+SUFFIXES = (".gif", ".mp4")
+_GIF_MAX_FPS = 50  # viewers slow down what claims to be faster
+
+
+def check_video_path(path: Path) -> None:
+    """Raises UserError for a suffix that is not a film's, or a folder that is not there."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"--video {str(path)!r} is not a film. Valid choices: a name that ends in .gif or .mp4.")
+    if not path.resolve().parent.is_dir():
+        raise UserError(f"--video {str(path)!r}: there is no folder {str(path.parent)!r}.")
+
+
+def write_video(path: Path, frames: list[Frame], fps: float) -> None:
+    """Write a gif or mp4. Raises Failure when the file cannot be written."""
+    import imageio.v3 as iio
+
+    if fps > _GIF_MAX_FPS / 2 and path.suffix.lower() == ".gif":
+        every = max(1, round(fps / (_GIF_MAX_FPS / 2)))
+        frames, fps = frames[::every], fps / every
+    try:
+        if path.suffix.lower() == ".gif":
+            iio.imwrite(path, frames, duration=1000 / fps, loop=0)
+        else:
+            even = [frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames]
+            iio.imwrite(path, np.stack(even), fps=fps, codec="libx264", macro_block_size=None)
+    except OSError as error:
+        raise Failure(f"{path} could not be written: {error.strerror or error}.") from error
+
+
+def to_blocks(frame: Frame, columns: int) -> str:
+    """A frame as rows of half-block characters in 24-bit colour, two pixels a character."""
+    from PIL import Image
+
+    rows = max(1, round(columns * frame.shape[0] / frame.shape[1] / 2))
+    pixels = np.asarray(Image.fromarray(frame).resize((columns, rows * 2), Image.Resampling.BILINEAR))
+    lines = []
+    for upper, lower in zip(pixels[0::2], pixels[1::2], strict=True):
+        cells = (
+            f"\x1b[38;2;{a[0]};{a[1]};{a[2]}m\x1b[48;2;{b[0]};{b[1]};{b[2]}m▀"
+            for a, b in zip(upper, lower, strict=True)
+        )
+        lines.append("".join(cells) + "\x1b[0m")
+    return "\n".join(lines)
