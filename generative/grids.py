@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 
-MIN_TILE = 32
+MIN_TILE = 56
 """pixels that the shorter side of a tile has at least; smaller images are enlarged by whole factors"""
 
 

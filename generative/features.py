@@ -1,0 +1,29 @@
+"""Any registered backbone as a network from images to feature vectors. B batch, C channels, H rows, W columns."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lab.backbones import BackboneConfig, build_backbone
+from lab.data.spec import TensorSpec
+
+
+class ImageFeatures(nn.Module):
+    """Images (B, C, H, W) to features (B, F). A recurrent backbone reads row by row and gives its last output."""
+
+    def __init__(self, config: BackboneConfig, image: TensorSpec) -> None:
+        super().__init__()
+        channels, _, width = image.shape
+        self.recurrent = config.recurrent
+        self.backbone = build_backbone(config, (channels * width,) if self.recurrent else image.shape)
+        self.num_features = self.backbone.num_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.recurrent:
+            rows = x.permute(2, 0, 1, 3).flatten(2)  # (H, B, C * W)
+            reset = torch.zeros(rows.shape[:2], dtype=torch.bool, device=x.device)
+            out: Tensor = self.backbone(rows, self.backbone.initial_state(x.shape[0]), reset)[0][-1]
+            return out
+        out = self.backbone(x)
+        return out.flatten(1)
