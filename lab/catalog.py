@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
@@ -94,6 +95,10 @@ def allow_import(module: str) -> None:
 
     Raises UserError when there is no such module.
     """
+    if not re.fullmatch(r"\w+(\.\w+)*", module):
+        raise UserError(
+            f"{module!r} is not a module's name; write it as in an import statement, for example my_pkg.envs."
+        )
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:

@@ -75,6 +75,8 @@ def load(path: Path) -> Experiment:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = str(error).replace("\n", " ")
         raise UserError(f"{path} is not YAML: {reason}.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path} does not hold an experiment (a mapping with name, data, module and trainer).")
     return validate(tree)

@@ -37,6 +37,7 @@ class Config(BaseModel):
         use_attribute_docstrings=True,
         coerce_numbers_to_str=True,
         validate_default=True,
+        allow_inf_nan=False,
         protected_namespaces=(),
     )
 

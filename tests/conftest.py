@@ -1,9 +1,9 @@
-"""What all tests share: folders of their own, no tracking, one torch thread, a lab command that runs in this process."""
+"""What all tests share: folders of their own, no tracking, one thread, the lab command in this process."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ class Finished(NamedTuple):
 
 
 @pytest.fixture(autouse=True)
-def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs, data and tracking of a test touch nothing outside its own folder."""
     from lab import catalog
 
@@ -33,7 +33,6 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     monkeypatch.setattr(catalog, "_allowed", set())
-    yield
 
 
 @pytest.fixture
