@@ -23,9 +23,15 @@ def run(arguments: argparse.Namespace) -> int:
     from lab.compare import records, summary
 
     found = [records.read(run) for run in runs.find(arguments.runs)]
-    sections = summary.sections(
-        found, metric=arguments.metric, mode=arguments.mode, at=arguments.at, threshold=arguments.threshold
+    sections = summary.evaluated(
+        summary.sections(
+            found, metric=arguments.metric, mode=arguments.mode, at=arguments.at, threshold=arguments.threshold
+        )
     )
+    if arguments.html is not None:
+        from lab.compare.page import write_page
+
+        write_page(sections, arguments.html, f"Comparison of {len(found)} runs")
     if arguments.json:
         import json
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from lab.compare.records import Record
 
-_TASK_FIELDS = ("data.env", "data.env.id", "data.env_id", "data.name", "data.path")
+_TASK_FIELDS = ("data.env", "data.name")
 _NOT_COMPARED = ("seed", "name", "trainer.checkpoint_seconds", "trainer.log_period")
 _MISSING = "—"
 

@@ -21,7 +21,7 @@ def _section(section: Section) -> dict[str, Any]:
         "at": section.at,
         "counter": section.counter,
         "threshold": section.threshold,
-        "groups": [_row(row) for row in section.rows],
+        "groups": [plain_row(row) for row in section.rows],
         "profiles": {
             "thresholds": section.thresholds.tolist(),
             "shares": {
@@ -31,7 +31,8 @@ def _section(section: Section) -> dict[str, Any]:
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
+def plain_row(row: Row) -> dict[str, Any]:
+    """One group of a section."""
     return {
         "label": row.group.label,
         "recipe": row.group.recipe,
@@ -41,6 +42,7 @@ def _row(row: Row) -> dict[str, Any]:
             for run in row.group.runs
         ],
         "values": row.values,
+        "unmeasured": row.unmeasured,
         "iqm": row.iqm._asdict(),
         "mean": row.mean._asdict(),
         "median": row.median._asdict(),

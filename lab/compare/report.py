@@ -8,8 +8,10 @@ from pathlib import Path
 from rich.console import Group as Renderables
 
 from lab.compare import records, summary, table
+from lab.compare.folder import copy_media, plot_curves
+from lab.compare.page import write_page
 from lab.compare.summary import At
-from lab.runs import Run
+from lab.runs import Run, disk_failure
 
 
 def comparison_table(
@@ -44,4 +46,15 @@ def write_report(
         UserError: when no run was evaluated.
         Failure: when the folder cannot be written.
     """
-    raise NotImplementedError
+    read = [records.read(run) for run in runs]
+    sections = summary.evaluated(summary.sections(read, metric=metric, at=at, threshold=threshold))
+    extra = {str(path): list(files) for path, files in (extra_media or {}).items()}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        plot_curves(sections, out)
+        for run in read:
+            copy_media(run, extra.get(str(run.path), ()), out / "media")
+    except OSError as error:
+        raise disk_failure(out, error) from error
+    write_page(sections, out / "report.html", title, extra)
+    return out / "report.html"

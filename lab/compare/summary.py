@@ -61,6 +61,8 @@ class Section(NamedTuple):
     """(T,) where the performance profiles are taken"""
     profiles: list[Array]
     """(T,) a row: the share of runs that are better than each threshold"""
+    waiting: list[Group]
+    """groups of which no run has a value of the metric yet"""
 
     @property
     def title(self) -> str:
@@ -96,13 +98,20 @@ def sections(
     made = []
     for (task, name, counter), members in found.items():
         direction = mode or mode_of(name, members)
-        rows = _rows(group(members), name, direction, at, threshold)
-        if rows:
-            thresholds, profiles = _profiles(rows, direction)
-            made.append(Section(task, name, direction, counter, at, threshold, rows, thresholds, profiles))
-    if not made:
-        raise UserError("none of these runs has been evaluated yet; there is nothing to compare.")
+        groups = group(members)
+        rows = _rows(groups, name, direction, at, threshold)
+        waiting = [member for member in groups if not any(name in run.curves for run in member.runs)]
+        thresholds, profiles = _profiles(rows, direction)
+        made.append(Section(task, name, direction, counter, at, threshold, rows, thresholds, profiles, waiting))
     return made
+
+
+def evaluated(sections: Sequence[Section]) -> list[Section]:
+    """The sections in which some run was evaluated. Raises UserError when there is none."""
+    found = [section for section in sections if section.rows]
+    if not found:
+        raise UserError("none of these runs has been evaluated yet; there is nothing to compare.")
+    return found
 
 
 def monitored(record: Record) -> str | None:
@@ -177,6 +186,8 @@ def _rows(groups: Sequence[Group], metric: str, mode: Mode, at: At, threshold: f
 
 
 def _profiles(rows: Sequence[Row], mode: Mode) -> tuple[Array, list[Array]]:
+    if not rows:
+        return np.empty(0), []
     values = np.concatenate([row.values for row in rows])
     margin = 0.05 * (float(np.ptp(values)) or abs(float(values[0])) or 1.0)
     thresholds = np.linspace(values.min() - margin, values.max() + margin, _PROFILE_POINTS)

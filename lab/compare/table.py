@@ -32,12 +32,13 @@ def table(section: Section) -> Table:
         title_style="bold",
         header_style="bold",
         box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
         caption="IQM: interquartile mean; [ ]: stratified bootstrap 95 % interval" if several else None,
         caption_justify="left",
     )
-    made.add_column("group", min_width=18)
+    made.add_column("group", min_width=max(len(row.group.recipe) for row in section.rows))
     for heading in _headings(section, several, unit):
-        made.add_column(heading, justify="right")
+        made.add_column(heading, justify="right", no_wrap=True)
     for index, row in enumerate(section.rows):
         made.add_row(*_cells(row, section, several), style="green" if index == 0 and len(section.rows) > 1 else "")
     return made
@@ -46,9 +47,9 @@ def table(section: Section) -> Table:
 def _headings(section: Section, several: bool, unit: str) -> list[str]:
     headings = ["runs", *(("IQM [95 %]", "mean", "median") if several else ("value",)), "best"]
     if several and len(section.rows) > 1:
-        headings.append("P(1st better)")
+        headings.append("P(1st\nbetter)")
     if section.threshold is not None:
-        headings += [f"reached {number(section.threshold)}", f"{unit} to it", "s to it"]
+        headings += [f"reached\n{number(section.threshold)}", f"{unit}\nto it", "s\nto it"]
     return [*headings, unit, "seconds", f"{unit}/s"]
 
 

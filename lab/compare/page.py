@@ -1,0 +1,59 @@
+"""The HTML page of a comparison: one self-contained file that opens offline and sends nothing anywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lab.compare.media import media_data
+from lab.compare.pagedata import curve_data, groups_of, metrics_of, page_data, run_id
+from lab.compare.summary import Section
+from lab.runs import write_atomic
+
+_ASSETS = Path(__file__).parent / "assets"
+_CURVE_POINTS = 600_000
+_MEDIA_BYTES = 9_000_000
+_MIN_POINTS, _MAX_POINTS = 40, 1_000
+
+
+def write_page(
+    sections: Sequence[Section], path: Path, title: str, extra_media: Mapping[str, Sequence[Path]] | None = None
+) -> None:
+    """Write the page of a comparison. Raises Failure when the file cannot be written."""
+    runs = {run_id(run): run for section in sections for group in groups_of(section) for run in group.runs}
+    series = sum(len(run.curves) for run in runs.values())
+    max_points = min(_MAX_POINTS, max(_MIN_POINTS, _CURVE_POINTS // max(1, series)))
+    data = page_data(sections, title, path.parent)
+    data["curves"] = [
+        {metric: curve_data(section, metric, max_points) for metric in metrics_of(section)} for section in sections
+    ]
+    data["media"] = media_data(runs, extra_media or {}, _MEDIA_BYTES)
+    write_atomic(path, html(title, data, plotly_source()))
+
+
+def html(title: str, data: dict[str, Any] | None, plotly: str) -> str:
+    """The page as text; without data it asks its server for them."""
+    parts = {
+        "TITLE": title.replace("&", "&amp;").replace("<", "&lt;"),
+        "CONNECT": "'none'" if data is not None else "'self'",
+        "STYLE": (_ASSETS / "page.css").read_text(encoding="utf-8"),
+        "SCRIPT": (_ASSETS / "page.js").read_text(encoding="utf-8"),
+        "DATA": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("</", "<\\/"),
+        "PLOTLY": plotly,
+    }
+    page = (_ASSETS / "page.html").read_text(encoding="utf-8")
+    head, *rest = page.split("{{")
+    return head + "".join(parts[piece.partition("}}")[0]] + piece.partition("}}")[2] for piece in rest)
+
+
+def plotly_source() -> str:
+    """plotly.js as it lies in the plotly package (not imported: that takes a second)."""
+    from importlib.util import find_spec
+
+    spec = find_spec("plotly")
+    assert spec is not None
+    assert spec.origin is not None
+    source = (Path(spec.origin).parent / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+    return source.replace("</script", "<\\/script")

@@ -1,0 +1,135 @@
+"""What the page is made of, as plain values: sections, groups, runs, curves and media."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lab.compare.curves import Axis, band, downsample
+from lab.compare.groups import Group, differing, show
+from lab.compare.plain import plain_row
+from lab.compare.records import Record
+from lab.compare.statistics import Array
+from lab.compare.summary import Section, value_of
+
+AXES: tuple[Axis, Axis] = ("steps", "seconds")
+
+
+def page_data(sections: Sequence[Section], title: str, folder: Path) -> dict[str, Any]:
+    """Everything but curves and media. Links to run directories are relative to `folder`, where the page lies."""
+    runs: dict[str, dict[str, Any]] = {}
+    shown = [_section(index, section, folder, runs) for index, section in enumerate(sections)]
+    return {
+        "title": title,
+        "created": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "sections": shown,
+        "runs": runs,
+    }
+
+
+def curve_data(section: Section, metric: str, max_points: int) -> dict[str, Any]:
+    """One metric's curves in a section: a band for each group of several runs, and each run's points."""
+    bands, runs = {}, {}
+    for index, group in enumerate(groups_of(section)):
+        curves = [run.curves[metric] for run in group.runs if metric in run.curves]
+        if len(curves) > 1:
+            bands[str(index)] = {axis: [encode(column) for column in band(curves, axis)] for axis in AXES}
+        for run in group.runs:
+            if metric in run.curves:
+                runs[run_id(run)] = [encode(column) for column in downsample(run.curves[metric], max_points)]
+    return {"bands": bands, "runs": runs}
+
+
+def groups_of(section: Section) -> list[Group]:
+    """All groups of a section, the measured ones first, in the order that the page counts them."""
+    return [*(row.group for row in section.rows), *section.waiting]
+
+
+def run_id(run: Record) -> str:
+    """What a run is called in the page's data."""
+    return str(run.path or run.url or run.name)
+
+
+def metrics_of(section: Section) -> list[str]:
+    """The metrics that any run of a section has, the section's own first, evaluation before the rest."""
+    names = {name for group in groups_of(section) for run in group.runs for name in run.curves}
+    names.discard(section.metric)
+    return [section.metric, *sorted(names, key=lambda name: (not name.startswith("eval/"), name))]
+
+
+def encode(values: Array) -> str:
+    """Numbers as base64 of little-endian float32."""
+    return base64.b64encode(np.asarray(values, dtype="<f4").tobytes()).decode("ascii")
+
+
+def _section(index: int, section: Section, folder: Path, runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    groups = groups_of(section)
+    rows: list[dict[str, Any] | None] = [plain_row(row) for row in section.rows]
+    rows += [None] * len(section.waiting)
+    for group in groups:
+        for run in group.runs:
+            runs[run_id(run)] = _run(run, section, folder)
+    fields = list(dict.fromkeys(name for group in groups for name in group.config))
+    differs = set(differing([group.config for group in groups]))
+    return {
+        "id": f"section-{index}",
+        "title": section.task,
+        "metric": section.metric,
+        "mode": section.mode,
+        "at": section.at,
+        "counter": section.counter,
+        "threshold": section.threshold,
+        "metrics": metrics_of(section),
+        "groups": [
+            {
+                "label": group.label,
+                "recipe": group.recipe,
+                "varied": {name: show(value) for name, value in group.varied.items()},
+                "runs": [run_id(run) for run in group.runs],
+                "row": row,
+            }
+            for group, row in zip(groups, rows, strict=True)
+        ],
+        "fields": [
+            {
+                "name": name,
+                "differs": name in differs,
+                "values": [show(group.config[name]) if name in group.config else None for group in groups],
+            }
+            for name in fields
+        ],
+        "profile": {
+            "x": encode(section.thresholds),
+            "shares": [encode(profile) for profile in section.profiles],
+        },
+    }
+
+
+def _run(run: Record, section: Section, folder: Path) -> dict[str, Any]:
+    curve = run.curves.get(section.metric)
+    machine = run.result.get("machine") or {}
+    return {
+        "name": run.name,
+        "link": run.url if run.path is None else link(run.path, folder),
+        "seed": run.seed,
+        "status": run.status,
+        "steps": run.steps,
+        "seconds": run.seconds,
+        "rate": run.steps_per_second,
+        "last": None if curve is None else value_of(curve, section.mode, "last"),
+        "best": None if curve is None else value_of(curve, section.mode, "best"),
+        "machine": machine.get("gpu") or (f"{machine['cores']} cores" if machine.get("cores") else None),
+    }
+
+
+def link(path: Path, folder: Path) -> str:
+    """A relative URL from the page's folder to a path."""
+    from urllib.parse import quote
+
+    return quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
