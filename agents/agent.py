@@ -17,6 +17,7 @@ from lab.data.spec import DataSpec
 from lab.errors import UserError
 from lab.experiment import ModuleConfig
 from lab.learner import Learner, Monitor
+from lab.seeding import derive_seed
 
 _PARALLEL_EPISODES = 20
 
@@ -51,7 +52,7 @@ class Agent(Learner):
             self.policy,
             data.config.env,
             episodes or self.eval_episodes,
-            seed=data.seed + 10_000 if seed is None else seed,
+            seed=derive_seed(data.seed, "evaluation") if seed is None else seed,
             options=data.config.env_options,
         )
         returns = np.array([episode.episode_return for episode in played])

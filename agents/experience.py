@@ -18,6 +18,7 @@ from agents.types import Rollout, Transition
 from lab.data.module import LabDataModule
 from lab.data.spec import DataSpec
 from lab.experiment import DataConfig
+from lab.seeding import derive_seed
 
 
 class EnvData(DataConfig):
@@ -71,7 +72,7 @@ class Experience(LabDataModule):
         super().__init__()
         self.config, self.seed = config, seed
         self.rounds = config.rounds
-        self.collector = config.collector.build(config.arguments(), seed)
+        self.collector = config.collector.build(config.arguments(), derive_seed(seed, "collector"))
         self.spec: DataSpec = self.collector.spec
 
     def next_chunk(self) -> Experience:
@@ -109,7 +110,9 @@ class ReplayExperience(Experience):
 
     def open_buffer(self, gamma: float, device: torch.device) -> None:
         """Make the buffer; called by the agent before the first chunk, since the discount belongs to the agent."""
-        self.buffer = ReplayBuffer(self.config.replay, gamma, self.config.num_envs, self.seed + 1, device)
+        self.buffer = ReplayBuffer(
+            self.config.replay, gamma, self.config.num_envs, derive_seed(self.seed, "replay"), device
+        )
 
     @property
     def ready(self) -> bool:

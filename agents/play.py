@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--render",
         choices=RENDERERS,
         default="auto",
-        help="a window (human), coloured blocks in the terminal (ansi), or nothing; auto: a window if there is a display",
+        help="a window (human), coloured blocks in the terminal (ansi), or nothing; auto: a window if it can",
     )
     parser.add_argument("--video", type=Path, metavar="FILE", help="also write a .gif or .mp4 of all episodes")
     choice = parser.add_mutually_exclusive_group()
