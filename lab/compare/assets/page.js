@@ -11,6 +11,7 @@
   const stale = new Set();       // elements to draw when they come on screen
   let data = JSON.parse(document.getElementById("data").textContent);
   const live = data === null;
+  const pointer = matchMedia("(hover: hover)");   // fingers scroll the page; a mouse zooms and hovers
 
   /* ------------------------------------------------------------ small tools */
 
@@ -92,7 +93,8 @@
     const axis = { gridcolor: ink("--line"), zeroline: false, linecolor: ink("--line"), ticks: "", automargin: true };
     return {
       margin: { l: 44, r: 12, t: 8, b: 40 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      font: { color: ink("--soft"), size: 12, family: "system-ui, sans-serif" }, showlegend: false, hovermode: "closest",
+      font: { color: ink("--soft"), size: 12, family: "system-ui, sans-serif" }, showlegend: false, hovermode: "closest", dragmode: pointer.matches ? "zoom" : false,
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: ink("--soft"), activecolor: ink("--accent") },
       hoverlabel: { bgcolor: ink("--card"), bordercolor: ink("--line"), font: { color: ink("--ink") }, namelength: -1 },
       xaxis: { ...axis, title: { text: x, standoff: 6 }, rangemode: "tozero" },
       yaxis: { ...axis, title: { text: y, standoff: 6 }, type: logarithmic ? "log" : "linear" },
@@ -100,7 +102,7 @@
   }
 
   function plot(node, traces, look) {
-    const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+    const config = { responsive: true, displaylogo: false, displayModeBar: pointer.matches ? "hover" : false, modeBarButtons: [["toImage", "zoomIn2d", "zoomOut2d", "resetScale2d"]] };
     Plotly.react(node, traces, look, config);
   }
 
@@ -294,12 +296,12 @@
     const gallery = make("div", { className: "gallery" });
     const sliding = pictures.map(({ name, items, who }) => {
       const picture = make("img", { alt: `${name}`, loading: "lazy", on: { load: (event) => event.target.classList.toggle("small", event.target.naturalWidth < 300) } });
-      const step = make("b");
-      gallery.append(make("figure", {}, picture, make("figcaption", {}, `${name} at `, step, make("br"), ...who())));
+      const step = make("span");
+      gallery.append(make("figure", {}, picture, make("figcaption", {}, make("b", {}, name), " at ", step, make("br"), ...who())));
       return (share) => {
         const [count, source] = items[Math.round(share * (items.length - 1))];
         if (picture.src !== source) picture.src = source;
-        step.textContent = `${whole(count)} ${section.counter === "env_steps" ? "steps" : section.counter}`;
+        step.textContent = whole(count);
       };
     });
     for (const { name, source, who } of others) {
