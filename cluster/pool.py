@@ -1,0 +1,248 @@
+"""The driver's loop: keeps workers busy with the runs of a sweep, notices what dies or hangs, and retries it.
+
+Plain Ray actors rather than Tune trials: a run's own directory already holds its exact state, so nothing has to be
+reported, checkpointed a second time, or restored from the driver's memory; a worker takes the next run as soon as it
+has ended one; and a stop asks each run to save itself before its process goes.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cluster.display import Display, Row
+from cluster.session import Resources, Session
+from cluster.state import Entry, Sweep
+from cluster.worker import Outcome, Worker
+from lab import catalog, config
+from lab.errors import Failure, UserError
+
+_TICK_SECONDS = 0.5
+_SAVE_SECONDS = 60.0
+_MAX_BROKEN_STARTS = 3
+
+
+class _Job(NamedTuple):
+    worker: Any
+    entry: Entry
+    started: float
+
+
+class Pool:
+    """Runs the waiting entries of a sweep on a cluster.
+
+    Args:
+        fixed: overrides that all runs share.
+        propose: gives further entries from all so far, called at the start and whenever a run ends.
+        judge: whether a running entry, given its result so far, should be stopped early.
+    """
+
+    def __init__(
+        self,
+        cluster: Session,
+        sweep: Sweep,
+        display: Display,
+        fixed: tuple[str, ...],
+        propose: Callable[[int], list[Entry]],
+        judge: Callable[[Entry, dict[str, Any]], bool],
+    ) -> None:
+        self.cluster, self.sweep, self.display, self.fixed = cluster, sweep, display, fixed
+        self.propose, self.judge = propose, judge
+        settings = sweep.settings
+        self.need = Resources(settings.cpus_per_run, settings.gpus_per_run)
+        self.slots = cluster.require(self.need, "each run")
+        self._idle: list[Any] = []
+        self._jobs: dict[Any, _Job] = {}
+        self._stop_signals = 0
+        self._broken_starts = 0
+        self._judged: set[int] = set()
+
+    def run(self) -> bool:
+        """Work until every run has ended. Returns False when interrupted: what ran is saved and waits to be resumed."""
+        try:
+            with self._signals():
+                self._loop()
+        finally:
+            self._kill_all()
+        return not self._stop_signals
+
+    # ------------------------------------------------------------------ the loop
+
+    def _loop(self) -> None:
+        import ray
+
+        while not self._stop_signals:
+            self._assign()
+            if not self._jobs:
+                break
+            done, _ = ray.wait(list(self._jobs), timeout=_TICK_SECONDS)
+            for reference in done:
+                self._finish(reference)
+            self._watch()
+            self._show()
+        self._save_all()
+        self._show()
+
+    def _assign(self) -> None:
+        self.slots = max(1, self.cluster.slots(self.need))
+        free = self.slots - len(self._jobs)
+        waiting = [entry for entry in self.sweep.entries if entry.status == "waiting"]
+        if len(waiting) < free:
+            new = self.propose(free - len(waiting))
+            self.sweep.entries += new
+            waiting += new
+        for entry in waiting[: max(free, 0)]:
+            self._start(entry)
+        for worker in self._idle[max(free, 0) :]:
+            self._discard(worker)
+        self.sweep.save()
+
+    def _start(self, entry: Entry) -> None:
+        result = self.sweep.result(entry)
+        experiment = self.sweep.experiment(entry, self.fixed)
+        if result and result["status"] == "completed" and result["budget"] >= experiment.trainer.budget:
+            entry.status = "completed"
+            return
+        worker = self._idle.pop() if self._idle else self._new_worker()
+        entry.status, entry.attempts, entry.error = "running", entry.attempts + 1, ""
+        reference = worker.train.remote(config.dump(experiment), str(self.sweep.run_path(entry)))
+        self._jobs[reference] = _Job(worker, entry, time.time())
+
+    def _finish(self, reference: Any) -> None:
+        import ray
+
+        job = self._jobs.pop(reference)
+        try:
+            outcome: Outcome = ray.get(reference)
+            self._broken_starts = 0
+        except ray.exceptions.RayActorError as error:
+            self._broken_starts += self.sweep.result(job.entry) is None
+            if self._broken_starts >= _MAX_BROKEN_STARTS:
+                reason = " ".join(str(error).split())[:400]
+                raise Failure(f"workers end before they train anything: {reason}") from None
+            outcome = Outcome("failed", "its worker died", worth_retrying=True)
+        if outcome.status == "failed":
+            self._discard(job.worker)
+            self._failed(job.entry, outcome)
+            return
+        self._idle.append(job.worker)
+        early = job.entry.index in self._judged
+        job.entry.status = "completed" if outcome.status == "completed" else ("stopped" if early else "waiting")
+        if not self.display.quiet and job.entry.ended and not self.display.console.is_terminal:
+            self.display.note(self.display.line(self._row(job.entry)))
+
+    def _failed(self, entry: Entry, outcome: Outcome) -> None:
+        settings = self.sweep.settings
+        again = outcome.worth_retrying and entry.attempts <= settings.retries
+        entry.status, entry.error = ("waiting", "") if again else ("failed", outcome.error)
+        if again:
+            self.display.note(
+                f"{entry.folder}: {outcome.error}; it goes on {self._where(entry)} "
+                f"(attempt {entry.attempts + 1} of {settings.retries + 1})"
+            )
+        else:
+            self.display.note(f"{entry.folder}: failed: {outcome.error}")
+
+    def _where(self, entry: Entry) -> str:
+        saved = any((self.sweep.run_path(entry) / "checkpoints").glob("last.ckpt"))
+        return "from its last checkpoint" if saved else "from its start"
+
+    def _watch(self) -> None:
+        """End what hangs, stop early what the search has judged."""
+        import ray
+
+        for job in self._jobs.values():
+            path = self.sweep.run_path(job.entry)
+            signs = [job.started, *(_modified(path / name) for name in ("result.json", "metrics.jsonl", "log.txt"))]
+            if time.time() - max(signs) > self.sweep.settings.hang_seconds:
+                self.display.note(f"{job.entry.folder}: no sign of life for {time.time() - max(signs):.0f} s")
+                ray.kill(job.worker)
+                continue
+            result = self.sweep.result(job.entry)
+            if result and job.entry.index not in self._judged and self.judge(job.entry, result):
+                self._judged.add(job.entry.index)
+                job.worker.stop.remote()
+
+    def _save_all(self) -> None:
+        """Ask every run to save and end, and wait for that, at most a minute; another signal cuts it short."""
+        import ray
+
+        if self._jobs:
+            self.display.note("stopping: every run saves itself (press Ctrl-C again to leave at once)")
+        deadline, signals = time.monotonic() + _SAVE_SECONDS, self._stop_signals
+        while self._jobs and time.monotonic() < deadline and self._stop_signals == signals:
+            for job in self._jobs.values():
+                job.worker.stop.remote()
+            done, _ = ray.wait(list(self._jobs), timeout=_TICK_SECONDS)
+            for reference in done:
+                self._finish(reference)
+        for job in self._jobs.values():
+            job.entry.status = "waiting"
+        self.sweep.save()
+
+    def _show(self) -> None:
+        self.display.update([self._row(entry) for entry in self.sweep.entries])
+
+    def _row(self, entry: Entry) -> Row:
+        return Row(entry.folder, entry.status, None if entry.status == "waiting" else self.sweep.result(entry))
+
+    # ------------------------------------------------------------------ workers
+
+    def _new_worker(self) -> Any:
+        import ray
+
+        options: dict[str, Any] = {
+            "num_cpus": self.need.cpus,
+            "num_gpus": self.need.gpus,
+            "max_concurrency": 2,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+        }
+        actor: Any = ray.remote(**options)(Worker)
+        paths = [str(Path.cwd()), *(path for path in sys.path if path)]
+        worker = actor.remote(paths, catalog.allowed_imports(), self.need.gpus)
+        if not self.cluster.private and not ray.get(worker.sees.remote(str(self.sweep.path / "sweep.yaml"))):
+            host, _ = ray.get(worker.identity.remote())
+            raise UserError(
+                f"{str(self.sweep.path)!r} cannot be seen from {host!r}; put --out on storage that all machines share, "
+                f"or send the whole command to the cluster with lab submit."
+            )
+        return worker
+
+    def _discard(self, worker: Any) -> None:
+        import ray
+
+        if worker in self._idle:
+            self._idle.remove(worker)
+        ray.kill(worker)
+
+    def _kill_all(self) -> None:
+        for worker in [*self._idle, *(job.worker for job in self._jobs.values())]:
+            self._discard(worker)
+        self._jobs.clear()
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def handle(number: int, frame: Any) -> None:
+            self._stop_signals += 1
+            if self._stop_signals > 2:
+                raise KeyboardInterrupt
+
+        previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,192 @@
+"""A Ray session: a private cluster on this machine that ends with the session, or a connection to a running cluster.
+
+    with session() as cluster:                       # a private one; nothing of it is left behind, not even on Ctrl-C
+    with session(address="ray-head:6379") as cluster:    # somebody's cluster: only connected to, never stopped
+
+A private cluster listens with a token of its own in a file that nobody else may read. Its processes end with the
+process that started it, however that ends. Inside a submitted job, `session()` connects to the job's cluster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lab.errors import Failure, UserError
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_enable_metrics_collection": "0",
+}
+_OBJECT_STORE_BYTES = 512 * 2**20
+
+
+class Resources(NamedTuple):
+    """What a run needs of one machine."""
+
+    cpus: float
+    gpus: float
+
+    def __str__(self) -> str:
+        return f"{self.cpus:g} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
+
+
+class Session:
+    """A connected cluster."""
+
+    def __init__(self, address: str | None) -> None:
+        self.address = address
+
+    @property
+    def private(self) -> bool:
+        """Whether this session started the cluster and ends it."""
+        return self.address is None
+
+    def nodes(self) -> list[Resources]:
+        """CPUs and GPUs of each node that is alive."""
+        import ray
+
+        totals = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return [Resources(total.get("CPU", 0.0), total.get("GPU", 0.0)) for total in totals]
+
+    def slots(self, need: Resources) -> int:
+        """How many pieces of work that each need `need` fit onto the cluster at once."""
+        return sum(_fits(node, need) for node in self.nodes())
+
+    def require(self, need: Resources, what: str) -> int:
+        """`slots`, at least 1. Raises UserError that says what there is when nothing fits."""
+        slots = self.slots(need)
+        if not slots:
+            nodes = ", ".join(map(str, self.nodes()))
+            raise UserError(f"{what} needs {need} on one machine; the cluster has {nodes}.")
+        return slots
+
+
+@contextlib.contextmanager
+def session(
+    address: str | None = None,
+    *,
+    num_cpus: int | None = None,
+    num_gpus: int | None = None,
+    dashboard: bool = False,
+) -> Iterator[Session]:
+    """Connect to the cluster at `address` (host:port or auto), or start a private one.
+
+    Call it from the main thread: the cluster's processes end with the thread that started them.
+    Raises UserError when the cluster cannot be reached, refuses the token, or runs another Ray or Python.
+    """
+    address = address or job_address()
+    with contextlib.ExitStack() as stack:
+        if address is None:
+            folder = Path(tempfile.mkdtemp(prefix="lab-ray-"))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.enter_context(_environment(_QUIET | _token(folder)))
+            _start(folder, num_cpus or len(os.sched_getaffinity(0)), num_gpus, dashboard)
+        else:
+            stack.enter_context(_environment(_QUIET))
+            _connect(address)
+        stack.callback(_shutdown)
+        yield Session(address)
+
+
+def job_address() -> str | None:
+    """The cluster's address inside a submitted job, else None."""
+    return os.environ.get("RAY_ADDRESS") if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") else None
+
+
+def _start(folder: Path, num_cpus: int, num_gpus: int | None, dashboard: bool) -> None:
+    ray = _import_ray()
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            include_dashboard=dashboard,
+            dashboard_host="127.0.0.1",
+            object_store_memory=_OBJECT_STORE_BYTES,
+            _temp_dir=str(folder),
+            **_common(),
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise Failure(f"a Ray cluster could not be started on this machine: {_first_line(error)}") from error
+
+
+def _connect(address: str) -> None:
+    ray = _import_ray()
+    try:
+        ray.init(address=address, **_common())
+    except ray.exceptions.AuthenticationError as error:
+        raise UserError(
+            f"the cluster at {address!r} refused the token: {_first_line(error)} "
+            f"Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the cluster's token file."
+        ) from None
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        reason = _first_line(error)
+        if "version mismatch" in str(error).lower():
+            raise UserError(f"the cluster at {address!r} runs another Ray or Python version: {reason}") from None
+        raise UserError(f"the cluster at {address!r} cannot be reached: {reason}") from None
+
+
+def _common() -> dict[str, Any]:
+    return {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "lab"}
+
+
+def _shutdown() -> None:
+    import ray
+
+    ray.shutdown()
+
+
+def _import_ray() -> Any:
+    """Import ray so that it takes the environment as it is now, even if it was imported before."""
+    loaded = "ray" in sys.modules
+    import ray
+
+    if loaded:
+        raylet: Any = importlib.import_module("ray._raylet")
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
+    return ray
+
+
+def _token(folder: Path) -> dict[str, str]:
+    """The environment of a cluster whose token only the user can read."""
+    import secrets
+
+    path = folder / "token"
+    path.touch(mode=0o600)
+    path.write_text(secrets.token_hex(32), encoding="utf-8")
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Environment variables for this process and what it starts, put back afterwards."""
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+def _fits(node: Resources, need: Resources) -> int:
+    shares: Sequence[float] = [have / want for have, want in zip(node, need, strict=True) if want]
+    return int(min(shares, default=0) + 1e-9)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

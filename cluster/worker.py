@@ -1,0 +1,111 @@
+"""A worker: one process that trains run after run, so that only its first run waits for imports.
+
+`train` runs in a thread of the Ray actor, which leaves another one for `stop`.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lab import catalog, config
+from lab.errors import Failure, UserError
+from lab.runs import Run, write_atomic
+
+
+class Outcome(NamedTuple):
+    """How a worker's work on a run ended.
+
+    status: completed, interrupted (saved and resumable), or failed
+    error: one line when it failed
+    worth_retrying: whether the same work may succeed in a fresh process
+    """
+
+    status: str
+    error: str = ""
+    worth_retrying: bool = False
+
+
+class Worker:
+    """Trains experiments in its process, one at a time.
+
+    Args:
+        paths: entries for sys.path, the driver's, so that recipes from outside the project are found.
+        imports: packages that the user allowed names in files to refer to.
+        gpu_share: the part of one GPU's memory that the process may use; 0 for none, 1 and more for whole ones.
+    """
+
+    def __init__(self, paths: Sequence[str], imports: Sequence[str], gpu_share: float) -> None:
+        sys.path.extend(path for path in paths if path not in sys.path)
+        for name in imports:
+            catalog.allow_import(name)
+        import torch
+
+        import lab.train
+
+        if 0 < gpu_share < 1 and torch.cuda.is_available():
+            torch.cuda.set_per_process_memory_fraction(gpu_share)
+        self._train = lab.train.train
+        self._stop_asked = threading.Event()
+        self._loop: Any = None
+
+    def identity(self) -> tuple[str, int]:
+        """The host and the process id."""
+        return socket.gethostname(), os.getpid()
+
+    def sees(self, path: str) -> bool:
+        """Whether a file of the driver's is visible here, as it is on shared storage."""
+        return Path(path).is_file()
+
+    def train(self, tree: dict[str, Any], path: str) -> Outcome:
+        """Train the experiment `tree` in the run directory `path`: from its start, or on from its last checkpoint."""
+        self._stop_asked.clear()
+        try:
+            run = Run(Path(path))
+            experiment = config.validate(tree)
+            started = (run.path / "experiment.yaml").is_file()
+            if started and run.experiment() != experiment:
+                write_atomic(run.path / "experiment.yaml", config.to_yaml(experiment))
+            result = self._train(
+                experiment,
+                run_dir=None if started else run.path,
+                resume=run if started else None,
+                on_loop=self._attach,
+            )
+        except (UserError, Failure) as error:
+            return Outcome("failed", str(error), worth_retrying="another process" in str(error))
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            reason = " ".join(str(error).split())[:300]
+            line = f"{type(error).__name__}: {reason} ({Path(where.filename).name}, line {where.lineno})"
+            return Outcome("failed", line, worth_retrying=True)
+        finally:
+            self._loop = None
+            _free_memory()
+        return Outcome(result.status)
+
+    def stop(self) -> None:
+        """Ask the run that is being trained to end after its current chunk, saved."""
+        self._stop_asked.set()
+        if self._loop is not None:
+            self._loop.ask_to_stop()
+
+    def _attach(self, loop: Any) -> None:
+        self._loop = loop
+        if self._stop_asked.is_set():
+            loop.ask_to_stop()
+
+
+def _free_memory() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
