@@ -1,7 +1,7 @@
 """Seeds for everything that draws random numbers, derived from the experiment's one seed.
 
-Neighbouring experiment seeds must share no stream: environment 3 of seed 0 and environment 2 of seed 1 would be the same
-if seeds were simply added.
+Neighbouring experiment seeds must share no stream: environment 3 of seed 0 and environment 2 of seed 1 would be the
+same if seeds were simply added.
 """
 
 from __future__ import annotations

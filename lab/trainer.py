@@ -28,6 +28,7 @@ from lab.errors import Failure, UserError
 from lab.experiment import Experiment, TrainerConfig
 from lab.learner import Learner
 from lab.runs import MetricsFile, Run, environment
+from lab.seeding import derive_seed
 from lab.tracking import Tracker
 
 log = logging.getLogger("lab")
@@ -184,7 +185,7 @@ class RunLoop(Callback):
 
     def _evaluate(self, module: Learner) -> None:
         count = module.counters[module.counter]
-        with evaluating(module, seed=self.experiment.seed * 1_000_003 + count):
+        with evaluating(module, derive_seed(self.experiment.seed, "evaluation", count)):
             values: dict[str, Any] = dict(module.evaluate(self.data))
             pictures = module.pictures(self.data)
         if pictures:

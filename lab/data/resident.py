@@ -11,6 +11,8 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from lab.seeding import derive_seed
+
 
 class Batch(NamedTuple):
     """Inputs (B, ...) and targets (B, ...)."""
@@ -62,12 +64,12 @@ class ShuffledOrder:
     def generator(self) -> torch.Generator:
         """A generator for noise on the next minibatch, a function of the seed and the position alone."""
         generator = torch.Generator(self.device)
-        generator.manual_seed((self.seed * 1_000_003 + self.drawn + 2**40) % 2**63)
+        generator.manual_seed(derive_seed(self.seed, "noise", self.drawn))
         return generator
 
     def _order_of(self, epoch: int) -> Tensor:
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
             self._order = torch.randperm(self.num_samples, generator=generator).to(self.device)
             self._epoch = epoch
         return self._order

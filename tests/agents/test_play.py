@@ -1,0 +1,85 @@
+"""Playing trained agents: films, the terminal, other environments, and what people type wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agents.video import to_blocks, write_video
+from lab.config import override
+from lab.recipes import find
+from lab.train import train
+
+Lab = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short actor-critic run."""
+    path = tmp_path_factory.mktemp("play") / "run"
+    settings = ["trainer.budget=2048", "tracking.mode=disabled", "data.rounds=2"]
+    train(override(find("pg/cartpole")(), settings), run_dir=path)
+    return path
+
+
+def test_plays_and_films_episodes(lab: Lab, run: Path, tmp_path: Path) -> None:
+    film = tmp_path / "pole.gif"
+    done = lab("play", run, "--episodes", 2, "--render", "none", "--video", film, "--json")
+    assert done.code == 0
+    report = json.loads(done.out)
+    assert len(report["episodes"]) == 2
+    assert all(episode["return"] == episode["length"] for episode in report["episodes"])
+    from PIL import Image
+
+    with Image.open(film) as image:
+        assert image.size == (600, 400)
+        assert image.n_frames > 2
+
+
+def test_the_same_seed_plays_the_same_episodes(lab: Lab, run: Path) -> None:
+    words = ("play", run, "--episodes", 2, "--seed", 5, "--sample", "--render", "none", "--json")
+    assert lab(*words).out == lab(*words).out
+
+
+def test_draws_in_the_terminal(lab: Lab, run: Path) -> None:
+    done = lab("play", run, "--episodes", 1, "--render", "ansi", "--sample")
+    assert done.code == 0
+    assert "▀" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--env", "CartPol-v1"], "Did you mean 'CartPole-v1'"),
+        (["--env", "Acrobot-v1"], "does not fit this agent"),
+        (["--env", "no_such_package:Env-v0"], "--import no_such_package"),
+        (["--video", "film.avi"], ".gif or .mp4"),
+        (["--video", "no/such/folder/film.gif"], "there is no folder"),
+        (["--episodes", "0"], "give 1 or more"),
+    ],
+)
+def test_bad_input_is_one_sentence(lab: Lab, run: Path, arguments: list[str], says: str) -> None:
+    done = lab("play", run, "--render", "none", *arguments)
+    assert done.code == 2
+    assert says in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_a_window_needs_a_display(lab: Lab, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    done = lab("play", run, "--render", "human")
+    assert done.code == 2
+    assert "there is no display here" in done.err
+
+
+def test_mp4_and_blocks(tmp_path: Path) -> None:
+    frames = [np.full((41, 61, 3), 40 * i, np.uint8) for i in range(5)]
+    write_video(tmp_path / "film.mp4", frames, fps=10)
+    assert (tmp_path / "film.mp4").stat().st_size > 500
+    assert to_blocks(frames[0], 20).count("▀") == 20 * 7
