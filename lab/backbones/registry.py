@@ -165,7 +165,7 @@ def build_backbone(config: BackboneConfig, input_shape: Sequence[int]) -> Backbo
     entry = registered(config.name)
     try:
         return Backbone(entry.factory(tuple(input_shape), **options), tuple(input_shape), entry.recurrent)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, IndexError, RuntimeError) as error:
         raise UserError(
             f"backbone {config.name!r} cannot take inputs of shape {tuple(input_shape)}: {error}"
         ) from error
