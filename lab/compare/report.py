@@ -18,9 +18,8 @@ def comparison_table(
     runs: Sequence[Run], *, metric: str | None = None, at: At = "last", threshold: float | None = None
 ) -> Renderables:
     """One Rich table a task and metric, for `Console.print`. Raises UserError when no run was evaluated."""
-    return table.tables(
-        summary.sections([records.read(run) for run in runs], metric=metric, at=at, threshold=threshold)
-    )
+    read = [records.read(run) for run in runs]
+    return table.tables(summary.evaluated(summary.sections(read, metric=metric, at=at, threshold=threshold)))
 
 
 def write_report(

@@ -9,7 +9,7 @@ from rich.console import Group as Renderables
 from rich.table import Table
 from rich.text import Text
 
-from lab.compare.groups import show
+from lab.compare.groups import Group, show
 from lab.compare.statistics import Estimate
 from lab.compare.summary import Row, Section
 
@@ -41,6 +41,8 @@ def table(section: Section) -> Table:
         made.add_column(heading, justify="right", no_wrap=True)
     for index, row in enumerate(section.rows):
         made.add_row(*_cells(row, section, several), style="green" if index == 0 and len(section.rows) > 1 else "")
+    for group in section.waiting:
+        made.add_row(_label(group), str(len(group.runs)), "not evaluated yet", style="dim")
     return made
 
 
@@ -54,12 +56,8 @@ def _headings(section: Section, several: bool, unit: str) -> list[str]:
 
 
 def _cells(row: Row, section: Section, several: bool) -> list[Text | str]:
-    label = Text(row.group.recipe)
-    for name, value in row.group.varied.items():
-        label.append(f" {name.rpartition('.')[2]}=", style="dim")
-        label.append(show(value), style="bold")
     runs = str(len(row.values)) + (f" (+{row.unmeasured})" if row.unmeasured else "")
-    cells: list[Text | str] = [label, runs]
+    cells: list[Text | str] = [_label(row.group), runs]
     if several:
         cells += [with_interval(row.iqm), number(row.mean.value), number(row.median.value)]
     else:
@@ -70,6 +68,14 @@ def _cells(row: Row, section: Section, several: bool) -> list[Text | str]:
     if section.threshold is not None:
         cells += [f"{row.reached}/{len(row.values)}", count(row.steps_to), number(row.seconds_to)]
     return [*cells, count(row.steps), number(row.seconds), count(row.steps_per_second)]
+
+
+def _label(group: Group) -> Text:
+    label = Text(group.recipe)
+    for name, value in group.varied.items():
+        label.append(f" {name.rpartition('.')[2]}=", style="dim")
+        label.append(show(value), style="bold")
+    return label
 
 
 def with_interval(estimate: Estimate, digits: int = 4) -> str:
