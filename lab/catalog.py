@@ -109,17 +109,17 @@ def allow_import(module: str) -> None:
                 f"no module named {error.name!r} (looked in the current folder and the environment)."
             ) from None
         raise UserError(f"module {module!r} needs {error.name!r}, which is not installed.") from None
-    _allowed.add(module.partition(".")[0])
+    _allowed.add(module)
 
 
 def allowed_imports() -> tuple[str, ...]:
-    """The packages that the user allowed; a worker process allows the same."""
+    """The modules that the user allowed; a worker process allows the same."""
     return tuple(sorted(_allowed))
 
 
 def check_allowed(module: str, field: str, value: str) -> None:
     """Raise UserError unless the user allowed `module`, so that nobody's file decides what code runs."""
-    if module.partition(".")[0] not in _allowed:
+    if module.partition(".")[0] not in {name.partition(".")[0] for name in _allowed}:
         raise UserError(
             f"{field} {value!r} names the module {module!r}, which may not be imported unless you say so: "
             f"add --import {module}."

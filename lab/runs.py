@@ -20,12 +20,13 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lab import __version__
+from lab import __version__, catalog
 from lab.errors import Failure, UserError
 from lab.experiment import Experiment
 
@@ -91,7 +92,20 @@ class Run:
         """The experiment of the run."""
         from lab import config
 
-        return config.load(self.path / "experiment.yaml")
+        with self.explaining_imports():
+            return config.load(self.path / "experiment.yaml")
+
+    @contextmanager
+    def explaining_imports(self) -> Iterator[None]:
+        """Adds to a UserError which modules the run was trained with and the user has not allowed now."""
+        try:
+            yield
+        except UserError as error:
+            missing = sorted(set(self.result().get("imports", ())) - set(catalog.allowed_imports()))
+            if not missing or "--import" in str(error):
+                raise
+            options = " ".join(f"--import {name}" for name in missing)
+            raise UserError(f"{error} The run was trained with {options}; add that if you trust it.") from None
 
     def result(self) -> dict[str, Any]:
         """The content of `result.json`. Raises UserError when it is damaged."""
@@ -212,8 +226,13 @@ def _runs_below(path: Path) -> Iterator[Run]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions of what the run depends on, the machine, and the state of the code in git."""
-    return {"versions": _versions(), "machine": _machine(), "git": _git_state()}
+    """Modules that the user allowed, versions, the machine, and the state of the code in git."""
+    return {
+        "imports": catalog.allowed_imports(),
+        "versions": _versions(),
+        "machine": _machine(),
+        "git": _git_state(),
+    }
 
 
 def write_atomic(path: Path, content: str) -> None:

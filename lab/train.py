@@ -82,10 +82,11 @@ def restore(
 ) -> tuple[Experiment, LabDataModule, Learner, dict[str, Any]]:
     """A trained run for evaluation, play or sampling: its experiment, data, module with weights, and checkpoint."""
     content = checkpoint.load(run.checkpoint(which))
-    experiment = config.override(config.validate(content["experiment"]), overrides)
-    device = resolve_device(experiment.trainer.device)
-    data = experiment.data.build(experiment.seed)
-    module = experiment.module.build(data.spec)
+    with run.explaining_imports():
+        experiment = config.override(config.validate(content["experiment"]), overrides)
+        device = resolve_device(experiment.trainer.device)
+        data = experiment.data.build(experiment.seed)
+        module = experiment.module.build(data.spec)
     load_weights(module, content)
     module.to(device)
     data.to(device)
