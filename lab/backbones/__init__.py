@@ -1,6 +1,16 @@
 """Backbones: networks that know nothing of their task. Importing this package registers the built-in ones."""
 
-from lab.backbones import conv, mlp, recurrent
+from lab.backbones import conv, masked, mlp, recurrent
 from lab.backbones.registry import Backbone, BackboneConfig, build_backbone, register, registered
 
-__all__ = ["Backbone", "BackboneConfig", "build_backbone", "conv", "mlp", "recurrent", "register", "registered"]
+__all__ = [
+    "Backbone",
+    "BackboneConfig",
+    "build_backbone",
+    "conv",
+    "masked",
+    "mlp",
+    "recurrent",
+    "register",
+    "registered",
+]
