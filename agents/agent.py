@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from agents.collector import action_bounds, as_tensor, within_bounds
+from agents.collector import as_tensor, clear_state
 from agents.envs import make_envs
 from agents.experience import Experience
 from agents.policies import Policy
@@ -73,7 +73,7 @@ def play_episodes(
     num_envs = min(episodes, _PARALLEL_EPISODES)
     quota = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
     envs = make_envs(env_id, num_envs, options, training=False)
-    device, bounds = next(policy.parameters()).device, action_bounds(envs.spec)
+    device = next(policy.parameters()).device
     try:
         obs, played = envs.reset(seed), []
         state = policy.initial_state(num_envs)
@@ -81,7 +81,7 @@ def play_episodes(
         while quota.any():
             valid = ~envs.resetting
             action, state, _ = policy.act(as_tensor(obs, device), state)
-            step = envs.step(within_bounds(action.cpu().numpy(), bounds))
+            step = envs.step(policy.env_action(action).cpu().numpy())
             returns += step.reward
             lengths += valid
             done = step.terminated | step.truncated
@@ -90,9 +90,7 @@ def play_episodes(
                     played.append(Episode(float(returns[i]), int(lengths[i])))
                     quota[i] -= 1
                 returns[i], lengths[i] = 0.0, 0
-            fresh = ~valid if envs.resetting.any() or not valid.all() else done
-            if state is not None and fresh.any():
-                state = state * torch.from_numpy(~fresh).to(state)[None, :, None]
+            state = clear_state(state, (done | ~valid) & ~envs.resetting)
             obs = step.obs
         return played
     finally:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from agents.envs import Array, Envs, ObsArray, Step, make_envs
 from agents.policies import Policy
-from agents.types import Episode, Obs, Rollout
-from lab.data.spec import Continuous, DataSpec
+from agents.types import Episode, Obs, Rollout, map_obs
+from lab.data.spec import DataSpec
 from lab.experiment import KindConfig
 
 _RECENT_EPISODES = 100
@@ -52,8 +52,13 @@ class Collector(Protocol):
     spec: DataSpec
     num_envs: int
 
-    def collect(self, policy: Policy, num_steps: int, policy_version: int = 0) -> Rollout:
-        """The next T steps of every environment, acted by `policy`, which has seen `policy_version` updates."""
+    def collect(
+        self, policy: Policy, num_steps: int, policy_version: int = 0, *, whole_episodes: bool = False
+    ) -> Rollout:
+        """The next T steps of every environment, acted by `policy`, which has seen `policy_version` updates.
+
+        With `whole_episodes` every environment starts afresh and plays one episode, of at most `num_steps` steps.
+        """
 
     def statistics(self) -> dict[str, float]:
         """Mean return and length of recent episodes, once there are some."""
@@ -81,32 +86,47 @@ class LocalCollector:
         self._returns = np.zeros(self.num_envs, np.float64)
         self._lengths = np.zeros(self.num_envs, np.int64)
         self._recent: deque[Episode] = deque(maxlen=_RECENT_EPISODES)
-        self._bounds = action_bounds(self.spec)
 
     @torch.no_grad()
-    def collect(self, policy: Policy, num_steps: int, policy_version: int = 0) -> Rollout:
-        """The next T steps; see Rollout."""
+    def collect(
+        self, policy: Policy, num_steps: int, policy_version: int = 0, *, whole_episodes: bool = False
+    ) -> Rollout:
+        """The next T steps; see Rollout.
+
+        With `whole_episodes` every environment starts afresh and plays one episode, of at most `num_steps` steps; T is
+        the longest, and rows after an environment's end are not valid.
+        """
         if self._obs is None:
             self._obs = self.envs.reset(self._seed)
+        if whole_episodes:
+            self._restart(policy)
         device = next(policy.parameters()).device
         if policy.recurrent and self._state is None:
             self._state = policy.initial_state(self.num_envs)
-        first_state = self._state
-        noise = policy.draw_noise(num_steps, self.num_envs, self.generator).to(device)
+        first_state = self._state = clear_state(self._state, self._start)
+        noise = policy.draw_noise(num_steps, self.num_envs, self.generator).to(device).unbind()
         record = _Record(num_steps, self.num_envs)
-        obs = self._obs
+        obs, waiting = self._obs, np.zeros(self.num_envs, bool)
         for t in range(num_steps):
-            valid = ~self.envs.resetting
-            if policy.recurrent:
-                self._state = _clear(self._state, self._start)
+            valid = ~(self.envs.resetting | waiting) if whole_episodes else ~self.envs.resetting
             action, self._state, extras = policy.act(as_tensor(obs, device), self._state, noise[t])
             record.before(t, obs, self._start, valid)  # some environments write the next observation over this one
-            step = self.envs.step(within_bounds(action.cpu().numpy(), self._bounds))
+            step = self.envs.step(policy.env_action(action).cpu().numpy())
             record.after(t, action, step, extras)
-            self._count(step, valid, record.episodes)
+            done = step.terminated | step.truncated
+            self._start = (done | ~valid) & ~self.envs.resetting
+            if policy.recurrent:
+                self._state = clear_state(self._state, self._start)
             obs = step.obs
+            if whole_episodes and done.any():
+                waiting |= done
+                if waiting.all():
+                    break
         self._obs = obs
-        return record.rollout(first_state, policy_version)
+        rollout = record.rollout(first_state, policy_version)
+        rollout.episodes.extend(self._finished(record))
+        self._recent.extend(rollout.episodes)
+        return rollout
 
     def statistics(self) -> dict[str, float]:
         if not self._recent:
@@ -146,35 +166,39 @@ class LocalCollector:
     def close(self) -> None:
         self.envs.close()
 
-    def _count(self, step: Step, valid: Array, episodes: list[Episode]) -> None:
-        self._returns += step.reward
-        self._lengths += valid
-        done = step.terminated | step.truncated
-        if done.any():
-            for i in np.flatnonzero(done):
-                episode = Episode(float(self._returns[i]), int(self._lengths[i]))
-                episodes.append(episode)
-                self._recent.append(episode)
-            self._returns[done] = 0.0
-            self._lengths[done] = 0
-        # The observation after an end (or after a row that only resets) starts an episode.
-        self._start = ~valid if self.envs.resetting.any() or not valid.all() else done
+    def _restart(self, policy: Policy) -> None:
+        self._obs = self.envs.reset()
+        self._state = policy.initial_state(self.num_envs)
+        self._start = np.ones(self.num_envs, bool)
+        self._returns[:], self._lengths[:] = 0.0, 0
+
+    def _finished(self, record: _Record) -> list[Episode]:
+        """The episodes that ended in a record, in order; carries running returns and lengths on to the next."""
+        reward, valid, done = record.reward, record.valid, record.terminated | record.truncated
+        returns = np.cumsum(reward * valid, 0, np.float64) + self._returns
+        lengths = np.cumsum(valid, 0) + self._lengths
+        before_return, before_length = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
+        episodes = []
+        for t, i in zip(*np.nonzero(done & valid), strict=True):
+            episodes.append(Episode(float(returns[t, i] - before_return[i]), int(lengths[t, i] - before_length[i])))
+            before_return[i], before_length[i] = returns[t, i], lengths[t, i]
+        self._returns, self._lengths = returns[-1] - before_return, lengths[-1] - before_length
+        return episodes
 
 
 class _Record:
-    """Arrays that fill up to a rollout."""
+    """Arrays that fill up to a rollout of at most T steps."""
 
     def __init__(self, num_steps: int, num_envs: int) -> None:
         shape = (num_steps, num_envs)
         self.reward = np.zeros(shape, np.float32)
         self.terminated, self.truncated = np.zeros(shape, bool), np.zeros(shape, bool)
         self.start, self.valid = np.zeros(shape, bool), np.ones(shape, bool)
-        self.num_steps = num_steps
+        self.num_steps, self.taken = num_steps, 0
         self.obs: Any = None
         self.next_obs: Any = None
         self.actions: list[Tensor] = []
         self.extras: list[dict[str, Tensor]] = []
-        self.episodes: list[Episode] = []
 
     def before(self, t: int, obs: ObsArray, start: Array, valid: Array) -> None:
         if self.obs is None:
@@ -183,42 +207,35 @@ class _Record:
         self.start[t], self.valid[t] = start, valid
 
     def after(self, t: int, action: Tensor, step: Step, extras: dict[str, Tensor]) -> None:
+        self.reward[t], self.terminated[t], self.truncated[t] = step.reward, step.terminated, step.truncated
         _write(self.next_obs, t, step.next_obs)
         self.actions.append(action)
         self.extras.append(extras)
-        self.reward[t], self.terminated[t], self.truncated[t] = step.reward, step.terminated, step.truncated
+        self.taken = t + 1
 
     def rollout(self, first_state: Tensor | None, policy_version: int) -> Rollout:
-        extras = {key: torch.stack([e[key] for e in self.extras]).cpu() for key in self.extras[0]}
+        taken = self.taken
+        if taken < self.num_steps:
+            for name in ("reward", "terminated", "truncated", "start", "valid"):
+                setattr(self, name, getattr(self, name)[:taken])
         return Rollout(
-            obs=as_tensor(self.obs),
+            obs=map_obs(as_tensor(self.obs), lambda t: t[:taken]),
             action=torch.stack(self.actions).cpu(),
             reward=torch.from_numpy(self.reward),
             terminated=torch.from_numpy(self.terminated),
             truncated=torch.from_numpy(self.truncated),
-            next_obs=as_tensor(self.next_obs),
+            next_obs=map_obs(as_tensor(self.next_obs), lambda t: t[:taken]),
             start=torch.from_numpy(self.start),
             valid=torch.from_numpy(self.valid),
             first_state=first_state,
-            extras=extras,
-            episodes=self.episodes,
+            extras={key: torch.stack([e[key] for e in self.extras]).cpu() for key in self.extras[0]},
+            episodes=[],
             policy_version=policy_version,
         )
 
 
-def action_bounds(spec: DataSpec) -> tuple[Array, Array] | None:
-    """Bounds (A,) of continuous actions."""
-    if not isinstance(spec.outputs, Continuous):
-        return None
-    return np.asarray(spec.outputs.low, np.float32), np.asarray(spec.outputs.high, np.float32)
-
-
-def within_bounds(actions: Array, bounds: tuple[Array, Array] | None) -> Array:
-    """Actions as the environment takes them: clipped to its bounds, if there are any."""
-    return actions if bounds is None else np.clip(actions, *bounds)
-
-
-def _clear(state: Tensor | None, start: Array) -> Tensor | None:
+def clear_state(state: Tensor | None, start: Array) -> Tensor | None:
+    """A recurrent state (S, N, F), cleared for environments whose episode starts (N,)."""
     if state is None or not start.any():
         return state
     return state * torch.from_numpy(~start).to(state)[None, :, None]

@@ -44,6 +44,8 @@ class OnPolicyData(EnvData):
     kind: Literal["on_policy"] = "on_policy"
     num_steps: PositiveInt = 32
     """steps of each environment in a rollout"""
+    whole_episodes: bool = False
+    """a rollout is one episode of each environment, of at most `num_steps` steps"""
 
     def build(self, seed: int) -> OnPolicyExperience:
         """Raises UserError for an environment that cannot be made."""
@@ -98,8 +100,9 @@ class OnPolicyExperience(Experience):
     config: OnPolicyData
 
     def collect(self, policy: Policy, policy_version: int = 0) -> Rollout:
-        """The next rollout, on the training device when it is not the CPU."""
-        return self.collector.collect(policy, self.config.num_steps, policy_version)
+        """The next rollout, on the CPU."""
+        options = {"whole_episodes": True} if self.config.whole_episodes else {}
+        return self.collector.collect(policy, self.config.num_steps, policy_version, **options)
 
 
 class ReplayExperience(Experience):

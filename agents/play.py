@@ -110,7 +110,7 @@ def play(
     """
     import torch
 
-    from agents.collector import action_bounds, as_tensor, within_bounds
+    from agents.collector import as_tensor
     from agents.envs import InProcessEnvs, make_env
     from agents.types import Episode
 
@@ -122,7 +122,7 @@ def play(
     try:
         frame_seconds = pace / _fps(env_id, options) if pace and render != "human" else 0.0
         generator = torch.Generator().manual_seed(seed)
-        device, bounds = next(policy.parameters()).device, action_bounds(envs.spec)
+        device = next(policy.parameters()).device
         obs, state = envs.reset(seed), policy.initial_state(1)
         episodes: list[Episode] = []
         total, length = 0.0, 0
@@ -134,7 +134,7 @@ def play(
                 noise = policy.draw_noise(1, 1, generator)[0].to(device) if sample else None
                 try:
                     action, state, _ = policy.act(as_tensor(obs, device), state, noise)
-                    step = envs.step(within_bounds(action.cpu().numpy(), bounds))
+                    step = envs.step(policy.env_action(action).cpu().numpy())
                 except (RuntimeError, IndexError, KeyError, AssertionError) as error:
                     reason = " ".join(str(error).split())[:200]
                     raise UserError(f"environment {env_id!r} does not fit this agent: {reason}") from None

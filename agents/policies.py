@@ -6,7 +6,6 @@ policy is a function of (parameters, observation, state, noise), and no noise me
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -15,8 +14,7 @@ from torch.nn import functional as F
 
 from agents.types import Obs, to_float
 from lab.backbones import Backbone, BackboneConfig, build_backbone
-from lab.data.spec import Continuous, DataSpec, Discrete, MultiDiscrete, TensorSpec
-from lab.errors import UserError
+from lab.data.spec import TensorSpec
 
 
 class Action(NamedTuple):
@@ -43,6 +41,10 @@ class Policy(nn.Module):
     def act(self, obs: Obs, state: Tensor | None = None, noise: Tensor | None = None) -> Action:
         """Actions for N observations; greedy without noise."""
         raise NotImplementedError
+
+    def env_action(self, action: Tensor) -> Tensor:
+        """What the environment takes for actions as `act` gives them and rollouts record them."""
+        return action
 
 
 class Encoder(nn.Module):
@@ -92,109 +94,3 @@ def _num_inputs(inputs: TensorSpec | dict[str, TensorSpec]) -> int:
     if isinstance(inputs, dict):
         return sum(_num_inputs(spec) for spec in inputs.values())
     return int(inputs.high) + 1 if inputs.dtype == torch.int64 else inputs.numel
-
-
-# ---------------------------------------------------------------------- action distributions
-
-
-class Categorical:
-    """One discrete action. Logits (..., K)."""
-
-    def __init__(self, spec: Discrete) -> None:
-        self.num_parameters, self.noise_shape = spec.num, (spec.num,)
-
-    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Gumbel noise: argmax(logits + g) is a sample (Maddison et al. 2014)."""
-        return -torch.empty(*shape, *self.noise_shape).exponential_(generator=generator).log_()
-
-    def sample(self, logits: Tensor, noise: Tensor | None) -> Tensor:
-        """(..., K) -> (...)."""
-        return logits.argmax(-1) if noise is None else (logits + noise).argmax(-1)
-
-    def log_prob(self, logits: Tensor, action: Tensor) -> Tensor:
-        """(...)."""
-        return F.log_softmax(logits, -1).gather(-1, action[..., None]).squeeze(-1)
-
-    def log_prob_entropy(self, logits: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Both (...), from one log-softmax."""
-        log_p = F.log_softmax(logits, -1)
-        return log_p.gather(-1, action[..., None]).squeeze(-1), -(log_p.exp() * log_p).sum(-1)
-
-
-class MultiCategorical:
-    """Several discrete actions at once. Logits are concatenated (..., sum K_i), actions (..., A)."""
-
-    def __init__(self, spec: MultiDiscrete) -> None:
-        self.nums = list(spec.nums)
-        self.parts = [Categorical(Discrete(num)) for num in spec.nums]
-        self.num_parameters, self.noise_shape = sum(spec.nums), (sum(spec.nums),)
-
-    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Gumbel noise of all parts."""
-        return -torch.empty(*shape, *self.noise_shape).exponential_(generator=generator).log_()
-
-    def sample(self, logits: Tensor, noise: Tensor | None) -> Tensor:
-        """(..., sum K_i) -> (..., A)."""
-        noisy = logits if noise is None else logits + noise
-        return torch.stack([part.argmax(-1) for part in noisy.split(self.nums, -1)], -1)
-
-    def log_prob(self, logits: Tensor, action: Tensor) -> Tensor:
-        """(...), the sum over components."""
-        return self.log_prob_entropy(logits, action)[0]
-
-    def log_prob_entropy(self, logits: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Both (...), summed over components."""
-        pieces = [
-            part.log_prob_entropy(part_logits, action[..., i])
-            for i, (part, part_logits) in enumerate(zip(self.parts, logits.split(self.nums, -1), strict=True))
-        ]
-        log_probs, entropies = zip(*pieces, strict=True)
-        return torch.stack(log_probs, -1).sum(-1), torch.stack(entropies, -1).sum(-1)
-
-
-class Gaussian:
-    """Independent normals, (..., 2A) parameters: mean and log standard deviation; clipped to bounds outside."""
-
-    LOG_STD_BOUNDS = (-20.0, 2.0)
-
-    def __init__(self, spec: Continuous) -> None:
-        self.num_parameters, self.noise_shape = 2 * spec.num, (spec.num,)
-
-    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Standard normal noise."""
-        return torch.randn(*shape, *self.noise_shape, generator=generator)
-
-    def sample(self, parameters: Tensor, noise: Tensor | None) -> Tensor:
-        """(..., 2A) -> (..., A)."""
-        mean, log_std = self._split(parameters)
-        return mean if noise is None else mean + log_std.exp() * noise
-
-    def log_prob(self, parameters: Tensor, action: Tensor) -> Tensor:
-        """(...)."""
-        return self.log_prob_entropy(parameters, action)[0]
-
-    def log_prob_entropy(self, parameters: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Both (...), summed over components."""
-        mean, log_std = self._split(parameters)
-        z = (action - mean) * (-log_std).exp()
-        log_prob = -0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)
-        entropy = log_std + 0.5 * math.log(2 * math.pi * math.e)
-        return log_prob.sum(-1), entropy.sum(-1)
-
-    def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_std = parameters.chunk(2, -1)
-        return mean, log_std.clamp(*self.LOG_STD_BOUNDS)
-
-
-Distribution = Categorical | MultiCategorical | Gaussian
-
-
-def distribution_of(spec: DataSpec) -> Distribution:
-    """The distribution over a spec's actions. Raises UserError for data without actions."""
-    if isinstance(spec.outputs, Discrete):
-        return Categorical(spec.outputs)
-    if isinstance(spec.outputs, MultiDiscrete):
-        return MultiCategorical(spec.outputs)
-    if isinstance(spec.outputs, Continuous):
-        return Gaussian(spec.outputs)
-    raise UserError(f"an agent needs an environment's data (data.kind=on_policy or replay), not {spec.outputs!r}.")

@@ -1,0 +1,67 @@
+"""Running normalisation of observations and rewards, saved with the policy. T time steps, N environments."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+_CLIP = 10.0
+_EPS = 1e-8
+
+
+class RunningMoments(nn.Module):
+    """Mean and variance of everything seen, merged batch by batch (Chan et al. 1979)."""
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
+    def __init__(self, shape: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("var", torch.ones(shape, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    @torch.no_grad()
+    def update(self, x: Tensor) -> None:
+        """Take in x (B, *shape)."""
+        if len(x) == 0:
+            return
+        x = x.double()
+        seen, new = self.count.clone(), len(x)
+        var, mean = torch.var_mean(x, 0, correction=0)
+        total = seen + new
+        delta = mean - self.mean
+        self.mean += delta * (new / total)
+        self.var.copy_((self.var * seen + var * new + delta.square() * (seen * new / total)) / total)
+        self.count.copy_(total)
+
+
+class ObsNormalizer(RunningMoments):
+    """Observations with mean 0 and variance 1, clipped to +-10; as they are before the first update."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = (self.var + _EPS).rsqrt()
+        return ((x - self.mean.float()) * scale.float()).clamp(-_CLIP, _CLIP)
+
+
+class RewardScaler(RunningMoments):
+    """Rewards over the standard deviation of the running discounted return (Engstrom et al. 2020), within +-10."""
+
+    def __init__(self, gamma: float) -> None:
+        super().__init__()
+        self.gamma = gamma
+        self.running: Tensor | None = None  # (N,) discounted return so far of each environment
+
+    @torch.no_grad()
+    def forward(self, reward: Tensor, done: Tensor, valid: Tensor) -> Tensor:
+        """Take in a rollout's rewards (T, N) and return them scaled."""
+        running = torch.zeros_like(reward[0]) if self.running is None else self.running
+        seen = []
+        for reward_t, going_t in zip(reward.unbind(), (~done).to(reward.dtype).unbind(), strict=True):
+            running = running * self.gamma + reward_t
+            seen.append(running)
+            running = running * going_t
+        self.running = running
+        self.update(torch.stack(seen)[valid])
+        return (reward * float((self.var + _EPS).rsqrt())).clamp(-_CLIP, _CLIP)
