@@ -280,5 +280,5 @@ def digits() -> Experiment:
             optimizer=OptimizerConfig(lr=5e-4, betas=(0.5, 0.99)),
             discriminator_optimizer=OptimizerConfig(lr=5e-4, betas=(0.5, 0.99)),
         ),
-        trainer=TrainerConfig(budget=600_000),
+        trainer=TrainerConfig(budget=500_000, eval_period=50_000),
     )

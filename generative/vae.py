@@ -219,13 +219,13 @@ def digits() -> Experiment:
         data=ImageData(name="digits", batch_size=64, batches_per_step=25),
         module=VAEConfig(
             backbone=BackboneConfig(name="mlp", hidden=(256, 256)),
-            decoder=MlpDecoder(hidden=(256, 256)),
-            latents=8,
+            decoder=MlpDecoder(hidden=(256,)),
+            latents=12,
             likelihood="logistic",
             beta_warmup=0.1,
             optimizer=OptimizerConfig(lr=1e-3, max_grad_norm=100.0, schedule=ScheduleConfig(name="cosine")),
         ),
-        trainer=TrainerConfig(budget=300_000),
+        trainer=TrainerConfig(budget=400_000, eval_period=40_000),
     )
 
 
