@@ -1,45 +1,40 @@
-"""Deep Q-networks (Mnih et al. 2015), Double Q-learning (van Hasselt et al. 2016), dueling heads (Wang et al. 2016).
+"""Deep Q-networks (Mnih et al. 2015) and what was added to them, each a switch; all at once they are Rainbow.
 
     y = r + gamma^n Q_target(s', argmax_a Q(s', a))        loss = huber(Q(s, a) - y)
 
-B batch, K minibatches, A actions, N environments.
+    double               the online network chooses the next action (van Hasselt et al. 2016)
+    dueling              a value and an advantage stream (Wang et al. 2016)
+    noisy_sigma          noisy layers explore instead of epsilon (Fortunato et al. 2018)
+    returns              expected values, C51 (Bellemare et al. 2017) or quantiles (Dabney et al. 2018)
+    data.replay.n_step   n-step returns (Sutton 1988)
+    data.replay.priority prioritized replay (Schaul et al. 2016)
+
+B batch, K minibatches, A actions, M numbers for each action's return, N environments.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
-from torch import Tensor, nn
-from torch.nn import functional as F
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SerializeAsAny
+from torch import Tensor
 
 from agents.agent import Agent
-from agents.experience import ReplayData, ReplayExperience
-from agents.policies import Action, Encoder, Policy
-from agents.replay import ReplayConfig
-from agents.returns import td_target
+from agents.distributional import ExpectedConfig, Returns, ReturnsConfig
+from agents.experience import ReplayExperience
+from agents.exploration import EpsilonConfig, epsilon_greedy
+from agents.policies import Action, Policy
+from agents.q_network import QNetwork
 from agents.types import Obs, Transition, map_obs
 from lab.backbones import BackboneConfig
 from lab.data.spec import DataSpec, Discrete
 from lab.errors import UserError
-from lab.experiment import Config, Experiment, ModuleConfig, TrainerConfig
+from lab.experiment import ModuleConfig
 from lab.learner import StepMetrics, means
 from lab.optim import Metrics, OptimizerConfig
-
-
-class EpsilonConfig(Config):
-    """Linear epsilon-greedy exploration, in environment steps."""
-
-    start: float = Field(default=1.0, ge=0, le=1)
-    end: float = Field(default=0.05, ge=0, le=1)
-    decay_steps: PositiveInt = 10_000
-    """environment steps from start to end"""
-
-    def at(self, env_steps: int) -> float:
-        """Epsilon after so many environment steps."""
-        return self.start + (self.end - self.start) * min(env_steps / self.decay_steps, 1.0)
 
 
 class DQNConfig(ModuleConfig):
@@ -47,95 +42,89 @@ class DQNConfig(ModuleConfig):
 
     kind: Literal["dqn"] = "dqn"
     backbone: BackboneConfig = BackboneConfig("mlp", hidden=(256, 256))
+    head_hidden: tuple[PositiveInt, ...] = ()
+    """hidden layers of each stream after the backbone"""
+    dueling: bool = False
+    """a value and an advantage stream"""
+    noisy_sigma: PositiveFloat | None = None
+    """the streams' layers are noisy, with this initial scale (the papers: 0.5)"""
+    returns: SerializeAsAny[ReturnsConfig] = ExpectedConfig()
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3, max_grad_norm=10.0)
     gamma: float = Field(default=0.99, ge=0, le=1)
     batch_size: PositiveInt = 64
     updates_per_env_step: PositiveFloat = 0.5
     double: bool = True
-    """choose the next action with the online network (Double DQN)"""
-    dueling: bool = False
-    """a value and an advantage stream"""
+    """choose the next action with the online network"""
     target_period: PositiveInt = 100
     """updates between copies to the target network; ignored with target_tau"""
     target_tau: NonNegativeFloat = 0.0
     """if above 0: after each update, move the target network this share of the way (polyak averaging)"""
     loss: Literal["huber", "mse"] = "huber"
+    """of expected returns; distributions have their own"""
     epsilon: EpsilonConfig = EpsilonConfig()
 
     def build(self, spec: DataSpec) -> DQN:
         return DQN(self, spec)
 
 
-class QNetwork(nn.Module):
-    """Q-values (B, A) of observations."""
-
-    def __init__(self, config: DQNConfig, spec: DataSpec, num_actions: int) -> None:
-        super().__init__()
-        self.encoder = Encoder(config.backbone, spec.inputs)
-        self.advantage = nn.Linear(self.encoder.num_features, num_actions)
-        self.value = nn.Linear(self.encoder.num_features, 1) if config.dueling else None
-
-    def forward(self, obs: Obs) -> Tensor:
-        return self.q_values(self.encoder.prepare(obs))
-
-    def q_values(self, x: Tensor) -> Tensor:
-        """Q-values of prepared observations."""
-        features = self.encoder.backbone(x).flatten(1)
-        advantage: Tensor = self.advantage(features)
-        if self.value is None:
-            return advantage
-        value: Tensor = self.value(features)
-        return value + advantage - advantage.mean(-1, keepdim=True)
-
-
-class EpsilonGreedy(Policy):
-    """Greedy in Q, or with probability epsilon a uniform action."""
+class QPolicy(Policy):
+    """Greedy in the expected return, or with probability epsilon a uniform action; with noise in noisy layers."""
 
     epsilon: Tensor
 
-    def __init__(self, q_network: QNetwork, num_actions: int) -> None:
+    def __init__(self, q_network: QNetwork, returns: Returns) -> None:
         super().__init__()
-        self.q_network, self.num_actions = q_network, num_actions
+        self.q_network, self.returns = q_network, returns
         self.register_buffer("epsilon", torch.ones(()))
 
     def draw_noise(self, num_steps: int, num_envs: int, generator: torch.Generator) -> Tensor:
-        """Uniform (T, N, 2): whether to explore, and where to."""
-        return torch.rand(num_steps, num_envs, 2, generator=generator)
+        """(T, N, 2 + num_noise): uniform, whether to explore and where to; then normal, for noisy layers."""
+        uniform = torch.rand(num_steps, num_envs, 2, generator=generator)
+        if not self.q_network.num_noise:
+            return uniform
+        return torch.cat([uniform, torch.randn(num_steps, num_envs, self.q_network.num_noise, generator=generator)], -1)
 
     def act(self, obs: Obs, state: Tensor | None = None, noise: Tensor | None = None) -> Action:
+        outputs = self.q_network(self.q_network.prepare(obs), None if noise is None else noise[:, 2:])
+        greedy = self.returns.mean(outputs).argmax(-1)
         if noise is None:
-            return Action(self.q_network(obs).argmax(-1), None, {})
-        explore = noise[:, 0] < self.epsilon
-        anywhere = (noise[:, 1] * self.num_actions).long()
-        if bool(explore.all()):
-            return Action(anywhere, None, {})
-        return Action(torch.where(explore, anywhere, self.q_network(obs).argmax(-1)), None, {})
+            return Action(greedy, None, {})
+        return Action(epsilon_greedy(greedy, self.epsilon, self.q_network.num_actions, noise), None, {})
 
 
 class DQN(Agent):
     """Collects into replay, then updates as often as the update ratio owes."""
 
     config: DQNConfig
-    policy: EpsilonGreedy
+    policy: QPolicy
 
     def __init__(self, config: DQNConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        if not isinstance(spec.outputs, Discrete):
-            raise UserError(f"module.kind='dqn' needs one discrete action, not {spec.outputs!r}.")
-        self.q_network = QNetwork(config, spec, spec.outputs.num)
+        num_actions = discrete_actions(config, spec)
+        self.returns = config.returns.build(config.loss)
+        self.q_network = QNetwork(
+            config.backbone,
+            spec,
+            num_actions,
+            self.returns.size,
+            dueling=config.dueling,
+            hidden=config.head_hidden,
+            sigma=config.noisy_sigma,
+        )
         self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)
-        self.policy = EpsilonGreedy(self.q_network, spec.outputs.num)
-        self.updater = self.add_updater("q_network", self.q_network, self.loss, config.optimizer)
+        self.policy = QPolicy(self.q_network, self.returns)
+        self.updater = self.add_updater(
+            "q_network", self.q_network, self.double_loss if config.double else self.loss, config.optimizer
+        )
         self.updates_owed = 0.0
+        self.progress = 0.0
 
     def on_fit_start(self) -> None:
-        self.trainer.datamodule.open_buffer(self.config.gamma, self.device)  # type: ignore[attr-defined]
+        open_replay(self, self.config.gamma)
 
-    def loss(self, x: Tensor, action: Tensor, target: Tensor) -> tuple[Tensor, Metrics]:
-        """x (B, ...) prepared observations, action (B,), target (B,)."""
-        q_value = self.q_network.q_values(x).gather(1, action[:, None]).squeeze(1)  # (B,)
-        loss = F.smooth_l1_loss(q_value, target) if self.config.loss == "huber" else F.mse_loss(q_value, target)
-        return loss, {"td_loss": loss.detach(), "q_value": q_value.detach().mean()}
+    def set_progress(self, progress: float) -> None:
+        super().set_progress(progress)
+        self.progress = progress
 
     def training_step(self, experience: ReplayExperience, batch_idx: int = 0) -> StepMetrics:
         rows: list[Metrics] = []
@@ -152,45 +141,81 @@ class DQN(Agent):
         return {**means(rows), **experience.statistics(), "charts/epsilon": float(self.policy.epsilon)}
 
     def update(self, experience: ReplayExperience, num_updates: int) -> list[Metrics]:
-        """Update so many times; minibatches and targets of all updates up to the next target copy come at once."""
-        rows = []
-        while num_updates > 0:
-            num_batches = self._updates_to_target_copy(num_updates)
-            batch = experience.sample(self.config.batch_size, num_batches)
-            x = self._prepare(batch.obs, num_batches)
-            target = self.targets(batch)
-            for k in range(num_batches):
-                rows.append(self.updater.step(x[k], batch.action[k], target[k]))
-                self.counters["updates"] += 1
-            self._move_target()
-            num_updates -= num_batches
+        """Update so many times. All minibatches are drawn at once, unless each update changes their priorities."""
+        rows: list[Metrics] = []
+        prioritized = experience.config.replay.priority is not None
+        while len(rows) < num_updates:
+            sample = experience.sample(self.config.batch_size, 1 if prioritized else num_updates, self.progress)
+            for part in self._between_target_copies(sample.reward.shape[0]):
+                for minibatch in zip(*(t.unbind(0) for t in self.batch(sample, part)), strict=True):
+                    metrics = self.updater.step(*minibatch)
+                    error = metrics.pop("error")
+                    if prioritized:
+                        experience.update_priorities(sample.indices[0], error)
+                    rows.append(metrics)
+                    self.counters["updates"] += 1
+                self._move_target()
         return rows
 
     @torch.no_grad()
-    def targets(self, batch: Transition) -> Tensor:
-        """TD targets (K, B)."""
-        shape = batch.reward.shape
-        next_x = self.q_network.encoder.prepare(map_obs(batch.next_obs, lambda t: t.flatten(0, 1)))
-        next_q = self.target_network.q_values(next_x)  # (K B, A)
-        chooser = self.q_network.q_values(next_x) if self.config.double else next_q
-        next_value = next_q.gather(1, chooser.argmax(1, keepdim=True)).view(shape)
-        return td_target(batch.reward, batch.discount, next_value)
+    def batch(self, sample: Transition, part: slice) -> tuple[Tensor, ...]:
+        """What the loss takes, each (K, B, ...), for minibatches of a sample that share a target network."""
+        reward, discount, weight = (t[part] for t in (sample.reward, sample.discount, sample.weight))
+        shape = reward.shape
+        x, next_x = (
+            self.q_network.prepare(map_obs(obs, lambda t: t[part].flatten(0, 1)))
+            for obs in (sample.obs, sample.next_obs)
+        )
+        noise = torch.randn(2, *shape[:1], 1, self.q_network.num_noise, device=reward.device)  # (2, K, 1, num_noise)
+        target_noise = noise[1].expand(*shape, -1).flatten(0, 1)  # one noise a minibatch
+        next_outputs = self.target_network(next_x, target_noise)  # (K B, A, M)
+        first = (x.view(*shape, *x.shape[1:]), sample.action[part])
+        if self.config.double:
+            next_x, next_outputs = (t.view(*shape, *t.shape[1:]) for t in (next_x, next_outputs))
+            return (*first, next_x, next_outputs, reward, discount, weight, noise[0])
+        best = self.returns.mean(next_outputs).argmax(-1)
+        target = self.returns.target(chosen(next_outputs, best).view(*shape, -1), reward, discount)
+        return (*first, target, weight, noise[0])
 
-    def _prepare(self, obs: Obs, num_batches: int) -> Tensor:
-        x = self.q_network.encoder.prepare(map_obs(obs, lambda t: t.flatten(0, 1)))
-        return x.view(num_batches, -1, *x.shape[1:])
+    def loss(self, x: Tensor, action: Tensor, target: Tensor, weight: Tensor, noise: Tensor) -> tuple[Tensor, Metrics]:
+        """x (B, ...) prepared observations, action (B,), target (B, M), weight (B,), noise (1, num_noise)."""
+        outputs = chosen(self.q_network(x, noise), action)  # (B, M)
+        loss, error = self.returns.loss(outputs, target)
+        loss = (weight * loss).mean()
+        q_value = self.returns.mean(outputs.detach()).mean()
+        return loss, {"td_loss": loss.detach(), "q_value": q_value, "error": error.detach()}
 
-    def _updates_to_target_copy(self, num_updates: int) -> int:
-        if self.config.target_tau > 0 or self.config.double:
-            return 1  # targets change with every update
-        period = self.config.target_period
-        return min(num_updates, period - self.counters["updates"] % period)
+    def double_loss(
+        self,
+        x: Tensor,
+        action: Tensor,
+        next_x: Tensor,
+        next_outputs: Tensor,
+        reward: Tensor,
+        discount: Tensor,
+        weight: Tensor,
+        noise: Tensor,
+    ) -> tuple[Tensor, Metrics]:
+        """The same with the target made late, since the online network chooses; next_outputs (B, A, M)."""
+        with torch.no_grad():
+            best = self.returns.mean(self.q_network(next_x, noise)).argmax(-1)
+            target = self.returns.target(chosen(next_outputs, best), reward, discount)
+        return self.loss(x, action, target, weight, noise)
+
+    def _between_target_copies(self, num_batches: int) -> Iterator[slice]:
+        """Stretches of minibatches during which the target network stays as it is."""
+        period, first = self.config.target_period, 0
+        while first < num_batches:
+            stretch = 1 if self.config.target_tau > 0 else period - self.counters["updates"] % period
+            yield slice(first, min(first + stretch, num_batches))
+            first += stretch
 
     @torch.no_grad()
     def _move_target(self) -> None:
         if self.config.target_tau > 0:
-            for target, online in zip(self.target_network.parameters(), self.q_network.parameters(), strict=True):
-                target.lerp_(online, self.config.target_tau)
+            torch._foreach_lerp_(
+                list(self.target_network.parameters()), list(self.q_network.parameters()), self.config.target_tau
+            )
         elif self.counters["updates"] % self.config.target_period == 0:
             self.target_network.load_state_dict(self.q_network.state_dict())
 
@@ -202,23 +227,22 @@ class DQN(Agent):
         self.updates_owed = state["updates_owed"]
 
 
-def cartpole() -> Experiment:
-    """DQN on CartPole-v1."""
-    return Experiment(
-        name="dqn/cartpole",
-        data=ReplayData(
-            env="CartPole-v1",
-            num_steps=256,
-            learning_starts=1_000,
-            replay=ReplayConfig(capacity=100_000),
-        ),
-        module=DQNConfig(
-            backbone=BackboneConfig("mlp", hidden=(256, 256)),
-            optimizer=OptimizerConfig(lr=2.3e-3, max_grad_norm=10.0),
-            updates_per_env_step=0.5,
-            double=False,
-            target_period=128,
-            epsilon=EpsilonConfig(end=0.04, decay_steps=8_000),
-        ),
-        trainer=TrainerConfig(budget=50_000, eval_period=2_000),
-    )
+def chosen(outputs: Tensor, action: Tensor) -> Tensor:
+    """The outputs (B, M) of the actions (B,) among outputs (B, A, M)."""
+    index = action.view(-1, 1, 1).expand(-1, 1, outputs.shape[-1])
+    return outputs.gather(1, index).squeeze(1)
+
+
+def discrete_actions(config: ModuleConfig, spec: DataSpec) -> int:
+    """How many actions there are. Raises UserError when there is not one discrete action."""
+    if not isinstance(spec.outputs, Discrete):
+        raise UserError(f"module.kind={config.kind!r} needs one discrete action, not {spec.outputs!r}.")
+    return spec.outputs.num
+
+
+def open_replay(agent: Agent, gamma: float) -> None:
+    """Open the replay buffer of the agent's data. Raises UserError when that is no replay."""
+    data = agent.trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(data, ReplayExperience):
+        raise UserError(f"module.kind={agent.config.kind!r} learns from replay: data.kind must be 'replay'.")
+    data.open_buffer(gamma, agent.device)

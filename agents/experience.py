@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field, PositiveInt, SerializeAsAny
+from torch import Tensor
 
 from agents.collector import CollectorConfig, EnvArguments, LocalCollectorConfig
 from agents.policies import Policy
 from agents.replay import ReplayBuffer, ReplayConfig
-from agents.types import Rollout, Transition
+from agents.replay_files import RingFiles
+from agents.types import Rollout, Sequences, Transition
 from lab.data.module import LabDataModule
 from lab.data.spec import DataSpec
 from lab.experiment import DataConfig
@@ -106,16 +108,18 @@ class OnPolicyExperience(Experience):
 
 
 class ReplayExperience(Experience):
-    """A replay buffer that rollouts go into."""
+    """A replay buffer that rollouts go into; its contents are saved beside the checkpoint, in the run directory."""
 
     config: ReplayData
     buffer: ReplayBuffer
+    _files: RingFiles
 
     def open_buffer(self, gamma: float, device: torch.device) -> None:
         """Make the buffer; called by the agent before the first chunk, since the discount belongs to the agent."""
-        self.buffer = ReplayBuffer(
-            self.config.replay, gamma, self.config.num_envs, derive_seed(self.seed, "replay"), device
-        )
+        seed = derive_seed(self.seed, "replay")
+        self.buffer = ReplayBuffer(self.config.replay, gamma, self.spec, self.config.num_envs, seed, device)
+        if self.folder is not None:
+            self._files = RingFiles(self.folder / "replay", self.buffer.rings)
 
     @property
     def ready(self) -> bool:
@@ -129,13 +133,26 @@ class ReplayExperience(Experience):
         self.buffer.extend(rollout)
         return rollout
 
-    def sample(self, batch_size: int, num_batches: int) -> Transition:
-        """K batches at once (K, B, ...)."""
-        return self.buffer.sample(batch_size, num_batches)
+    def sample(self, batch_size: int, num_batches: int, progress: float = 0.0) -> Transition:
+        """K batches at once (K, B, ...); `progress` through the budget sets the importance weights' exponent."""
+        priority = self.config.replay.priority
+        return self.buffer.sample(batch_size, num_batches, priority.beta(progress) if priority else 1.0)
+
+    def sample_sequences(self, batch_size: int, length: int) -> Sequences:
+        """B stretches of successive steps (L, B, ...)."""
+        return self.buffer.sample_sequences(batch_size, length)
+
+    def update_priorities(self, index: Tensor, td_error: Tensor) -> None:
+        """Take back the TD errors (B,) of a batch that was drawn by priority."""
+        self.buffer.update_priorities(index, td_error)
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"buffer": self.buffer.state_dict()}
+        return super().state_dict() | {"buffer": self.buffer.state_dict(), "replay": self._files.save()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
+        self._files.load(state_dict["replay"])
         self.buffer.load_state_dict(state_dict["buffer"])
+
+    def on_saved(self) -> None:
+        self._files.remove_unneeded()

@@ -25,15 +25,10 @@ def discounted_returns(
         (T, N). With `next_values` zero this is the plain Monte Carlo return of what was seen.
     """
     done = terminated | truncated
-    bootstrap = gamma * next_values * (~terminated)
+    at_end = gamma * next_values * (~terminated)
+    done[-1] = True  # the rollout's end is a cut
     keep = gamma * (~done).to(reward.dtype)
-    last = done.to(reward.dtype)
-    returns = torch.empty_like(reward)
-    following = next_values[-1]
-    for t in range(reward.shape[0] - 1, -1, -1):
-        following = reward[t] + keep[t] * following + last[t] * bootstrap[t]
-        returns[t] = following
-    return returns
+    return _backward_recursion(torch.where(done, reward + at_end, reward), keep)
 
 
 def gae(
@@ -92,6 +87,38 @@ def vtrace(
     return VTrace(targets, advantages)
 
 
+class NStep(NamedTuple):
+    """n-step returns (T, N): the discounted sum of rewards, the discount of the value after it, and steps - 1."""
+
+    returns: Tensor
+    discount: Tensor
+    steps: Tensor
+
+
+def n_step_returns(reward: Tensor, terminated: Tensor, truncated: Tensor, gamma: float, n: int) -> NStep:
+    """R_t = sum_{k<m} gamma^k r_{t+k}, where the window of m <= n steps ends early with its episode.
+
+    Args:
+        reward, terminated, truncated: (T + n - 1, N).
+
+    Returns:
+        (T, N) each. The discount is gamma^m, or 0 where the window ends in a terminal state; `steps` is m - 1, the rows
+        from the window's first to its last, whose next observation is the one to bootstrap from.
+    """
+    num_steps = reward.shape[0] - n + 1
+    returns = reward[:num_steps].clone()
+    discount = gamma * (~terminated[:num_steps]).to(reward.dtype)
+    steps = torch.zeros_like(returns, dtype=torch.int32)
+    going = ~(terminated[:num_steps] | truncated[:num_steps])
+    for k in range(1, n):
+        window = slice(k, k + num_steps)
+        returns += going * gamma**k * reward[window]
+        steps += going
+        discount = torch.where(going, gamma ** (k + 1) * (~terminated[window]).to(reward.dtype), discount)
+        going = going & ~(terminated[window] | truncated[window])
+    return NStep(returns, discount, steps)
+
+
 def td_target(reward: Tensor, discount: Tensor, next_values: Tensor) -> Tensor:
     """y = r + discount * V(s'), where discount is gamma^n, or 0 after a terminal state; any shape."""
     return torch.addcmul(reward, discount, next_values)
@@ -99,9 +126,8 @@ def td_target(reward: Tensor, discount: Tensor, next_values: Tensor) -> Tensor:
 
 def _backward_recursion(x: Tensor, keep: Tensor) -> Tensor:
     """y_t = x_t + keep_t * y_{t+1}, over the first dimension."""
-    y = torch.empty_like(x)
-    following = torch.zeros_like(x[0])
-    for t in range(x.shape[0] - 1, -1, -1):
-        following = torch.addcmul(x[t], keep[t], following)
-        y[t] = following
-    return y
+    following, rows = torch.zeros_like(x[0]), []
+    for x_t, keep_t in zip(reversed(x.unbind()), reversed(keep.unbind()), strict=True):
+        following = torch.addcmul(x_t, keep_t, following)
+        rows.append(following)
+    return torch.stack(rows[::-1])

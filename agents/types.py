@@ -50,13 +50,28 @@ class Rollout(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """A batch of transitions (..., B); `discount` is gamma^n, or 0 where the episode terminated."""
+    """A batch of transitions (..., B) from replay; `discount` is gamma^n, or 0 where the episode terminated."""
 
     obs: Obs  # (..., B, *obs)
     action: Tensor  # (..., B)
     reward: Tensor  # (..., B) the n-step discounted sum
     discount: Tensor  # (..., B)
     next_obs: Obs  # (..., B, *obs) n steps on
+    weight: Tensor  # (..., B) importance weight
+    indices: Tensor  # (..., B) where it lies in the buffer
+
+
+class Sequences(NamedTuple):
+    """Stretches of L successive steps (L, B, ...) from replay; they may run over the ends of episodes."""
+
+    obs: Obs  # (L, B, *obs)
+    action: Tensor  # (L, B)
+    reward: Tensor  # (L, B)
+    terminated: Tensor  # (L, B) bool
+    truncated: Tensor  # (L, B) bool
+    next_obs: Obs  # (L, B, *obs)
+    start: Tensor  # (L, B) bool: obs is the first of an episode
+    valid: Tensor  # (L, B) bool: not only a reset
 
 
 def map_obs(obs: Obs, function: Callable[[Tensor], Tensor]) -> Obs:
