@@ -17,6 +17,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
+from lab.errors import UserError
 from lab.experiment import Config
 from lab.traced import trace
 
@@ -134,11 +135,25 @@ class Updater:
 
     def state_dict(self) -> dict[str, Any]:
         """Optimizer state and the number of updates."""
-        return {"optimizer": self.optimizer.state_dict(), "num_updates": self.num_updates}
+        return {
+            "name": self.config.name,
+            "optimizer": self.optimizer.state_dict(),
+            "num_updates": self.num_updates,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore what `state_dict` gave; rates, betas and the like stay those of the config.
+
+        Raises UserError when the state is another optimizer's.
+        """
+        if state["name"] != self.config.name:
+            raise UserError(
+                f"optimizer.name={self.config.name!r} cannot go on with the checkpoint's state of {state['name']!r}."
+            )
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, setting in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(setting)
         self.num_updates = state["num_updates"]
         self._adam_state = None
 

@@ -137,6 +137,8 @@ def _fit(
         loop.status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
         log.error("%s", "".join(traceback.format_exception(error)))
         loop.close(module, f"{type(error).__name__}: {error}")
+        if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None  # Lightning makes a second Ctrl-C an exit with code 1
         raise
     loop.close(module)
     return Result(run, loop.status, dict(loop.latest), loop.best)

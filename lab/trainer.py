@@ -27,7 +27,7 @@ from lab.data.module import LabDataModule
 from lab.errors import Failure, UserError
 from lab.experiment import Experiment, TrainerConfig
 from lab.learner import Learner
-from lab.runs import MetricsFile, Run, environment
+from lab.runs import MetricsFile, Run, environment, write_atomic
 from lab.seeding import derive_seed
 from lab.tracking import Tracker
 
@@ -115,9 +115,16 @@ class RunLoop(Callback):
         """End the run after the current chunk, saved and resumable."""
         self._stop_asked.set()
 
+    def on_signal(self, number: int, frame: Any) -> None:
+        """The handler of SIGTERM and SIGINT; a second SIGINT ends the run at once."""
+        if number == signal.SIGINT and self._stop_asked.is_set():
+            raise KeyboardInterrupt
+        self.ask_to_stop()
+
     def close(self, module: Learner, error: str | None = None) -> None:
-        """Write the result, end tracking, let go of the files."""
-        self._write_result(module, error)
+        """Write the result, end tracking, let go of the files. A run that could not be restored stays as it was."""
+        if self._resume_from is None:
+            self._write_result(module, error)
         summary = {key: value for key, value in self.latest.items() if key.startswith("eval/")}
         self.tracker.finish(self.status, summary)
         self.metrics_file.close()
@@ -125,10 +132,13 @@ class RunLoop(Callback):
     # ------------------------------------------------------------------ Lightning's hooks
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if signal.getsignal(signal.SIGINT) == self.on_signal:
+            signal.signal(signal.SIGTERM, self.on_signal)  # Lightning's own handler may leave a chunk without saving it
         self.data.to(trainer.strategy.root_device)
         if self._resume_from is not None:
             self._restore(pl_module, self._resume_from)
             self._resume_from = None
+            write_atomic(self.run.path / "experiment.yaml", config.to_yaml(self.experiment))
         self._clock = self._last_save = time.perf_counter()
         self._write_result(pl_module)
         if pl_module.counters[pl_module.counter] >= self.budget:
@@ -287,12 +297,7 @@ def stop_on_signals(loop: RunLoop) -> Iterator[None]:
         yield
         return
 
-    def handle(number: int, frame: Any) -> None:
-        if number == signal.SIGINT and loop._stop_asked.is_set():
-            raise KeyboardInterrupt
-        loop.ask_to_stop()
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, loop.on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

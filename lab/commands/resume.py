@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from lab import config
-    from lab.runs import Run, write_atomic
+    from lab.runs import Run
 
     if (Path(arguments.target) / "sweep.yaml").is_file():
         from importlib import import_module
@@ -28,8 +28,6 @@ def run(arguments: argparse.Namespace) -> int:
     from lab.commands.report import finished, progress
     from lab.train import train
 
-    if arguments.overrides:
-        write_atomic(found.path / "experiment.yaml", config.to_yaml(experiment))
     result = train(experiment, resume=found, progress=progress(arguments.quiet))
     finished(result)
     return 0 if result.status == "completed" else INTERRUPTED
