@@ -100,6 +100,7 @@ class PixelCNN(GenerativeLearner):
     """Trains a PixelNet by maximum likelihood."""
 
     monitor = Monitor("eval/nll_nats", "min")
+    auto_engine = "traced"
 
     def __init__(self, config: PixelCNNConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
@@ -229,5 +230,5 @@ def binarized_mnist_small() -> Experiment:
             backbone=BackboneConfig(name="gated_pixelcnn", channels=16, layers=7),
             optimizer=OptimizerConfig(lr=3e-3, max_grad_norm=1.0, schedule=ScheduleConfig(name="cosine", warmup=0.02)),
         ),
-        trainer=TrainerConfig(budget=500_000, eval_period=50_000, num_threads=1),
+        trainer=TrainerConfig(budget=300_000, eval_period=50_000, num_threads=1),
     )

@@ -117,10 +117,10 @@ class CausalConv2d(nn.Module):
         self.bias = nn.Parameter(torch.empty(channels_out).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        # One convolution: the rows below are cut off. On a CPU it beats two without the last row's few zeros.
+        # One convolution over the rows that are seen. It beats two that leave out the last row's few zeros as well.
         right = self.above.shape[-1] - self.left.shape[-1]
         weight = torch.cat([self.above, F.pad(self.left, (0, right))], 2)  # (out, in, reach + 1, K)
-        return F.conv2d(x, weight, self.bias, padding=self.reach)[:, :, : x.shape[2]]
+        return F.conv2d(F.pad(x, (self.reach, self.reach, self.reach, 0)), weight, self.bias)
 
     def stream(self, batch_size: int, width: int) -> CausalConvStream:
         return CausalConvStream(self, batch_size, width)
@@ -169,12 +169,12 @@ class ContextBias(nn.Module):
 
 
 def add_bias(x: Tensor, bias: Tensor | None) -> Tensor:
-    """Add (B, C) to images (B, C, H, W), rows (B, W, C) or pixels (B, C)."""
+    """Add (B, C) to images (B, C, H, W), rows (B, W, C) or pixels (B, C); (C,) to rows or pixels."""
     if bias is None:
         return x
     if x.dim() == 4:
         return x + bias[:, :, None, None]
-    return x + (bias[:, None] if x.dim() == 3 else bias)
+    return x + (bias[:, None] if x.dim() == 3 and bias.dim() == 2 else bias)
 
 
 class PixelCNNBlock(nn.Module):
@@ -237,9 +237,13 @@ def pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def gate(x: Tensor) -> Tensor:
-    """tanh(a) * sigmoid(b) of the halves of the channels: dimension 1 of images, the last of rows and pixels."""
-    a, b = x.chunk(2, dim=1 if x.dim() == 4 else -1)
-    return torch.tanh(a) * torch.sigmoid(b)
+    """tanh(a / 2) * sigmoid(b) of the halves of the channels: dimension 1 of images, the last of rows and pixels.
+
+    The paper has tanh(a), which is the same with other weights; tanh(a / 2) = 2 sigmoid(a) - 1 needs one function over
+    contiguous memory, four times as fast as two functions over the halves.
+    """
+    a, b = torch.sigmoid(x).chunk(2, dim=1 if x.dim() == 4 else -1)
+    return (2 * a - 1) * b
 
 
 class GatedLayer(nn.Module):
@@ -251,18 +255,17 @@ class GatedLayer(nn.Module):
     def __init__(self, channels_in: int, channels: int, kernel_size: int, context: int, *, last: bool) -> None:
         super().__init__()
         self.reach, self.residual, self.last = kernel_size // 2, channels_in == channels, last
-        self.vertical = nn.Conv2d(
-            channels_in, 2 * channels, (self.reach + 1, kernel_size), padding=(self.reach, self.reach)
-        )
-        self.horizontal = nn.Conv2d(channels_in, 2 * channels, (1, self.reach + 1), padding=(0, self.reach))
+        self.vertical = nn.Conv2d(channels_in, 2 * channels, (self.reach + 1, kernel_size))
+        self.horizontal = nn.Conv2d(channels_in, 2 * channels, (1, self.reach + 1))
         self.link = nn.Conv2d(2 * channels, 2 * channels, 1)
         self.out = nn.Conv2d(channels, channels if last else 2 * channels, 1)
         self.context_v, self.context_h = ContextBias(context, 2 * channels), ContextBias(context, 2 * channels)
 
     def forward(self, v: Tensor, h: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Vertical stack, horizontal stack and skip connection, each (B, channels, H, W)."""
-        from_v = self.vertical(v)[:, :, : v.shape[2]]
-        from_h = self.horizontal(h)[..., : h.shape[3]] + self.link(from_v)
+        reach = self.reach
+        from_v = self.vertical(F.pad(v, (reach, reach, reach, 0)))
+        from_h = self.horizontal(F.pad(h, (reach, 0))) + self.link(from_v)
         out = self.out(gate(add_bias(from_h, self.context_h(context))))
         if self.last:
             return v, h, out
@@ -300,7 +303,9 @@ class GatedStream(Stream):
 
     def __init__(self, net: GatedPixelCNN, batch_size: int, width: int, context: Tensor | None) -> None:
         self.layers: list[GatedLayer] = list(net.layers)  # type: ignore[arg-type]
-        self.vertical, self.horizontal, self.left = [], [], []
+        self.vertical: list[RowBuffer] = []
+        self.horizontal: list[RowBuffer] = []
+        self.left: list[Tensor] = []
         for layer in self.layers:
             like, channels_in = layer.horizontal.weight, layer.horizontal.in_channels
             self.vertical.append(RowBuffer(like, batch_size, width, channels_in, layer.reach))
@@ -314,10 +319,10 @@ class GatedStream(Stream):
         for layer, buffer, (bias_v, bias_h) in zip(self.layers, self.vertical, self.biases, strict=True):
             buffer.begin_row()
             buffer.fill(v)
-            conv = layer.vertical
+            conv, horizontal = layer.vertical, layer.horizontal
             image = buffer.image(0, layer.reach + 1)
             from_v = F.conv2d(image, conv.weight, conv.bias, padding=(0, layer.reach))[:, :, 0].transpose(1, 2)
-            self.from_above.append(add_bias(pointwise(layer.link, from_v) + layer.horizontal.bias, bias_h))
+            self.from_above.append(add_bias(add_bias(pointwise(layer.link, from_v), bias_h), horizontal.bias))
             v = gate(add_bias(from_v, bias_v))
 
     def step(self, column: int, left: Tensor) -> Tensor:
@@ -327,12 +332,11 @@ class GatedStream(Stream):
             buffer.put(column, h)
             window = buffer.before(column + 1, layer.reach + 1)
             out = pointwise(layer.out, gate(torch.addmm(above[:, column], window, taps)))
-            if layer.last:
-                return out if skips is None else skips + out
-            residual, skip = out.chunk(2, dim=-1)
-            h = h + residual if layer.residual else residual
+            residual, skip = (out, out) if layer.last else out.chunk(2, dim=-1)
             skips = skip if skips is None else skips + skip
-        raise AssertionError("the last layer returns")
+            h = h + residual if layer.residual else residual
+        assert skips is not None
+        return skips
 
 
 def image_channels(input_shape: tuple[int, ...]) -> int:
