@@ -197,7 +197,20 @@ class GAN(GenerativeLearner):
                 generator_rows.append(self.generator_updater.step(fake, y))
                 self._follow()
             self.counters["samples"] += len(x)
-        return means(discriminator_rows) | means(generator_rows)
+        return self._watch(means(discriminator_rows) | means(generator_rows), x)
+
+    def _watch(self, metrics: StepMetrics, real: Tensor) -> StepMetrics:
+        """Add the monitors: 1.0 where something is seen to go wrong.
+
+        discriminator_wins: it tells more than 99 % of real and of fake images right, so that it teaches little.
+        collapse: the fakes of a minibatch differ less than a quarter as much as real images do.
+        """
+        right = torch.stack([torch.as_tensor(metrics[f"losses/{name}_accuracy"]) for name in ("real", "fake")])
+        metrics["monitors/discriminator_wins"] = (right > 0.99).all().float()
+        if "losses/fake_spread" in metrics:
+            spread = torch.as_tensor(metrics["losses/fake_spread"])
+            metrics["monitors/collapse"] = (spread < 0.25 * real.std(0).mean()).float()
+        return metrics
 
     @property
     def _boundary(self) -> float:
