@@ -109,6 +109,9 @@ def _has_key() -> bool:
 def _init(experiment: Experiment, run: Run, counter: str, family: str) -> Any:
     import wandb
 
+    os.environ.setdefault(
+        "WANDB_DISABLE_WEAVE", "true"
+    )  # the client takes our `agents` for another package of that name
     tracking = experiment.tracking
     modes: list[Mode] = [mode_of(experiment), "offline"]
     for mode in dict.fromkeys(modes):
