@@ -22,7 +22,7 @@ def env_state(env: Any) -> dict[str, Any] | None:
     core = layers[-1]
     if hasattr(core, "state_dict") and hasattr(core, "load_state_dict"):
         return {"own": core.state_dict(), "layers": [_attributes(layer) for layer in layers[:-1]]}
-    if not type(core).__module__.startswith(_PLAIN_MODULES):
+    if not type(core).__module__.startswith(_PLAIN_MODULES) or hasattr(core, "envs"):  # a vector of environments
         return None
     return {"own": None, "layers": [_attributes(layer) for layer in layers]}
 
