@@ -18,7 +18,7 @@ import yaml
 from form import Benchmark
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "lab" / "compare"))
-from browser import MISSING, Browser  # noqa: E402
+from browser import MISSING, Browser
 
 RUNS, POINTS, METRICS, SEEDS = 200, 10_000, 10, 5
 _DRAWN = (

@@ -50,6 +50,7 @@ COMMANDS = {
         "lab sweep dqn/cartpole --seeds 5 module.gamma=0.97,0.99",
     ),
     "compare": Command("lab.compare.command", "compare runs in a table and a report", "lab compare runs/sweep-*"),
+    "board": Command("lab.compare.board", "show runs live in a browser", "lab board runs"),
     "demo": Command("cluster.demo", "train every family side by side and write a report", "lab demo --out demo"),
     "list": Command("lab.commands.list", "show recipes, backbones, data sets, runs", "lab list recipes"),
     "show": Command(

@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     from lab import runs
     from lab.compare import records, summary
 
-    found = [records.read(run) for run in runs.find(arguments.runs)]
+    found = records.read_all(runs.find(arguments.runs))
     sections = summary.evaluated(
         summary.sections(
             found, metric=arguments.metric, mode=arguments.mode, at=arguments.at, threshold=arguments.threshold

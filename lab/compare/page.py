@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from lab.compare.media import media_data
 from lab.compare.pagedata import curve_data, groups_of, metrics_of, page_data, run_id
@@ -25,7 +28,7 @@ def write_page(
     runs = {run_id(run): run for section in sections for group in groups_of(section) for run in group.runs}
     series = sum(len(run.curves) for run in runs.values())
     max_points = min(_MAX_POINTS, max(_MIN_POINTS, _CURVE_POINTS // max(1, series)))
-    data = page_data(sections, title, path.parent)
+    data = page_data(sections, title, partial(_link, path.parent.resolve()))
     data["curves"] = [
         {metric: curve_data(section, metric, max_points) for metric in metrics_of(section)} for section in sections
     ]
@@ -37,6 +40,7 @@ def html(title: str, data: dict[str, Any] | None, plotly: str) -> str:
     """The page as text; without data it asks its server for them."""
     parts = {
         "TITLE": title.replace("&", "&amp;").replace("<", "&lt;"),
+        "SERVER": "" if data is not None else "'self'",
         "CONNECT": "'none'" if data is not None else "'self'",
         "STYLE": (_ASSETS / "page.css").read_text(encoding="utf-8"),
         "SCRIPT": (_ASSETS / "page.js").read_text(encoding="utf-8"),
@@ -46,6 +50,11 @@ def html(title: str, data: dict[str, Any] | None, plotly: str) -> str:
     page = (_ASSETS / "page.html").read_text(encoding="utf-8")
     head, *rest = page.split("{{")
     return head + "".join(parts[piece.partition("}}")[0]] + piece.partition("}}")[2] for piece in rest)
+
+
+def _link(folder: Path, path: Path) -> str:
+    """A relative URL from the page's folder to a path."""
+    return quote(Path(os.path.relpath(path.resolve(), folder)).as_posix())
 
 
 def plotly_source() -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,10 @@ from lab.compare.summary import Section, value_of
 AXES: tuple[Axis, Axis] = ("steps", "seconds")
 
 
-def page_data(sections: Sequence[Section], title: str, folder: Path) -> dict[str, Any]:
-    """Everything but curves and media. Links to run directories are relative to `folder`, where the page lies."""
+def page_data(sections: Sequence[Section], title: str, link: Callable[[Path], str]) -> dict[str, Any]:
+    """Everything but curves and media; `link` makes a URL of a run directory."""
     runs: dict[str, dict[str, Any]] = {}
-    shown = [_section(index, section, folder, runs) for index, section in enumerate(sections)]
+    shown = [_section(index, section, link, runs) for index, section in enumerate(sections)]
     return {
         "title": title,
         "created": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -33,10 +32,15 @@ def page_data(sections: Sequence[Section], title: str, folder: Path) -> dict[str
     }
 
 
-def curve_data(section: Section, metric: str, max_points: int) -> dict[str, Any]:
-    """One metric's curves in a section: a band for each group of several runs, and each run's points."""
+def curve_data(section: Section, metric: str, max_points: int, only: Collection[int] | None = None) -> dict[str, Any]:
+    """One metric's curves in a section: a band for each group of several runs, and each run's points.
+
+    `only` are the groups that are wanted, by their place in `groups_of`; by default all.
+    """
     bands, runs = {}, {}
     for index, group in enumerate(groups_of(section)):
+        if only is not None and index not in only:
+            continue
         curves = [run.curves[metric] for run in group.runs if metric in run.curves]
         if len(curves) > 1:
             bands[str(index)] = {axis: [encode(column) for column in band(curves, axis)] for axis in AXES}
@@ -68,13 +72,15 @@ def encode(values: Array) -> str:
     return base64.b64encode(np.asarray(values, dtype="<f4").tobytes()).decode("ascii")
 
 
-def _section(index: int, section: Section, folder: Path, runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _section(
+    index: int, section: Section, link: Callable[[Path], str], runs: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
     groups = groups_of(section)
     rows: list[dict[str, Any] | None] = [plain_row(row) for row in section.rows]
     rows += [None] * len(section.waiting)
     for group in groups:
         for run in group.runs:
-            runs[run_id(run)] = _run(run, section, folder)
+            runs[run_id(run)] = _run(run, section, link)
     fields = list(dict.fromkeys(name for group in groups for name in group.config))
     differs = set(differing([group.config for group in groups]))
     return {
@@ -111,12 +117,12 @@ def _section(index: int, section: Section, folder: Path, runs: dict[str, dict[st
     }
 
 
-def _run(run: Record, section: Section, folder: Path) -> dict[str, Any]:
+def _run(run: Record, section: Section, link: Callable[[Path], str]) -> dict[str, Any]:
     curve = run.curves.get(section.metric)
     machine = run.result.get("machine") or {}
     return {
         "name": run.name,
-        "link": run.url if run.path is None else link(run.path, folder),
+        "link": run.url if run.path is None else link(run.path),
         "seed": run.seed,
         "status": run.status,
         "steps": run.steps,
@@ -126,10 +132,3 @@ def _run(run: Record, section: Section, folder: Path) -> dict[str, Any]:
         "best": None if curve is None else value_of(curve, section.mode, "best"),
         "machine": machine.get("gpu") or (f"{machine['cores']} cores" if machine.get("cores") else None),
     }
-
-
-def link(path: Path, folder: Path) -> str:
-    """A relative URL from the page's folder to a path."""
-    from urllib.parse import quote
-
-    return quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())

@@ -5,7 +5,7 @@ Runs of kinds that are not installed here compare as well as any other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from lab.runs import Run
 
 VIDEOS = (".gif", ".mp4", ".webm")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+_MANY = 20
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -98,6 +99,16 @@ def read(run: Run) -> Record:
         curves=curves_of(run.metrics(), counter),
         media=media_of(run.media),
     )
+
+
+def read_all(runs: Sequence[Run]) -> list[Record]:
+    """Read run directories, with a bar on a terminal where there are many."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    many = len(runs) > _MANY and console.is_terminal
+    return [read(run) for run in track(runs, "reading runs", console=console, disable=not many, transient=True)]
 
 
 def read_config(path: Path) -> dict[str, Any]:

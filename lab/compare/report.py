@@ -18,7 +18,7 @@ def comparison_table(
     runs: Sequence[Run], *, metric: str | None = None, at: At = "last", threshold: float | None = None
 ) -> Renderables:
     """One Rich table a task and metric, for `Console.print`. Raises UserError when no run was evaluated."""
-    read = [records.read(run) for run in runs]
+    read = records.read_all(runs)
     return table.tables(summary.evaluated(summary.sections(read, metric=metric, at=at, threshold=threshold)))
 
 
@@ -45,7 +45,7 @@ def write_report(
         UserError: when no run was evaluated.
         Failure: when the folder cannot be written.
     """
-    read = [records.read(run) for run in runs]
+    read = records.read_all(runs)
     sections = summary.evaluated(summary.sections(read, metric=metric, at=at, threshold=threshold))
     extra = {str(path): list(files) for path, files in (extra_media or {}).items()}
     try:

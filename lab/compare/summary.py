@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -166,13 +167,11 @@ def _rows(groups: Sequence[Group], metric: str, mode: Mode, at: At, threshold: f
             Row(
                 group=member,
                 values=values.tolist(),
-                iqm=statistics.estimate([values], statistics.interquartile_mean),
-                mean=statistics.estimate([values], statistics.mean),
-                median=statistics.estimate([values], statistics.median),
+                iqm=_estimate(tuple(values), statistics.interquartile_mean),
+                mean=_estimate(tuple(values), statistics.mean),
+                median=_estimate(tuple(values), statistics.median),
                 best=max(best) if mode == "max" else min(best),
-                against_first=None
-                if first is None
-                else statistics.probability_of_improvement([sign * first], [sign * values]),
+                against_first=None if first is None else _improvement(tuple(sign * first), tuple(sign * values)),
                 reached=None if threshold is None else len(there),
                 steps_to=float(np.median([steps for steps, _ in there])) if there else None,
                 seconds_to=float(np.median([seconds for _, seconds in there])) if there else None,
@@ -183,6 +182,16 @@ def _rows(groups: Sequence[Group], metric: str, mode: Mode, at: At, threshold: f
             )
         )
     return rows
+
+
+@lru_cache(maxsize=20_000)
+def _estimate(values: tuple[float, ...], statistic: statistics.Statistic) -> Estimate:
+    return statistics.estimate([np.array(values)], statistic)
+
+
+@lru_cache(maxsize=20_000)
+def _improvement(ours: tuple[float, ...], theirs: tuple[float, ...]) -> Estimate:
+    return statistics.probability_of_improvement([np.array(ours)], [np.array(theirs)])
 
 
 def _profiles(rows: Sequence[Row], mode: Mode) -> tuple[Array, list[Array]]:

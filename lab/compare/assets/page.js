@@ -46,7 +46,8 @@
     return new Float32Array(bytes.buffer);
   }
 
-  const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  let inks = {};                 // the theme's colours, read once a theme
+  const ink = (name) => (inks[name] ??= getComputedStyle(document.documentElement).getPropertyValue(name).trim());
   const colour = (index) => COLOURS[index % COLOURS.length];
   const dash = (index) => DASHES[Math.floor(index / COLOURS.length) % DASHES.length];
   const faint = (hex, alpha) => `rgba(${[1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)).join(",")},${alpha})`;
@@ -61,6 +62,21 @@
   }
 
   const shown = (section, group) => matches(section, group) && !state.hidden.has(key(section, group));
+
+  const MANY = 12, FEW = 10, ROWS = 400;
+  const seen = new Set();        // groups that were there before; of many groups only the best are shown at first
+  function hideMost(section) {
+    section.groups.forEach((group, index) => {
+      const name = key(section, group);
+      if (section.groups.length > MANY && index >= FEW && !seen.has(name)) state.hidden.add(name);
+      seen.add(name);
+    });
+  }
+
+  function show(section, count) {
+    section.groups.forEach((group, index) => state.hidden[index < count ? "delete" : "add"](key(section, group)));
+    refresh();
+  }
 
   /* ------------------------------------------------------------ charts */
 
@@ -140,7 +156,8 @@
   async function curvesOf(section, metric) {
     const index = data.sections.indexOf(section);
     if (!live) return data.curves[index][metric];
-    const address = `curves?section=${index}&metric=${encodeURIComponent(metric)}&version=${data.version}`;
+    const groups = section.groups.flatMap((group, at) => (shown(section, group) ? [at] : []));
+    const address = `curves?section=${index}&metric=${encodeURIComponent(metric)}&groups=${groups}&version=${data.version}`;
     const name = `${index} ${metric}`;
     if (fetched.get(name)?.address !== address) {
       const answer = await fetch(address);
@@ -227,7 +244,7 @@
       ...(several && measured.length > 1 ? ["P(first better)"] : []), ...(threshold ? [`reached ${number(section.threshold)}`, `${unit} to it`, "time to it"] : []), unit, "time", `${unit}/s`];
     const body = make("tbody");
     section.groups.forEach((group, index) => {
-      if (!matches(section, group)) return;
+      if (!matches(section, group) || body.childElementCount >= ROWS) return;
       const { row } = group;
       const cells = [labelOf(section, group, index)];
       if (row) {
@@ -240,13 +257,13 @@
       const classes = [index === 0 && measured.length > 1 ? "first" : "", shown(section, group) ? "" : "off"].join(" ").trim();
       body.append(make("tr", { className: classes }, ...cells.map((cell) => make("td", {}, cell))));
     });
-    return make("div", { className: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", {}, head)))), body));
+    return make("div", { className: "scroll tall" }, make("table", {}, make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", {}, head)))), body));
   }
 
   function runsTable(section) {
     const body = make("tbody");
     section.groups.forEach((group, index) => {
-      if (!shown(section, group)) return;
+      if (!shown(section, group) || body.childElementCount >= ROWS) return;
       for (const id of group.runs) {
         const run = data.runs[id];
         const name = make("span", {}, make("span", { className: "swatch", style: { "--colour": colour(index) } }), " ", make("a", { href: run.link }, run.name));
@@ -255,7 +272,7 @@
       }
     });
     const heads = ["run", "seed", "status", "last", "best", section.counter === "env_steps" ? "steps" : section.counter, "time", "per second", "machine"];
-    return make("div", { className: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", {}, head)))), body));
+    return make("div", { className: "scroll tall" }, make("table", {}, make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", {}, head)))), body));
   }
 
   function fieldsTable(section, everything) {
@@ -266,7 +283,7 @@
       const value = field.values[index];
       return make("td", { className: value === null ? "absent" : field.differs ? "differs" : "" }, value ?? "—");
     })));
-    return make("div", { className: "scroll" }, make("table", { className: "fields" }, make("thead", {}, head), make("tbody", {}, ...body)));
+    return make("div", { className: "scroll tall" }, make("table", { className: "fields" }, make("thead", {}, head), make("tbody", {}, ...body)));
   }
 
   function configCard(section) {
@@ -353,12 +370,15 @@
   const parts = new Map();       // section id -> functions that renew what depends on the toggles
 
   function sectionNode(section) {
+    hideMost(section);
     const summary = make("div", { className: "card" });
     const media = make("div"), config = make("div"), runs = make("div");
     const renew = () => {
       const direction = section.mode === "max" ? "higher is better" : "lower is better";
       const explained = `${section.at === "last" ? "Last value" : "Best value"} of each run; ${direction}. IQM: interquartile mean over seeds, with a stratified bootstrap 95 % interval.`;
-      summary.replaceChildren(summaryTable(section), make("p", { className: "note" }, explained));
+      const choices = [["best 10", FEW], ["all", Infinity], ["none", 0]].map(([text, count]) => make("button", { on: { click: () => show(section, count) } }, text));
+      const bar = section.groups.length > MANY ? make("div", { className: "bar" }, make("span", { className: "note" }, `${section.groups.length} groups; show`), ...choices) : "";
+      summary.replaceChildren(bar, summaryTable(section), make("p", { className: "note" }, explained));
       media.replaceChildren(mediaCard(section) ?? "");
       config.replaceChildren(configCard(section));
       runs.replaceChildren(make("details", { className: "card", open: state.at[`${section.id} runs`] ?? true, on: { toggle: (event) => { state.at[`${section.id} runs`] = event.target.open; } } },
@@ -400,6 +420,7 @@
   const system = matchMedia("(prefers-color-scheme: dark)");
   function setTheme() {
     document.documentElement.dataset.theme = state.theme === "auto" ? (system.matches ? "dark" : "light") : state.theme;
+    inks = {};
     if (data) refresh();
   }
   system.addEventListener("change", setTheme);
@@ -427,14 +448,14 @@
     const y = scrollY;
     fillHead();
     parts.clear();
-    document.getElementById("main").replaceChildren(...data.sections.map(sectionNode));
+    document.getElementById("main").replaceChildren(...(data.sections.length ? data.sections.map(sectionNode) : [make("p", { className: "card" }, "There are no runs yet. They appear here as soon as they start.")]));
     redraw();
     scrollTo(0, y);
   }
 
   async function poll() {
     try {
-      const answer = await fetch(`data?version=${data ? data.version : -1}`);
+      const answer = await fetch(`data?version=${data ? data.version : ""}`);
       if (answer.status === 200) {
         const first = data === null;
         data = await answer.json();
