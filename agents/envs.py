@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from agents import partial  # noqa: F401  registers its environments
 from agents.env_state import env_state, set_env_state
 from lab import catalog
 from lab.data.spec import Continuous, DataSpec, Discrete, MultiDiscrete, TensorSpec
@@ -162,11 +163,11 @@ def make_envs(env_id: str, num_envs: int, options: Mapping[str, Any] | None = No
         UserError: for an unknown id, a missing package, wrong options, or spaces that the lab does not take.
     """
     options = dict(options or {})
+    spec = find_spec(env_id)
     if is_atari(env_id):
         from agents.atari import make_atari
 
-        return make_atari(env_id, num_envs, options, training)
-    spec = find_spec(env_id)
+        return VectorEnvs(make_atari(env_id, num_envs, options, training))
     try:
         if spec.vector_entry_point is not None and num_envs >= _VECTOR_ENTRY_POINT_FROM:
             return VectorEnvs(gym.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point", **options))
@@ -180,6 +181,10 @@ def make_env(
 ) -> gym.Env[Any, Any]:
     """One plain environment. Raises UserError as `make_envs` does."""
     find_spec(env_id)
+    if is_atari(env_id):
+        from agents.atari import make_atari_game
+
+        return make_atari_game(env_id, dict(options or {}), render_mode)
     try:
         return gym.make(env_id, render_mode=render_mode, disable_env_checker=True, **(options or {}))
     except gym.error.DependencyNotInstalled as error:
