@@ -3,7 +3,7 @@
     resolve("dqn/cartpole", ["module.gamma=0.97", "seed=3"])
 
 Values are read as YAML. An override that changes a `kind` or a backbone's `name` keeps the fields that the new sort
-has too.
+has too, and their values where they are valid there.
 """
 
 from __future__ import annotations
@@ -142,10 +142,19 @@ def _keep_common(tree: dict[str, Any], path: list[str], value: Any) -> None:
             fields = set(owner._family.member(str(value)).model_fields)
     elif owner is not None and hasattr(owner, "options_of"):
         with contextlib.suppress(UserError):
-            fields = {"name", *owner.options_of(str(value))}
+            fields = {"name", *(key for key in owner.options_of(str(value)) if _fits(owner, str(value), key, node))}
     if fields is not None:
         for key in [key for key in node if key not in fields]:
             del node[key]
+
+
+def _fits(owner: type[BaseModel], name: str, key: str, node: dict[str, Any]) -> bool:
+    """Whether an option that is set now is a valid one of the backbone `name` too."""
+    try:
+        owner.model_validate({"name": name, key: node[key]} if key in node else {"name": name})
+    except ValidationError:
+        return False
+    return True
 
 
 def _model_at(tree: Any, path: Sequence[str | int]) -> type[BaseModel] | None:

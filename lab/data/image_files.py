@@ -46,10 +46,10 @@ def read_idx(path: Path) -> Array:
         raise UserError(
             f"data file {str(path)!r} is damaged or an interrupted download ({error}); fetch it again."
         ) from None
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
-        raise UserError(f"data file {str(path)!r} is not an IDX file of bytes.")
-    ndim = content[3]
+    ndim = content[3] if len(content) > 3 else 0
     header = 4 + 4 * ndim
+    if content[:3] != b"\x00\x00\x08" or len(content) < header:
+        raise UserError(f"data file {str(path)!r} is not an IDX file of bytes.")
     shape = struct.unpack(f">{ndim}I", content[4:header])
     if len(content) - header != int(np.prod(shape)):
         raise UserError(
@@ -101,7 +101,7 @@ def read_npz(path: Path) -> ImageArrays:
         raise UserError(f"{str(path)!r} holds {sorted(arrays)}; it needs x_train, y_train, x_test, y_test.")
     if train[0].dtype != np.uint8:
         raise UserError(f"images in {str(path)!r} are {train[0].dtype}; they need to be uint8.")
-    return ImageArrays(train, test, val, levels=2 if train[0].max() <= 1 else 256)
+    return ImageArrays(train, test, val, levels=2 if train[0].max(initial=0) <= 1 else 256)
 
 
 def read_image_folder(path: Path) -> ImageArrays:

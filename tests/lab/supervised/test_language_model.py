@@ -1,0 +1,130 @@
+"""The language model's arithmetic, its carried state, and what it learns."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lab import config
+from lab.backbones import BackboneConfig
+from lab.data.text import TextData, TextModule
+from lab.errors import UserError
+from lab.supervised.language_model import LanguageModel, LanguageModelConfig, draw
+
+TEXT = "the cat sat on the mat. " * 200
+
+
+def build(name: str = "lstm", text: str = TEXT, **data: object) -> tuple[LanguageModel, TextModule]:
+    torch.manual_seed(0)
+    options = {"batch_size": 4, "window": 8, "batches_per_step": 4, "validation": 0.1, "test": 0.1, **data}
+    module = TextModule(TextData(**options), text, 0)  # type: ignore[arg-type]
+    return LanguageModelConfig(backbone=BackboneConfig(name=name, hidden=24), embedding=8).build(module.spec), module
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_the_carried_state_makes_windows_one_long_text(name: str) -> None:
+    """With a learning rate of nothing, losses over carried windows equal one forward pass over the whole stretch."""
+    model, data = build(name)
+    model.updater.set_progress(0.0)
+    for group in model.updater.optimizer.param_groups:
+        group["lr"] = 0.0
+    windows = list(data.next_chunk())
+    x, y = torch.cat([w.x for w in windows]), torch.cat([w.y for w in windows])
+    with torch.no_grad():
+        logits, state = model.net(x, model.net.backbone.initial_state(4))
+        expected = F.cross_entropy(logits.flatten(0, 1), y.flatten()) / math.log(2)
+    metrics = model.training_step(iter(windows))  # type: ignore[arg-type]
+    torch.testing.assert_close(metrics["losses/bits_per_char"], expected)
+    torch.testing.assert_close(model.state, state)
+    assert model.counters == {"samples": 4 * 8 * 4, "updates": 4}
+
+
+def test_a_new_pass_clears_the_state() -> None:
+    model, data = build()
+    first = next(iter(data.next_chunk()))
+    assert first.starts
+    model.state = torch.full_like(model.net.backbone.initial_state(4), 5.0)
+    for group in model.updater.optimizer.param_groups:
+        group["lr"] = 0.0
+    model.training_step(iter([first]))  # type: ignore[arg-type]
+    with torch.no_grad():
+        _, expected = model.net(first.x, model.net.backbone.initial_state(4))
+    torch.testing.assert_close(model.state, expected)
+
+
+def test_evaluation_is_the_mean_over_every_character_of_the_split() -> None:
+    model, data = build()
+    codes = data.split("val")
+    model.eval()
+    with torch.no_grad():
+        metrics = model.evaluate(data, "val")
+        logits, _ = model.net(codes[:-1, None], model.net.backbone.initial_state(1))
+    nats = float(F.cross_entropy(logits[:, 0], codes[1:]))  # the split is shorter than a stream, so one stream reads it
+    assert metrics["eval/bits_per_char"] == pytest.approx(nats / math.log(2), rel=1e-5)
+    assert metrics["eval/perplexity"] == pytest.approx(math.exp(nats), rel=1e-5)
+
+
+def test_evaluation_in_streams_counts_each_character_once() -> None:
+    """A model that gives every character the same probability has log2(A) bits, whatever the padding."""
+    model, data = build(text=TEXT * 10)
+    torch.nn.init.zeros_(model.net.head.weight)
+    torch.nn.init.zeros_(model.net.head.bias)
+    with torch.no_grad():
+        assert model.evaluate(data)["eval/bits_per_char"] == pytest.approx(math.log2(len(data.alphabet)), rel=1e-5)
+
+
+def test_it_learns_a_text_that_repeats_and_writes_it() -> None:
+    model, data = build("gru")
+    model.updater.set_progress(0.0)
+    for _ in range(120):
+        model.training_step(data.next_chunk())
+    model.eval()
+    with torch.no_grad():
+        assert model.evaluate(data, "test")["eval/bits_per_char"] < 0.3
+    assert model.sample_text(2, 24, prompt="the cat sat on ", temperature=0) == ["the mat. the cat sat on "] * 2
+
+
+def test_sampling() -> None:
+    model, _ = build()
+    generators = [torch.Generator().manual_seed(3) for _ in range(2)]
+    one, other = (model.sample_text(3, 10, prompt="t", generator=generator) for generator in generators)
+    assert one == other
+    assert [len(text) for text in one] == [10, 10, 10]
+    assert model.sample_text(2, 0, prompt="t") == ["", ""]
+    for prompt in ("", "Z"):
+        with pytest.raises(UserError, match="prompt"):
+            model.sample_text(1, 5, prompt=prompt)
+
+
+def test_draws_follow_the_tempered_softmax() -> None:
+    logits = torch.tensor([0.0, 1.0, 2.0])
+    generator = torch.Generator().manual_seed(0)
+    for temperature in (0.5, 1.0, 2.0):
+        drawn = draw(logits.expand(40_000, 3), temperature, generator)
+        shares = torch.bincount(drawn, minlength=3) / 40_000
+        torch.testing.assert_close(shares, torch.softmax(logits / temperature, 0), atol=0.01, rtol=0)
+    assert draw(logits[None], 0.0).tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "part"),
+    [
+        (["module.backbone.name=mlp"], "carries no state"),
+        (["data.kind=images", "data.name=digits"], "needs text"),
+        (["data.window=400000"], "too few"),
+        (["data.batch_size=400000"], "too few"),
+    ],
+)
+def test_what_does_not_fit_is_said(overrides: list[str], part: str) -> None:
+    experiment = config.resolve("lm/reference-gru", overrides)
+    with pytest.raises(UserError, match=part):
+        experiment.module.build(experiment.data.build(0).spec)
+
+
+def test_a_classifier_of_text_is_refused() -> None:
+    experiment = config.resolve("classifier/digits-cnn", ["data.kind=text", "data.name=python-reference"])
+    with pytest.raises(UserError, match="class labels"):
+        experiment.module.build(experiment.data.build(0).spec)
