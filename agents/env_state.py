@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-_PLAIN_MODULES = ("gymnasium.envs.classic_control", "gymnasium.envs.toy_text", "gymnasium.wrappers", "gymnasium.vector")
+_PLAIN_MODULES = (
+    "gymnasium.envs.classic_control",
+    "gymnasium.envs.toy_text",
+    "gymnasium.wrappers",
+    "gymnasium.vector",
+    "agents.partial",
+)
 _PICTURES = ("screen", "clock", "surf", "screens", "window", "window_surface", "isopen", "metadata")
 
 

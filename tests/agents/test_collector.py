@@ -247,3 +247,25 @@ def test_a_restored_collector_goes_on_bit_for_bit(source: str) -> None:
         assert torch.equal(getattr(got, name), getattr(expected, name)), name
     assert got.episodes == expected.episodes
     assert expected.episodes
+
+
+@pytest.mark.parametrize("num_envs", [2, 5])
+def test_cartpole_positions_hides_the_velocities_and_restores_exactly(num_envs: int) -> None:
+    hidden, full = make_envs("CartPolePositions-v1", num_envs), make_envs("CartPole-v1", num_envs)
+    assert hidden.spec.inputs.shape == (2,)  # type: ignore[union-attr]
+    state = None
+    for envs in (hidden, full):
+        envs.reset(3)
+    for t in range(40):
+        state = hidden.state_dict() if t == 20 else state
+        obs, seen = hidden.step(np.arange(num_envs) % 2).next_obs, full.step(np.arange(num_envs) % 2).next_obs
+        assert isinstance(obs, np.ndarray)
+        assert isinstance(seen, np.ndarray)
+        np.testing.assert_array_equal(obs, seen[:, [0, 2]])
+    assert state is not None
+    again = make_envs("CartPolePositions-v1", num_envs)
+    again.reset(0)
+    again.load_state_dict(state)
+    for _ in range(20):
+        last = again.step(np.arange(num_envs) % 2).next_obs
+    np.testing.assert_array_equal(last, obs)
