@@ -56,6 +56,9 @@ COMMANDS = {
     "show": Command(
         "lab.commands.show", "print a recipe or a run's experiment as YAML", "lab show dqn/cartpole > my.yaml"
     ),
+    "completion": Command(
+        "lab.commands.completion", "print the shell's completion script", "source <(lab completion bash)"
+    ),
 }
 
 
