@@ -38,7 +38,8 @@ class Categorical:
     def log_prob_entropy(self, logits: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Both (...), from one log-softmax."""
         log_p = F.log_softmax(logits, -1)
-        return log_p.gather(-1, action[..., None]).squeeze(-1), -(log_p.exp() * log_p).sum(-1)
+        log_prob = -F.nll_loss(log_p.flatten(0, -2), action.flatten(), reduction="none").view(action.shape)
+        return log_prob, -(log_p.exp() * log_p).sum(-1)
 
     def to_env(self, action: Tensor) -> Tensor:
         """The action itself."""

@@ -119,7 +119,7 @@ class PolicyGradient(ActorCriticAgent):
         log_prob, entropy = self.policy.distribution.log_prob_entropy(parameters, action)
         policy_loss = -(weights * advantages * log_prob).sum()
         mean_entropy = (weights * entropy).sum()
-        loss = policy_loss - entropy_coef * mean_entropy
+        loss = policy_loss - entropy_coef * mean_entropy if self.config.entropy_coef else policy_loss
         metrics = {"policy_loss": policy_loss.detach(), "entropy": mean_entropy.detach()}
         if values is not None:
             value_loss = (weights * (values - returns).square()).sum()

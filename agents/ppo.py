@@ -84,8 +84,11 @@ class PPO(ActorCriticAgent):
         clip = self.config.clip * self.config.clip_schedule.factor(self.progress)
         coefficients = torch.tensor([1 - clip, 1 + clip, self.entropy_coef], device=self.device).unbind()
         rows: list[Metrics] = []
+        minibatches: list[tuple[Tensor, ...]] = []
         for _ in range(self.config.epochs):
-            epoch = [self.updater.step(*coefficients, *minibatch) for minibatch in self.minibatches(batch)]
+            if len(minibatches) != 1:  # one that holds everything is the same in each epoch
+                minibatches = list(self.minibatches(batch))
+            epoch = [self.updater.step(*coefficients, *minibatch) for minibatch in minibatches]
             self.counters["updates"] += len(epoch)
             rows += epoch
             if self.config.target_kl is not None:
@@ -128,30 +131,46 @@ class PPO(ActorCriticAgent):
         state: Tensor | None = None,
         start: Tensor | None = None,
     ) -> tuple[Tensor, Metrics]:
-        """Coefficients (), then (B, ...), or (L, B, ...) with the recurrent `state` (S, B, F) and `start`."""
+        """A scalar with the gradient of the loss: linear in log-probabilities and values, the coefficients made without
+        gradient, which spares most of the small operations.
+
+        Coefficients (), then (B, ...), or (L, B, ...) with the recurrent `state` (S, B, F) and `start`.
+        """
         parameters, values = self.policy.evaluate(x, state, start)
         assert values is not None
         log_prob, entropy = self.policy.distribution.log_prob_entropy(parameters, action)
-        log_ratio = log_prob - old_log_prob
-        ratio = log_ratio.exp()
-        clipped = torch.maximum(torch.minimum(ratio, clip_high), clip_low)
-        policy_loss = -(weights * torch.minimum(ratio * advantages, clipped * advantages)).sum()
-        value_error = (values - returns).square()
-        if self.config.value_clip is not None:
-            near = old_values + (values - old_values).clamp(-self.config.value_clip, self.config.value_clip)
-            value_error = torch.maximum(value_error, (near - returns).square())
-        value_loss = (weights * value_error).sum()
-        mean_entropy = (weights * entropy).sum()
-        loss = policy_loss + self.config.value_coef * value_loss - entropy_coef * mean_entropy
         with torch.no_grad():
-            metrics = {
-                "policy_loss": policy_loss.detach(),
-                "value_loss": value_loss.detach(),
-                "entropy": mean_entropy.detach(),
-                "approx_kl": (weights * (ratio - 1 - log_ratio)).sum(),  # Schulman's low-variance estimate
-                "clip_fraction": (weights * (ratio != clipped)).sum(),
-            }
-        return loss, metrics
+            log_ratio = log_prob - old_log_prob
+            ratio = log_ratio.exp()
+            clipped = torch.maximum(torch.minimum(ratio, clip_high), clip_low)
+            moved, held = ratio * advantages, clipped * advantages
+            # d ratio = ratio d log_prob; where the clipped side is the smaller one, nothing depends on the ratio
+            log_prob_coef = weights * moved * (moved <= held)
+            error = values - returns
+            squared_error = error.square()
+            if self.config.value_clip is not None:
+                near = old_values + (values - old_values).clamp(-self.config.value_clip, self.config.value_clip)
+                near_squared = (near - returns).square()
+                inside = (near == values) | (squared_error >= near_squared)
+                error, squared_error = error * inside, torch.maximum(squared_error, near_squared)
+            value_coef = (2 * self.config.value_coef) * weights * error
+            small_kl = ratio - 1 - log_ratio  # Schulman's low-variance estimate
+            rows = torch.stack(
+                [torch.minimum(moved, held), squared_error, entropy, small_kl, (ratio != clipped).to(ratio.dtype)]
+            )
+            policy_gain, value_loss, mean_entropy, approx_kl, clip_fraction = (
+                (rows.flatten(1) @ weights.flatten()).detach().unbind()
+            )
+        loss = (value_coef * values - log_prob_coef * log_prob).sum()
+        if self.config.entropy_coef:
+            loss = loss - entropy_coef * (weights * entropy).sum()
+        return loss, {
+            "policy_loss": -policy_gain,
+            "value_loss": value_loss,
+            "entropy": mean_entropy,
+            "approx_kl": approx_kl,
+            "clip_fraction": clip_fraction,
+        }
 
 
 def normalized(advantages: Tensor, weights: Tensor) -> Tensor:
