@@ -96,6 +96,12 @@ def tap_matrix(weight: Tensor) -> Tensor:
     return weight[:, :, 0].permute(2, 1, 0).reshape(-1, weight.shape[0]).contiguous()
 
 
+def bias_of(conv: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
+    """The bias of a convolution that has one."""
+    assert conv.bias is not None
+    return conv.bias
+
+
 class CausalConv2d(nn.Module):
     """A KxK convolution over the pixels above and to the left: masks A and B of PixelRNN (van den Oord et al. 2016).
 
@@ -169,12 +175,12 @@ class ContextBias(nn.Module):
 
 
 def add_bias(x: Tensor, bias: Tensor | None) -> Tensor:
-    """Add (B, C) to images (B, C, H, W), rows (B, W, C) or pixels (B, C); (C,) to rows or pixels."""
+    """Add (B, C) to images (B, C, H, W), rows (B, W, C) or pixels (B, C)."""
     if bias is None:
         return x
     if x.dim() == 4:
         return x + bias[:, :, None, None]
-    return x + (bias[:, None] if x.dim() == 3 and bias.dim() == 2 else bias)
+    return x + (bias[:, None] if x.dim() == 3 else bias)
 
 
 class PixelCNNBlock(nn.Module):
@@ -319,10 +325,10 @@ class GatedStream(Stream):
         for layer, buffer, (bias_v, bias_h) in zip(self.layers, self.vertical, self.biases, strict=True):
             buffer.begin_row()
             buffer.fill(v)
-            conv, horizontal = layer.vertical, layer.horizontal
+            conv = layer.vertical
             image = buffer.image(0, layer.reach + 1)
             from_v = F.conv2d(image, conv.weight, conv.bias, padding=(0, layer.reach))[:, :, 0].transpose(1, 2)
-            self.from_above.append(add_bias(add_bias(pointwise(layer.link, from_v), bias_h), horizontal.bias))
+            self.from_above.append(add_bias(pointwise(layer.link, from_v) + bias_of(layer.horizontal), bias_h))
             v = gate(add_bias(from_v, bias_v))
 
     def step(self, column: int, left: Tensor) -> Tensor:

@@ -7,9 +7,12 @@ from lab.backbones.registry import registered
 SMALL = {
     "pixelcnn": {"channels": 3, "blocks": 3, "first_kernel": 5},
     "gated_pixelcnn": {"channels": 4, "layers": 5, "first_kernel": 5},
+    "pixelcnn_pp": {"filters": 4, "blocks": 1, "stages": 2},
+    "row_lstm": {"hidden": 4, "layers": 2, "first_kernel": 3},
+    "diagonal_bilstm": {"hidden": 4, "layers": 2, "first_kernel": 3},
 }
 CAUSAL = tuple(SMALL)
-NO_BLIND_SPOT = tuple(name for name in SMALL if name != "pixelcnn")
+NO_BLIND_SPOT = tuple(name for name in SMALL if name not in ("pixelcnn", "row_lstm"))
 
 
 def causal_net(name, shape, *, seed=0, **options):

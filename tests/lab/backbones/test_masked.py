@@ -57,7 +57,14 @@ def test_plain_pixelcnn_has_the_blind_spot_of_its_paper():
 @pytest.mark.parametrize("name", CAUSAL)
 @pytest.mark.parametrize("context", [0, 3])
 def test_stream_equals_forward(name, context):
-    net = causal_net(name, (2, 8, 4), context=context)
+    check_stream(causal_net(name, (2, 8, 4), context=context), context)
+
+
+def test_stream_equals_forward_through_three_resolutions():
+    check_stream(causal_net("pixelcnn_pp", (2, 8, 4), stages=3), context=0)
+
+
+def check_stream(net, context):
     x = torch.rand(3, 2, 8, 4, dtype=torch.float64)
     vector = torch.randn(3, context, dtype=torch.float64) if context else None
     with torch.no_grad():
