@@ -219,9 +219,10 @@ def digits() -> Experiment:
         data=ImageData(name="digits", batch_size=64, batches_per_step=25),
         module=VAEConfig(
             backbone=BackboneConfig(name="mlp", hidden=(256, 256)),
-            decoder=MlpDecoder(hidden=(256,)),
-            latents=12,
+            decoder=MlpDecoder(hidden=(256, 256)),
+            latents=6,
             likelihood="logistic",
+            beta=1.3,
             beta_warmup=0.1,
             optimizer=OptimizerConfig(lr=1e-3, max_grad_norm=100.0, schedule=ScheduleConfig(name="cosine")),
         ),

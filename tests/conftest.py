@@ -28,6 +28,7 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lab import catalog
 
     monkeypatch.setenv("LAB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("LAB_CACHE", str(tmp_path.parent / "cache"))  # one for all tests: filling it takes seconds
     monkeypatch.delenv("LAB_DATA", raising=False)
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
