@@ -33,7 +33,7 @@ class Tracker:
         self.run, self.counter = run, counter
         self.logger: WandbLogger | None = None
         self._state_path = run.path / ".tracked.json"
-        self._sent = self._read_state()
+        self._sent, self._rows = self._read_state()
         if experiment.tracking.mode != "disabled" and os.environ.get("WANDB_MODE") != "disabled":
             wandb_run = _init(experiment, run, counter, family)
             if wandb_run is not None:
@@ -45,13 +45,14 @@ class Tracker:
             return
         try:
             for row in metrics.rows_between(self._sent, offset):
-                self._send(row)
+                self._send(row, self._rows)
+                self._rows += 1
         except Exception as error:  # whatever the client raises, training goes on
             log.warning("tracking failed and is left out from here on: %s", error)
             self.logger = None
             return
         self._sent = offset
-        write_atomic(self._state_path, json.dumps({"offset": offset}))
+        write_atomic(self._state_path, json.dumps({"offset": offset, "rows": self._rows}))
 
     def finish(self, status: str, summary: dict[str, Any]) -> None:
         """End the W&B run."""
@@ -64,7 +65,8 @@ class Tracker:
         except Exception as error:
             log.warning("tracking could not be finished: %s", error)
 
-    def _send(self, row: dict[str, Any]) -> None:
+    def _send(self, row: dict[str, Any], step: int) -> None:
+        """Send a row as the `step`-th of the whole run, whichever fragment it goes into."""
         assert self.logger is not None
         pictures = {name: self.run.path / path for name, path in row.pop("pictures", {}).items()}
         values: dict[str, Any] = {key: value for key, value in row.items() if value is not None}
@@ -72,13 +74,14 @@ class Tracker:
             import wandb
 
             values |= {f"pictures/{name}": wandb.Image(str(path)) for name, path in pictures.items() if path.is_file()}
-        self.logger.log_metrics(values)
+        self.logger.experiment.log(values, step=step)
 
-    def _read_state(self) -> int:
+    def _read_state(self) -> tuple[int, int]:
         try:
-            return int(json.loads(self._state_path.read_text())["offset"])
+            state = json.loads(self._state_path.read_text())
+            return int(state["offset"]), int(state["rows"])
         except (OSError, ValueError, KeyError):
-            return 0
+            return 0, 0
 
 
 Mode = Literal["online", "offline"]
@@ -90,10 +93,11 @@ def mode_of(experiment: Experiment) -> Mode:
         return experiment.tracking.mode
     if os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
         return "offline"
-    return "online" if _has_key() else "offline"
+    return "online" if has_key() else "offline"
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
+    """Whether the W&B client has a key for its server."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     import wandb
