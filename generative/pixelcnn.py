@@ -219,16 +219,3 @@ def digits() -> Experiment:
         ),
         trainer=TrainerConfig(budget=45_000, eval_period=5_000, num_threads=1),
     )
-
-
-def binarized_mnist_small() -> Experiment:
-    """A 16-channel Gated PixelCNN on static binarized MNIST, for a machine without a GPU."""
-    return Experiment(
-        name="pixelcnn/binarized-mnist-small",
-        data=ImageData(name="binarized-mnist", batch_size=32, batches_per_step=5),
-        module=PixelCNNConfig(
-            backbone=BackboneConfig(name="gated_pixelcnn", channels=16, layers=7),
-            optimizer=OptimizerConfig(lr=3e-3, max_grad_norm=1.0, schedule=ScheduleConfig(name="cosine", warmup=0.02)),
-        ),
-        trainer=TrainerConfig(budget=300_000, eval_period=50_000, num_threads=1),
-    )

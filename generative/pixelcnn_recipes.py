@@ -1,0 +1,99 @@
+"""Recipes of the published autoregressive models, for a GPU, and what two cores can do of them."""
+
+from __future__ import annotations
+
+from generative.pixelcnn import PixelCNNConfig
+from lab.backbones import BackboneConfig
+from lab.data.images import ImageData
+from lab.experiment import Experiment, TrainerConfig
+from lab.optim import OptimizerConfig, ScheduleConfig
+
+FAMILY = "pixelcnn"
+
+
+def binarized_mnist_small() -> Experiment:
+    """A 16-channel Gated PixelCNN on static binarized MNIST, for a machine without a GPU."""
+    return _binarized_mnist(
+        "binarized-mnist-small",
+        BackboneConfig(name="gated_pixelcnn", channels=16, layers=7),
+        batch_size=32,
+        batches_per_step=5,
+        lr=3e-3,
+        trainer=TrainerConfig(budget=300_000, eval_period=50_000, num_threads=1),
+    )
+
+
+def binarized_mnist() -> Experiment:
+    """PixelCNN, 64 channels (paper: 81.30 nats), for a GPU. It has not been run at full size."""
+    return _binarized_mnist("binarized-mnist", BackboneConfig(name="pixelcnn", channels=64, blocks=15), hidden=256)
+
+
+def binarized_mnist_gated() -> Experiment:
+    """Gated PixelCNN of 3.3 million parameters on binarized MNIST, for a GPU. It has not been run at full size."""
+    return _binarized_mnist("binarized-mnist-gated", BackboneConfig(name="gated_pixelcnn", channels=128, layers=10))
+
+
+def binarized_mnist_row_lstm() -> Experiment:
+    """PixelRNN's Row LSTM, 12 layers of 32 (paper: 80.54 nats), for a GPU. It has not been run at full size."""
+    return _binarized_mnist(
+        "binarized-mnist-row-lstm", BackboneConfig(name="row_lstm", hidden=32, layers=12), batch_size=32
+    )
+
+
+def binarized_mnist_diagonal_bilstm() -> Experiment:
+    """PixelRNN's Diagonal BiLSTM, 7 layers of 32 (paper: 79.20 nats), for a GPU. It has not been run at full size."""
+    return _binarized_mnist(
+        "binarized-mnist-diagonal-bilstm", BackboneConfig(name="diagonal_bilstm", hidden=32, layers=7), batch_size=32
+    )
+
+
+def cifar10_subset() -> Experiment:
+    """A small PixelCNN++ on 3,000 colour images of CIFAR-10, for a machine without a GPU."""
+    return Experiment(
+        name="pixelcnn/cifar10-subset",
+        data=ImageData(name="cifar10-subset", batch_size=16, batches_per_step=2),
+        module=PixelCNNConfig(
+            backbone=BackboneConfig(name="pixelcnn_pp", filters=24, blocks=1, stages=3),
+            output="logistic_mixture",
+            components=5,
+            optimizer=_optimizer(2e-3),
+        ),
+        trainer=TrainerConfig(budget=15_000, eval_period=3_000, num_threads=1),
+    )
+
+
+def cifar10() -> Experiment:
+    """PixelCNN++ as published (2.92 bits a dimension) on all of CIFAR-10 from the hub, for a GPU. Not yet run."""
+    return Experiment(
+        name="pixelcnn/cifar10",
+        data=ImageData(name="hub:uoft-cs/cifar10", batch_size=64, batches_per_step=4),
+        module=PixelCNNConfig(
+            backbone=BackboneConfig(name="pixelcnn_pp", filters=160, blocks=5, stages=3, dropout=0.5),
+            output="logistic_mixture",
+            components=10,
+            optimizer=OptimizerConfig(lr=1e-3, schedule=ScheduleConfig(name="exponential", final=0.3)),
+        ),
+        trainer=TrainerConfig(budget=10_000_000, eval_period=500_000, precision="bf16"),
+    )
+
+
+def _optimizer(lr: float) -> OptimizerConfig:
+    return OptimizerConfig(lr=lr, max_grad_norm=1.0, schedule=ScheduleConfig(name="cosine", warmup=0.02))
+
+
+def _binarized_mnist(
+    name: str,
+    backbone: BackboneConfig,
+    *,
+    batch_size: int = 64,
+    batches_per_step: int = 10,
+    lr: float = 1e-3,
+    hidden: int = 32,
+    trainer: TrainerConfig | None = None,
+) -> Experiment:
+    return Experiment(
+        name=f"pixelcnn/{name}",
+        data=ImageData(name="binarized-mnist", batch_size=batch_size, batches_per_step=batches_per_step),
+        module=PixelCNNConfig(backbone=backbone, hidden=hidden, optimizer=_optimizer(lr)),
+        trainer=trainer or TrainerConfig(budget=5_000_000, eval_period=250_000),
+    )
