@@ -1,0 +1,288 @@
+"""DQN: losses against slow loops for every switch, update counts, exact resume after SIGKILL."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from agents.distributional import CategoricalConfig, QuantileConfig
+from agents.dqn import DQN, DQNConfig
+from agents.dqn_recipes import cartpole
+from agents.experience import OnPolicyData
+from agents.exploration import EpsilonConfig, epsilon_greedy
+from agents.q_network import NoisyLinear, QNetwork
+from agents.replay_files import RingFiles
+from agents.ring import Ring
+from agents.types import Transition
+from lab import checkpoint, config
+from lab.backbones import BackboneConfig
+from lab.data.spec import Continuous, DataSpec, Discrete, TensorSpec
+from lab.errors import UserError
+from lab.experiment import Experiment
+from lab.runs import Run
+from lab.train import train
+
+SPEC = DataSpec(TensorSpec((4,)), Discrete(3))
+SMALL = BackboneConfig("mlp", hidden=(8,))
+
+
+def transitions(num_batches: int, batch_size: int, seed: int = 0) -> Transition:
+    g = torch.Generator().manual_seed(seed)
+    shape = (num_batches, batch_size)
+    return Transition(
+        obs=torch.randn(*shape, 4, generator=g),
+        action=torch.randint(3, shape, generator=g),
+        reward=torch.randn(*shape, generator=g),
+        discount=torch.where(torch.rand(*shape, generator=g) < 0.3, 0.0, 0.9),
+        next_obs=torch.randn(*shape, 4, generator=g),
+        weight=torch.rand(*shape, generator=g),
+        indices=torch.zeros(shape, dtype=torch.int64),
+    )
+
+
+def agent(**options: Any) -> DQN:
+    torch.manual_seed(0)
+    made = DQNConfig(backbone=SMALL, **options).build(SPEC)
+    for p in made.target_network.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    return made
+
+
+def q_of(network: QNetwork, obs: Tensor) -> Tensor:
+    return network(obs).squeeze(-1)
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("dueling", [False, True])
+@pytest.mark.parametrize("loss", ["huber", "mse"])
+def test_loss_is_the_papers_on_each_sample(double: bool, dueling: bool, loss: str) -> None:
+    dqn = agent(double=double, dueling=dueling, loss=loss)
+    sample = transitions(3, 6)
+    batches = list(zip(*dqn.batch(sample, slice(0, 3)), strict=True))
+    for k, minibatch in enumerate(batches):
+        value, metrics = (dqn.double_loss if double else dqn.loss)(*minibatch)
+        expected = 0.0
+        for b in range(6):
+            obs, next_obs = sample.obs[k, b][None], sample.next_obs[k, b][None]  # type: ignore[index]
+            next_q = q_of(dqn.target_network, next_obs)[0]
+            best = int((q_of(dqn.q_network, next_obs)[0] if double else next_q).argmax())
+            y = sample.reward[k, b] + sample.discount[k, b] * next_q[best]
+            q = q_of(dqn.q_network, obs)[0, int(sample.action[k, b])]
+            one = F.smooth_l1_loss(q, y) if loss == "huber" else (q - y) ** 2
+            expected += float(sample.weight[k, b] * one) / 6
+            assert float(metrics["error"][b]) == pytest.approx(abs(float(q - y)), abs=1e-5)
+        assert float(value) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("returns", [CategoricalConfig(num_atoms=7), QuantileConfig(num_quantiles=5)])
+def test_distributions_bootstrap_from_the_best_action(double: bool, returns: Any) -> None:
+    dqn = agent(double=double, dueling=True, returns=returns)
+    sample = transitions(2, 5)
+    batches = list(zip(*dqn.batch(sample, slice(0, 2)), strict=True))
+    for k, minibatch in enumerate(batches):
+        value, _ = (dqn.double_loss if double else dqn.loss)(*minibatch)
+        expected = 0.0
+        for b in range(5):
+            obs, next_obs = sample.obs[k, b][None], sample.next_obs[k, b][None]  # type: ignore[index]
+            next_outputs = dqn.target_network(next_obs)[0]  # (A, M)
+            chooser = dqn.q_network(next_obs)[0] if double else next_outputs
+            best = int(torch.stack([dqn.returns.mean(chooser[a]) for a in range(3)]).argmax())
+            reward, discount = sample.reward[k, b][None], sample.discount[k, b][None]
+            target = dqn.returns.target(next_outputs[best][None], reward, discount)
+            outputs = dqn.q_network(obs)[0, int(sample.action[k, b])][None]
+            expected += float(sample.weight[k, b] * dqn.returns.loss(outputs, target).loss[0]) / 5
+        assert float(value) == pytest.approx(expected, rel=1e-4)
+
+
+def test_every_switch_updates_alike_traced_and_eager() -> None:
+    for options in (
+        {},
+        {"double": False},
+        {"noisy_sigma": 0.5, "dueling": True, "head_hidden": (6,), "returns": CategoricalConfig(num_atoms=7)},
+    ):
+        weights = []
+        for engine in ("eager", "traced"):
+            dqn = agent(**options)
+            dqn.set_engine(engine)  # type: ignore[arg-type]
+            torch.manual_seed(1)
+            for minibatch in zip(*dqn.batch(transitions(5, 16), slice(0, 5)), strict=True):
+                dqn.updater.step(*minibatch)
+            weights.append(torch.cat([p.detach().flatten() for p in dqn.q_network.parameters()]))
+        torch.testing.assert_close(*weights, atol=1e-5, rtol=1e-4)
+
+
+def test_dueling_advantages_have_mean_zero() -> None:
+    network = QNetwork(SMALL, SPEC, 3, 1, dueling=True, hidden=(), sigma=None)
+    features = torch.randn(7, 8)
+    assert network.value is not None
+    torch.testing.assert_close(network.head(features).mean(1), network.value(features, None))
+
+
+def test_noisy_layer_is_the_papers_with_one_noise_a_row() -> None:
+    layer = NoisyLinear(5, 3, sigma=0.5)
+    x, noise = torch.randn(4, 5), torch.randn(4, 8)
+    f = noise.sign() * noise.abs().sqrt()
+    y = layer(x, noise)
+    for b in range(4):
+        weight = layer.mean_weight + layer.sigma_weight * torch.outer(f[b, 5:], f[b, :5])
+        bias = layer.mean_bias + layer.sigma_bias * f[b, 5:]
+        torch.testing.assert_close(y[b], weight @ x[b] + bias)
+    torch.testing.assert_close(layer(x, None), F.linear(x, layer.mean_weight, layer.mean_bias))
+
+
+def test_epsilon_greedy_explores_as_often_as_epsilon_says() -> None:
+    noise = torch.rand(40_000, 2, generator=torch.Generator().manual_seed(0))
+    actions = epsilon_greedy(torch.full((40_000,), 2), torch.tensor(0.3), 4, noise)
+    shares = torch.bincount(actions, minlength=4) / 40_000
+    torch.testing.assert_close(shares, torch.tensor([0.075, 0.075, 0.775, 0.075]), atol=0.006, rtol=0)
+    schedule = EpsilonConfig(start=1.0, end=0.1, decay_steps=100)
+    assert [schedule.at(t) for t in (0, 50, 100, 1000)] == pytest.approx([1.0, 0.55, 0.1, 0.1])
+
+
+def short(*overrides: str) -> Experiment:
+    return config.override(
+        cartpole(),
+        [
+            "trainer.budget=1200",
+            "trainer.eval_period=600",
+            "trainer.log_period=200",
+            "data.learning_starts=200",
+            "module.backbone.hidden=[16]",
+            "module.batch_size=16",
+            "trainer.num_threads=1",
+            "tracking.mode=disabled",
+            *overrides,
+        ],
+    )
+
+
+def test_the_update_ratio_and_the_target_period_are_kept() -> None:
+    moved: list[int] = []
+
+    def on_loop(loop: Any) -> None:
+        original = DQN._move_target
+
+        def watched(self: DQN) -> None:
+            if self.counters["updates"] % self.config.target_period == 0:
+                moved.append(self.counters["updates"])
+            original(self)
+
+        loop.patched = pytest.MonkeyPatch()
+        loop.patched.setattr(DQN, "_move_target", watched)
+        patches.append(loop.patched)
+
+    patches: list[pytest.MonkeyPatch] = []
+    result = train(short("module.updates_per_env_step=0.37", "module.target_period=25"), on_loop=on_loop)
+    patches[0].undo()
+    row = result.run.result()
+    assert abs(row["updates"] - 0.37 * (row["env_steps"] - 200)) <= 0.37 * 160  # a round is 128 steps
+    assert moved == list(range(25, row["updates"] + 1, 25))
+
+
+def test_wrong_data_and_actions_are_sentences() -> None:
+    with pytest.raises(UserError, match="discrete"):
+        DQNConfig().build(DataSpec(TensorSpec((4,)), Continuous((-1.0,), (1.0,))))
+    experiment = short().model_copy(update={"data": OnPolicyData(env="CartPole-v1")})
+    with pytest.raises(UserError, match="replay"):
+        train(experiment)
+
+
+RAINBOW = (
+    "module.double=true",
+    "module.dueling=true",
+    "module.noisy_sigma=0.5",
+    "module.returns.kind=categorical",
+    "data.replay.priority.alpha=0.6",
+    "data.num_envs=1",  # stepped in another way than several
+    "data.num_steps=64",
+)
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from agents.experience import ReplayExperience
+from lab import config
+from lab.runs import Run
+from lab.train import train
+
+sample, calls = ReplayExperience.sample, []
+
+def sample_or_die(self, *arguments):
+    calls.append(1)
+    if self.buffer.rows_written * self.config.num_envs > 1000:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return sample(self, *arguments)
+
+ReplayExperience.sample = sample_or_die
+train(config.load(Path(sys.argv[1])), run_dir=Path(sys.argv[2]))
+"""
+
+
+def rows(run: Run) -> list[dict[str, Any]]:
+    """Metrics but for what the clock says."""
+    return [{k: v for k, v in row.items() if k != "seconds" and "per_second" not in k} for row in run.metrics()]
+
+
+def contents(run: Run) -> dict[str, Any]:
+    """The last checkpoint, with what the replay's segments hold in place of their names."""
+    content = checkpoint.load(run.checkpoint("last"))
+    manifest = content["data"].pop("replay")
+    capacity = 640
+    rings = {
+        name: Ring(capacity, tuple(array.shape[1:]), torch.from_numpy(array).dtype, torch.device("cpu"))
+        for name, array in np.load(run.path / "replay" / manifest["segments"][0]["file"]).items()
+    }
+    RingFiles(run.path / "replay", rings).load(manifest)
+    kept = {name: ring.read(max(0, ring.num_written - 70), ring.num_written) for name, ring in rings.items()}
+    del content["loop"]  # times and offsets
+    return {**content, "kept": kept}
+
+
+def assert_same(a: Any, b: Any, where: str = "") -> None:
+    assert type(a) is type(b), where
+    if isinstance(a, Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}.{i}")
+    else:
+        assert a == b, where
+
+
+@pytest.mark.parametrize("overrides", [(), RAINBOW], ids=["dqn", "rainbow"])
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    """Weights, optimizer, replay with priorities, environments, random states and metrics equal an unbroken run's."""
+    experiment = short(
+        "trainer.budget=1600",
+        "data.replay.capacity=640",
+        "module.updates_per_env_step=0.2",
+        "trainer.checkpoint_seconds=0.001",
+        *overrides,
+    )
+    (tmp_path / "experiment.yaml").write_text(config.to_yaml(experiment))
+    whole = train(experiment, run_dir=tmp_path / "whole").run
+    words = [str(tmp_path / "experiment.yaml"), str(tmp_path / "killed")]
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED, *words], check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert process.returncode == -signal.SIGKILL
+    killed = Run.open(tmp_path / "killed")
+    assert 700 < killed.metrics()[-1]["env_steps"] < 1200
+    resumed = train(killed.experiment(), resume=killed).run
+    assert rows(resumed) == rows(whole)
+    assert_same(contents(resumed), contents(whole))
