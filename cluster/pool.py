@@ -24,6 +24,7 @@ from lab.errors import Failure, UserError
 
 _TICK_SECONDS = 0.5
 _SAVE_SECONDS = 60.0
+_START_SECONDS = 600.0  # for imports, data sets and networks, before a run gives its first sign of life
 _MAX_BROKEN_STARTS = 3
 
 
@@ -158,9 +159,11 @@ class Pool:
 
         for job in self._jobs.values():
             path = self.sweep.run_path(job.entry)
-            signs = [job.started, *(_modified(path / name) for name in ("result.json", "metrics.jsonl", "log.txt"))]
-            if time.time() - max(signs) > self.sweep.settings.hang_seconds:
-                self.display.note(f"{job.entry.folder}: no sign of life for {time.time() - max(signs):.0f} s")
+            seen = max(_modified(path / name) for name in ("result.json", "metrics.jsonl", "log.txt"))
+            limit = self.sweep.settings.hang_seconds + (0 if seen > job.started else _START_SECONDS)
+            silence = time.time() - max(seen, job.started)
+            if silence > limit:
+                self.display.note(f"{job.entry.folder}: no sign of life for {silence:.0f} s")
                 ray.kill(job.worker)
                 continue
             result = self.sweep.result(job.entry)

@@ -14,6 +14,7 @@ import importlib
 import logging
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ _QUIET = {
     "RAY_enable_metrics_collection": "0",
 }
 _OBJECT_STORE_BYTES = 512 * 2**20
+_PROBE_SECONDS = 5.0
 
 
 class Resources(NamedTuple):
@@ -121,6 +123,7 @@ def _start(folder: Path, num_cpus: int, num_gpus: int | None, dashboard: bool) -
 
 
 def _connect(address: str) -> None:
+    _probe(address)
     ray = _import_ray()
     try:
         ray.init(address=address, **_common())
@@ -134,6 +137,19 @@ def _connect(address: str) -> None:
         if "version mismatch" in str(error).lower():
             raise UserError(f"the cluster at {address!r} runs another Ray or Python version: {reason}") from None
         raise UserError(f"the cluster at {address!r} cannot be reached: {reason}") from None
+
+
+def _probe(address: str) -> None:
+    """Raise UserError unless something listens at host:port; Ray itself would wait for minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UserError(f"--address {address!r} is not host:port (for example 10.0.0.5:6379), nor auto.")
+    try:
+        socket.create_connection((host, int(port)), timeout=_PROBE_SECONDS).close()
+    except OSError as error:
+        raise UserError(f"the cluster at {address!r} cannot be reached: {error.strerror or error}.") from None
 
 
 def _common() -> dict[str, Any]:

@@ -45,6 +45,8 @@ class SweepConfig(Config):
     hang_seconds: PositiveFloat = 600.0
     """a run that writes nothing for so long is ended and retried"""
     imports: tuple[str, ...] = ()
+    ending: Literal["summary", "demo"] = "summary"
+    """what follows when every run has ended"""
     format: Literal[1] = 1
 
 
@@ -82,9 +84,7 @@ class Sweep:
     @classmethod
     def create(cls, path: Path, settings: SweepConfig) -> Sweep:
         """A new sweep directory. Raises UserError when `path` exists and is not empty."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            advice = f"lab resume {path} goes on with it" if (path / "sweep.yaml").is_file() else "choose another --out"
-            raise UserError(f"{str(path)!r} exists already; {advice}.")
+        cls.check_free(path)
         try:
             (path / "runs").mkdir(parents=True)
         except OSError as error:
@@ -93,6 +93,13 @@ class Sweep:
         text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
         write_atomic(path / "sweep.yaml", text)
         return sweep
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Raise UserError when `path` exists and is not empty."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            advice = f"lab resume {path} goes on with it" if (path / "sweep.yaml").is_file() else "choose another --out"
+            raise UserError(f"{str(path)!r} exists already; {advice}.")
 
     @classmethod
     def open(cls, path: Path) -> Sweep:

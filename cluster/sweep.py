@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "targets",
-        nargs="+",
+        nargs="*",
         metavar="recipe | field=value",
         help="recipes (lab list), package.module:recipe or experiment.yaml; then overrides: field=a,b tries both, "
         "field=log(1e-5,1e-2), uniform(0,1) or int(1,8) are ranges",
@@ -96,6 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         hang_seconds=arguments.hang_seconds,
         imports=catalog.allowed_imports(),
     )
+    Sweep.check_free(path)
     _check(Sweep(path, settings, []))
     with session(arguments.address) as cluster:
         from cluster.session import Resources
@@ -135,10 +136,17 @@ def conduct(cluster: Any, sweep: Sweep, overrides: Sequence[str] = (), quiet: bo
     with Display(sweep.settings.name, quiet) as display:
         pool = Pool(cluster, sweep, display, (*space.fixed, *overrides), search.propose, search.judge)
         finished = pool.run()
-    return _report(sweep, finished)
+    if not finished:
+        print(f"interrupted: every run is saved; go on with: lab resume {sweep.path}")
+        return INTERRUPTED
+    if sweep.settings.ending == "demo":
+        from cluster.demo import present
+
+        return present(sweep)
+    return _summarize(sweep)
 
 
-def _report(sweep: Sweep, finished: bool) -> int:
+def _summarize(sweep: Sweep) -> int:
     from rich.console import Console
 
     from cluster import summary
@@ -147,9 +155,6 @@ def _report(sweep: Sweep, finished: bool) -> int:
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = 200
-    if not finished:
-        console.print(f"interrupted: every run is saved; go on with: lab resume {sweep.path}", markup=False)
-        return INTERRUPTED
     ranked = summary.groups(sweep, sweep.entries)
     warnings = summary.edge_warnings(ranked, parse(sweep.settings.overrides).ranges)
     summary.write(sweep, ranked, warnings)

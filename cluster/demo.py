@@ -1,0 +1,153 @@
+"""lab demo: every family trained side by side on a local cluster, then measured, compared and shown.
+
+A sweep over one recipe of each family that ends in a report instead of a summary: `lab resume` goes on with it alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cluster.state import Sweep
+    from lab.runs import Run
+
+RECIPES = (  # the longest first, so that the short ones fill the gaps at the end
+    "pixelcnn/digits",
+    "gan/digits",
+    "pg/cartpole",
+    "vae/digits",
+    "dqn/cartpole",
+    "classifier/digits-lstm",
+    "classifier/digits-cnn",
+)
+_EPISODES = 20
+_EPISODE_SEED = 1234
+_CARTPOLE_FPS = 50.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="a new folder (default: demo)")
+    parser.add_argument("--quiet", action="store_true", help="no progress display")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from lab.errors import UserError
+
+    out: Path = arguments.out
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        page = out / "report" / "index.html"
+        if page.is_file():
+            raise UserError(f"{str(out)!r} holds a demo already: open {page}, or give another folder with --out.")
+        if (out / "sweep.yaml").is_file():
+            raise UserError(f"{str(out)!r} holds a demo that was interrupted; go on with: lab resume {out}")
+        raise UserError(f"{str(out)!r} exists already; give another folder with --out.")
+
+    from cluster.session import session
+    from cluster.state import Sweep, SweepConfig
+    from cluster.sweep import conduct
+
+    settings = SweepConfig(name=f"demo-{out.resolve().name}", targets=RECIPES, ending="demo")
+    with session() as cluster:
+        return conduct(cluster, Sweep.create(out, settings), quiet=arguments.quiet)
+
+
+def present(sweep: Sweep) -> int:
+    """Measure every run of a finished demo, print the comparison, write the report folder, say what to type next."""
+    from rich.console import Console
+
+    from lab.compare.report import comparison_table, write_report
+    from lab.runs import Run
+
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 160
+    failed = [entry for entry in sweep.entries if entry.status == "failed"]
+    runs = [Run.open(sweep.run_path(entry)) for entry in sweep.entries if entry.status == "completed"]
+    measured = {}
+    with console.status("measuring and drawing"):
+        for found in runs:
+            measured[found.path] = _measure(found)
+    page = write_report(
+        runs,
+        sweep.path / "report",
+        title="Demo",
+        extra_media={path: files for path, (_, files) in measured.items()},
+    )
+    page = page.rename(page.with_name("index.html"))
+    console.print(comparison_table(runs))
+    _print_measured(console, {path: metrics for path, (metrics, _) in measured.items()})
+    for entry in failed:
+        console.print(f"failed: {sweep.run_path(entry)}: {entry.error}", markup=False)
+    _print_next(console, page, runs)
+    return 1 if failed else 0
+
+
+def _measure(found: Run) -> tuple[dict[str, float], list[Path]]:
+    """Test metrics (20 greedy episodes, the test split) and pictures or a film of the best checkpoint."""
+    from PIL import Image
+
+    from agents.agent import Agent
+    from lab.train import restore
+    from lab.trainer import evaluating
+
+    _, data, module, _ = restore(found)
+    media: list[Path] = []
+    try:
+        with evaluating(module, _EPISODE_SEED):
+            metrics = module.evaluate(data, "test", episodes=_EPISODES, seed=_EPISODE_SEED)
+            for name, image in module.pictures(data).items():
+                media.append(found.media / f"best-{name.replace('/', '-')}.png")
+                found.media.mkdir(exist_ok=True)
+                Image.fromarray(image).save(media[-1])
+            if isinstance(module, Agent):
+                media.append(_film(found, module))
+    finally:
+        data.close()
+    return metrics, media
+
+
+def _film(found: Run, agent: object) -> Path:
+    """One greedy episode as a GIF."""
+    from agents.agent import Agent
+    from agents.experience import EnvData
+    from agents.play import play
+    from agents.video import write_video
+
+    assert isinstance(agent, Agent)
+    data = found.experiment().data
+    assert isinstance(data, EnvData)
+    frames: list = []
+    play(agent.policy, data.env, 1, seed=_EPISODE_SEED, options=data.env_options, on_frame=frames.append)
+    found.media.mkdir(exist_ok=True)
+    path = found.media / "episode.gif"
+    write_video(path, frames, _CARTPOLE_FPS)
+    return path
+
+
+def _print_measured(console: Console, measured: dict[Path, dict[str, float]]) -> None:
+    from rich.table import Table
+
+    table = Table(title="the best checkpoints on test data and 20 greedy episodes", box=None, padding=(0, 2))
+    for column in ("run", "what", "value", "seconds"):
+        table.add_column(column, justify="right" if column in ("value", "seconds") else "left")
+    for path, metrics in measured.items():
+        name, value = next(iter(metrics.items()))
+        table.add_row(str(path), name.removeprefix("eval/"), f"{value:.4g}", "")
+    console.print(table)
+
+
+def _print_next(console: Console, page: Path, runs: list[Run]) -> None:
+    agent = next((run.path for run in runs if "dqn" in run.path.name), None)
+    model = next((run.path for run in runs if "pixelcnn" in run.path.name), None)
+    lines = [f"report: {page}", "next:"]
+    if agent is not None:
+        lines.append(f"  lab play {agent}                watch the agent")
+    if model is not None:
+        lines.append(f"  lab sample {model} --n 64       draw more digits")
+    lines.append("  lab sweep dqn/cartpole --seeds 5 module.gamma=0.97,0.99      try variants in parallel")
+    lines.append("  lab list                         see every recipe")
+    console.print("\n".join(lines), markup=False)

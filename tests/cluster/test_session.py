@@ -1,0 +1,82 @@
+"""A private cluster: its own token, nothing left behind."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.session import Resources, job_address, session
+from lab.errors import UserError
+
+STARTS_AND_WAITS = """
+import os, sys, time
+from cluster.session import session
+with session(num_cpus=1):
+    print(os.environ["RAY_AUTH_TOKEN_PATH"], flush=True)
+    time.sleep(600)
+"""
+
+
+def processes_with(text: str) -> list[str]:
+    """Command lines of living processes that mention `text`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if text in line:
+            found.append(line)
+    return found
+
+
+def test_counts_what_fits(cluster: Any) -> None:
+    assert cluster.private
+    assert cluster.slots(Resources(1, 0)) == 2
+    assert cluster.slots(Resources(0.5, 0)) == 4
+    with pytest.raises(UserError, match="each run needs 64 CPU and 1 GPU on one machine; the cluster has 2 CPU"):
+        cluster.require(Resources(64, 1), "each run")
+
+
+def test_the_token_is_the_users_alone(cluster: Any) -> None:
+    import os
+
+    path = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert len(path.read_text()) == 64
+
+
+def test_a_killed_driver_leaves_no_process() -> None:
+    driver = subprocess.Popen([sys.executable, "-c", STARTS_AND_WAITS], stdout=subprocess.PIPE, text=True)
+    assert driver.stdout is not None
+    folder = Path(driver.stdout.readline().strip()).parent
+    assert processes_with(str(folder))
+    driver.kill()
+    driver.wait()
+    deadline = time.monotonic() + 30
+    while processes_with(str(folder)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert processes_with(str(folder)) == []
+
+
+def test_a_submitted_job_uses_its_own_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert job_address() is None
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert job_address() == "10.0.0.1:6379"
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [("127.0.0.1:1", "cannot be reached: Connection refused"), ("ray://head", "is not host:port")],
+)
+def test_a_wrong_address_is_told_in_a_sentence(address: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence), session(address):
+        pass

@@ -1,0 +1,266 @@
+"""Sweeps on a real cluster: same numbers as by hand, workers reused, failures survived, driver killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.state import Entry, Sweep, SweepConfig
+from cluster.sweep import conduct
+from lab import catalog
+from lab.runs import Run
+from lab.train import train
+
+SMALL = "recipes_for_tests:small"
+
+
+@pytest.fixture(autouse=True)
+def _recipes_importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    catalog.allow_import("recipes_for_tests")
+
+
+def make(path: Path, *overrides: str, **settings: Any) -> Sweep:
+    config = SweepConfig(name="test", targets=(SMALL,), overrides=overrides, imports=("recipes_for_tests",), **settings)
+    return Sweep.create(path / "sweep", config)
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """A run's metrics without the clock."""
+    return [
+        {key: value for key, value in row.items() if key not in ("seconds", "charts/steps_per_second")}
+        for row in Run(path).metrics()
+    ]
+
+
+def in_background(work: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 90) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError("waited in vain")
+
+
+def holder(path: Path) -> int | None:
+    """The process that holds a run's lock."""
+    lock = path / ".lock"
+    if not lock.is_file():
+        return None
+    inode = lock.stat().st_ino
+    for line in Path("/proc/locks").read_text().splitlines():
+        fields = line.split()
+        if fields[1] == "FLOCK" and int(fields[5].rpartition(":")[2]) == inode:
+            return int(fields[4])
+    return None
+
+
+def test_runs_are_the_same_as_by_hand_and_workers_are_reused(cluster: Any, tmp_path: Path) -> None:
+    sweep = make(tmp_path, "module.optimizer.lr=1e-3,2e-3", "trainer.budget=6400", seeds=2)
+    pids: dict[str, set[int]] = {}
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            for entry in sweep.entries:
+                pid = holder(sweep.run_path(entry))
+                if pid:
+                    pids.setdefault(entry.folder, set()).add(pid)
+            time.sleep(0.05)
+
+    thread = in_background(watch)
+    assert conduct(cluster, sweep, quiet=True) == 0
+    done.set()
+    thread.join()
+    assert [entry.status for entry in sweep.entries] == ["completed"] * 4
+    assert len(set().union(*pids.values())) <= 2 < len(pids)
+    for entry in sweep.entries:
+        result = sweep.result(entry)
+        assert result is not None
+        assert result["status"] == "completed"
+        experiment = Run(sweep.run_path(entry)).experiment()
+        assert experiment.tracking.group == "test"
+        assert experiment.seed == entry.seed
+        assert f"{experiment.module.optimizer.lr:g}" == f"{float(entry.values['module.optimizer.lr']):g}"  # type: ignore[attr-defined]
+    last = sweep.entries[-1]  # not the first run of its worker
+    by_hand = train(Run(sweep.run_path(last)).experiment(), run_dir=tmp_path / "by-hand")
+    assert rows(by_hand.run.path) == rows(sweep.run_path(last))
+    summary = json.loads((sweep.path / "summary.json").read_text())
+    assert [len(group["scores"]) for group in summary["groups"]] == [2, 2]
+
+
+def test_a_killed_worker_costs_nothing_and_a_bad_run_only_itself(
+    cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = make(tmp_path, "module.optimizer.lr=1e-3,1e30", "trainer.budget=128000")
+
+    def kill_one() -> None:
+        path = wait_for(lambda: sweep.entries and sweep.run_path(sweep.entries[0]))
+        wait_for(lambda: (path / "checkpoints" / "last.ckpt").is_file())
+        os.kill(wait_for(lambda: holder(path)), signal.SIGKILL)
+
+    thread = in_background(kill_one)
+    assert conduct(cluster, sweep, quiet=True) == 1
+    thread.join()
+    good, bad = sweep.entries
+    assert (good.status, good.attempts) == ("completed", 2)
+    assert (bad.status, bad.attempts) == ("failed", 1)
+    said = capsys.readouterr().err
+    assert f"{good.folder}: its worker died; it goes on from its last checkpoint (attempt 2 of 3)" in said
+    assert "losses/cross_entropy became" in bad.error
+    assert said.count("\n") == 2
+    undisturbed = train(Run(sweep.run_path(good)).experiment(), run_dir=tmp_path / "undisturbed")
+    assert rows(undisturbed.run.path) == rows(sweep.run_path(good))
+
+
+def test_a_hanging_run_is_ended_and_retried(cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = make(tmp_path, "trainer.budget=128000", hang_seconds=4)
+
+    def hang() -> None:
+        path = wait_for(lambda: sweep.entries and sweep.run_path(sweep.entries[0]))
+        wait_for(lambda: (path / "checkpoints" / "last.ckpt").is_file())
+        os.kill(wait_for(lambda: holder(path)), signal.SIGSTOP)
+
+    thread = in_background(hang)
+    assert conduct(cluster, sweep, quiet=True) == 0
+    thread.join()
+    assert sweep.entries[0].attempts == 2
+    assert "no sign of life" in capsys.readouterr().err
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """`start("sweep", ...)`: a lab command in a process group of its own, killed when the test ends."""
+    started: list[subprocess.Popen[str]] = []
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+
+    def run(*words: object) -> subprocess.Popen[str]:
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "lab.cli", *map(str, words)],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        )
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def children_of(pid: int) -> set[int]:
+    """A process and everything below it."""
+    parents: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] != "Z":
+            parents[int(path.parent.name)] = int(fields[1])
+    found, grown = {pid}, True
+    while grown:
+        more = {child for child, parent in parents.items() if parent in found}
+        found, grown = found | more, not more <= found
+    return found
+
+
+def alive(pids: set[int]) -> list[int]:
+    def is_alive(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+    return [pid for pid in pids if is_alive(pid)]
+
+
+@pytest.mark.slow
+def test_interrupted_then_killed_then_resumed_ends_as_if_undisturbed(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    out = tmp_path / "sweep"
+    words = (SMALL, "--seeds", 2, "trainer.budget=256000", "--out", out)
+    paths = [out / "runs" / f"{i:03}-small-s{i}" for i in range(2)]
+
+    driver = start("sweep", *words)
+    wait_for(lambda: any((path / "checkpoints" / "last.ckpt").is_file() for path in paths))
+    family = children_of(driver.pid)
+    os.killpg(driver.pid, signal.SIGINT)  # what Ctrl-C in a terminal does
+    said, _ = driver.communicate(timeout=90)
+    assert driver.returncode == 130
+    assert f"go on with: lab resume {out}" in said
+    wait_for(lambda: not alive(family), 20)
+    state = [Entry.model_validate(entry) for entry in json.loads((out / "state.json").read_text())]
+    assert [entry.status for entry in state] == ["waiting", "waiting"]
+
+    before = [path.joinpath("metrics.jsonl").stat().st_size for path in paths if path.is_dir()]
+    driver = start("resume", out)
+    wait_for(lambda: [p.joinpath("metrics.jsonl").stat().st_size for p in paths if p.is_dir()] > before)
+    family = children_of(driver.pid)
+    driver.kill()
+    driver.communicate()
+    wait_for(lambda: not alive(family), 30)
+
+    driver = start("resume", out, "--quiet")
+    said, _ = driver.communicate(timeout=240)
+    assert driver.returncode == 0, said
+    catalog.allow_import("recipes_for_tests")
+    for path in paths:
+        undisturbed = train(Run(path).experiment(), run_dir=tmp_path / f"undisturbed-{path.name}")
+        assert rows(undisturbed.run.path) == rows(path)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--seeds", 2], "needs a recipe"),
+        (["dqn/cartpol"], "unknown recipe 'dqn/cartpol'. Did you mean 'dqn/cartpole'?"),
+        ([SMALL, "module.optimizer.lrr=1,2"], "unknown field"),
+        ([SMALL, "trainer.budget=100,x"], "trainer.budget='x' is not valid"),
+        ([SMALL, "--seeds", 0], "--seeds 0 is not valid"),
+        ([SMALL, "--cpus-per-run", 500], "each run needs 500 CPU"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(
+    lab: Callable[..., Any], tmp_path: Path, words: list[object], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cluster import session
+
+    monkeypatch.setattr(session, "_start", lambda *arguments: None)
+    monkeypatch.setattr(session, "_shutdown", lambda: None)
+    monkeypatch.setattr(session.Session, "nodes", lambda self: [session.Resources(2, 0)])
+    done = lab("sweep", *words, "--out", tmp_path / "sweep")
+    assert done.code == 2
+    assert sentence in done.err
+    assert done.err.count("\n") == 1
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_an_existing_folder_is_not_touched(lab: Callable[..., Any], tmp_path: Path) -> None:
+    make(tmp_path)
+    done = lab("sweep", SMALL, "--out", tmp_path / "sweep")
+    assert done.code == 2
+    assert "lab resume" in done.err
