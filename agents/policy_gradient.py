@@ -186,3 +186,31 @@ def cartpole() -> Experiment:
         ),
         trainer=TrainerConfig(budget=600_000),
     )
+
+
+def a2c_cartpole() -> Experiment:
+    """A2C on CartPole-v1, five steps of eight environments an update, as in the SB3 zoo."""
+    return Experiment(
+        name="pg/a2c-cartpole",
+        data=OnPolicyData(env="CartPole-v1", num_envs=8, num_steps=5, rounds=64),
+        module=PolicyGradientConfig(
+            optimizer=OptimizerConfig(
+                name="rmsprop", lr=7e-4, eps=1e-5, max_grad_norm=0.5, schedule=ScheduleConfig(name="linear")
+            )
+        ),
+        trainer=TrainerConfig(budget=500_000),
+    )
+
+
+def reinforce_cartpole() -> Experiment:
+    """REINFORCE on CartPole-v1: Monte Carlo returns of whole episodes and a learned value baseline."""
+    return Experiment(
+        name="pg/reinforce-cartpole",
+        data=OnPolicyData(env="CartPole-v1", num_envs=32, num_steps=500, whole_episodes=True),
+        module=PolicyGradientConfig(
+            optimizer=OptimizerConfig(lr=5e-3, schedule=ScheduleConfig(name="linear")),
+            normalize_obs=True,
+            normalize_rewards=True,
+        ),
+        trainer=TrainerConfig(budget=2_000_000),
+    )

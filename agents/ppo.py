@@ -15,11 +15,10 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from agents.actor_critic import ActorCriticAgent, ActorCriticConfig
-from agents.experience import OnPolicyData, OnPolicyExperience
+from agents.experience import OnPolicyExperience
 from agents.returns import gae
 from agents.types import Rollout
 from lab.data.spec import DataSpec
-from lab.experiment import Experiment, TrainerConfig
 from lab.learner import StepMetrics, means
 from lab.optim import Metrics, OptimizerConfig, ScheduleConfig
 
@@ -194,21 +193,3 @@ def _normalized_by_minibatch(
     if len(parts) == 1:
         return parts[0]
     return torch.cat([a for a, _ in parts]), torch.cat([w for _, w in parts])
-
-
-def cartpole() -> Experiment:
-    """PPO on CartPole-v1, at the settings of the SB3 zoo."""
-    return Experiment(
-        name="ppo/cartpole",
-        data=OnPolicyData(env="CartPole-v1", num_envs=8, num_steps=32, rounds=4),
-        module=PPOConfig(
-            optimizer=OptimizerConfig(lr=1e-3, eps=1e-5, max_grad_norm=0.5, schedule=ScheduleConfig(name="linear")),
-            gamma=0.98,
-            gae_lambda=0.8,
-            epochs=20,
-            minibatch_size=256,
-            clip=0.2,
-            clip_schedule=ScheduleConfig(name="linear"),
-        ),
-        trainer=TrainerConfig(budget=100_000),
-    )

@@ -1,0 +1,142 @@
+"""Recipes for PPO; where the SB3 zoo has tuned settings for an environment, these start from them."""
+
+from __future__ import annotations
+
+from agents.experience import OnPolicyData
+from agents.partial import ENV_ID as CARTPOLE_POSITIONS
+from agents.ppo import PPOConfig
+from lab.backbones import BackboneConfig
+from lab.experiment import Experiment, TrainerConfig
+from lab.optim import OptimizerConfig, ScheduleConfig
+
+FAMILY = "ppo"
+
+_CONSTANT, _LINEAR = ScheduleConfig(), ScheduleConfig(name="linear")
+
+
+def _adam(lr: float, schedule: ScheduleConfig = _CONSTANT) -> OptimizerConfig:
+    return OptimizerConfig(lr=lr, eps=1e-5, max_grad_norm=0.5, schedule=schedule)
+
+
+def cartpole() -> Experiment:
+    """PPO on CartPole-v1 at the SB3 zoo's settings."""
+    return Experiment(
+        name="ppo/cartpole",
+        data=OnPolicyData(env="CartPole-v1", num_envs=8, num_steps=32, rounds=4),
+        module=PPOConfig(
+            optimizer=_adam(1e-3, _LINEAR),
+            gamma=0.98,
+            gae_lambda=0.8,
+            epochs=20,
+            minibatch_size=256,
+            clip_schedule=_LINEAR,
+        ),
+        trainer=TrainerConfig(budget=100_000),
+    )
+
+
+def cartpole_wide() -> Experiment:
+    """PPO on CartPole-v1 with 1,024 environments and four epochs, for many steps a second."""
+    return Experiment(
+        name="ppo/cartpole-wide",
+        data=OnPolicyData(env="CartPole-v1", num_envs=1024, num_steps=32),
+        module=PPOConfig(optimizer=_adam(2e-3, _LINEAR), gamma=0.98, gae_lambda=0.9, epochs=4, minibatch_size=4096),
+        trainer=TrainerConfig(budget=4_000_000),
+    )
+
+
+def acrobot() -> Experiment:
+    """PPO on Acrobot-v1."""
+    return Experiment(
+        name="ppo/acrobot",
+        data=OnPolicyData(env="Acrobot-v1", num_envs=16, num_steps=256),
+        module=PPOConfig(
+            optimizer=_adam(1e-3, _LINEAR), gae_lambda=0.94, epochs=4, minibatch_size=256, normalize_obs=True
+        ),
+        trainer=TrainerConfig(budget=500_000),
+    )
+
+
+def mountaincar() -> Experiment:
+    """PPO on MountainCar-v0: a reward only at the top, found by many environments that try at random."""
+    return Experiment(
+        name="ppo/mountaincar",
+        data=OnPolicyData(env="MountainCar-v0", num_envs=16, num_steps=16, rounds=8),
+        module=PPOConfig(gae_lambda=0.98, epochs=4, minibatch_size=64, normalize_obs=True, normalize_rewards=True),
+        trainer=TrainerConfig(budget=1_000_000),
+    )
+
+
+def pendulum() -> Experiment:
+    """PPO on Pendulum-v1, with a Gaussian policy clipped to the torque's bounds."""
+    return Experiment(
+        name="ppo/pendulum",
+        data=OnPolicyData(env="Pendulum-v1", num_envs=4, num_steps=1024),
+        module=PPOConfig(optimizer=_adam(1e-3, _LINEAR), gamma=0.9, epochs=10, minibatch_size=64),
+        trainer=TrainerConfig(budget=300_000),
+    )
+
+
+def cartpole_positions() -> Experiment:
+    """PPO with an LSTM on CartPole without velocities, which a policy without memory cannot hold."""
+    return Experiment(
+        name="ppo/cartpole-positions",
+        data=OnPolicyData(env=CARTPOLE_POSITIONS, num_envs=16, num_steps=128),
+        module=PPOConfig(
+            backbone=BackboneConfig("lstm", hidden=64),
+            optimizer=_adam(1e-3, _LINEAR),
+            gamma=0.98,
+            gae_lambda=0.8,
+            epochs=10,
+            minibatch_size=512,
+            sequence_length=32,
+            normalize_obs=True,
+        ),
+        trainer=TrainerConfig(budget=500_000),
+    )
+
+
+def lunarlander() -> Experiment:
+    """PPO on LunarLander-v3 (needs the extra `box2d`)."""
+    return Experiment(
+        name="ppo/lunarlander",
+        data=OnPolicyData(env="LunarLander-v3", num_envs=16, num_steps=1024),
+        module=PPOConfig(gamma=0.999, gae_lambda=0.98, epochs=4, minibatch_size=64, entropy_coef=0.01),
+        trainer=TrainerConfig(budget=1_000_000),
+    )
+
+
+def bipedalwalker() -> Experiment:
+    """PPO on BipedalWalker-v3 (needs the extra `box2d`; hours on one core)."""
+    return Experiment(
+        name="ppo/bipedalwalker",
+        data=OnPolicyData(env="BipedalWalker-v3", num_envs=32, num_steps=2048),
+        module=PPOConfig(
+            gamma=0.999,
+            gae_lambda=0.95,
+            epochs=10,
+            minibatch_size=64,
+            clip=0.18,
+            normalize_obs=True,
+            normalize_rewards=True,
+        ),
+        trainer=TrainerConfig(budget=5_000_000),
+    )
+
+
+def pong() -> Experiment:
+    """PPO on Pong from frames (needs the extra `atari` and a GPU)."""
+    return Experiment(
+        name="ppo/pong",
+        data=OnPolicyData(env="ALE/Pong-v5", num_envs=64, num_steps=128),
+        module=PPOConfig(
+            backbone=BackboneConfig("nature_cnn"),
+            shared_backbone=True,
+            optimizer=_adam(5e-4, _LINEAR),
+            epochs=4,
+            minibatch_size=1024,
+            clip=0.1,
+            entropy_coef=0.01,
+        ),
+        trainer=TrainerConfig(budget=10_000_000),
+    )
