@@ -72,7 +72,7 @@ class ImageData(DataConfig):
     """a registered data set, a .npz file, a folder, or hub:NAME"""
     root: str | None = None
     """folder of data files; by default LAB_DATA, else ./data"""
-    batch_size: PositiveInt = 128
+    batch_size: int = Field(default=128, ge=1, le=65_536)
     batches_per_step: PositiveInt = 8
     """minibatches in one training step; more of them, less overhead"""
     binarize: Literal["none", "threshold", "dynamic"] = "none"

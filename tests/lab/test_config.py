@@ -105,6 +105,7 @@ def test_switching_a_kind_keeps_common_fields_and_drops_the_others() -> None:
         ("data.binarize=thresh", ["data.binarize", "'thresh'", "threshold"]),
         ("tracking.mode=ofline", ["tracking.mode", "'ofline'", "Did you mean 'offline'"]),
         ("trainer.budget=-5", ["trainer.budget=-5", "greater than 0"]),
+        ("data.batch_size=100000000000", ["data.batch_size=100000000000", "65536"]),
         ("trainer.budget=many", ["trainer.budget='many'", "integer"]),
         ("trainer.budget=1.5", ["trainer.budget=1.5", "integer"]),
         ("trainer.budget=", ["trainer.budget=None"]),

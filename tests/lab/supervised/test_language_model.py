@@ -14,7 +14,7 @@ from lab.data.text import TextData, TextModule
 from lab.errors import UserError
 from lab.supervised.language_model import LanguageModel, LanguageModelConfig, draw
 
-TEXT = "the cat sat on the mat. " * 200
+TEXT = "jackdaws love my big sphinx of quartz. " * 120
 
 
 def build(name: str = "lstm", text: str = TEXT, **data: object) -> tuple[LanguageModel, TextModule]:
@@ -84,16 +84,18 @@ def test_it_learns_a_text_that_repeats_and_writes_it() -> None:
     model.eval()
     with torch.no_grad():
         assert model.evaluate(data, "test")["eval/bits_per_char"] < 0.3
-    assert model.sample_text(2, 24, prompt="the cat sat on ", temperature=0) == ["the mat. the cat sat on "] * 2
+    assert (
+        model.sample_text(2, 30, prompt="love my big ", temperature=0) == ["sphinx of quartz. jackdaws love"[:30]] * 2
+    )
 
 
 def test_sampling() -> None:
     model, _ = build()
     generators = [torch.Generator().manual_seed(3) for _ in range(2)]
-    one, other = (model.sample_text(3, 10, prompt="t", generator=generator) for generator in generators)
+    one, other = (model.sample_text(3, 10, prompt="j", generator=generator) for generator in generators)
     assert one == other
     assert [len(text) for text in one] == [10, 10, 10]
-    assert model.sample_text(2, 0, prompt="t") == ["", ""]
+    assert model.sample_text(2, 0, prompt="j") == ["", ""]
     for prompt in ("", "Z"):
         with pytest.raises(UserError, match="prompt"):
             model.sample_text(1, 5, prompt=prompt)
