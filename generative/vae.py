@@ -28,7 +28,7 @@ from lab.experiment import Experiment, ModuleConfig, TrainerConfig
 from lab.learner import Monitor, StepMetrics, means
 from lab.optim import Metrics, OptimizerConfig, ScheduleConfig
 
-_EVALUATION_ROWS = 2048
+_EVALUATION_ROWS = 1024
 """latent samples that go through the decoder at once: large enough for full speed, small enough for the cache"""
 
 
