@@ -51,6 +51,10 @@ COMMANDS = {
     ),
     "compare": Command("lab.compare.command", "compare runs in a table and a report", "lab compare runs/sweep-*"),
     "board": Command("lab.compare.board", "show runs live in a browser", "lab board runs"),
+    "sync": Command("lab.compare.sync", "upload offline W&B runs, once each", "lab sync runs/sweep-*"),
+    "dashboard": Command(
+        "lab.compare.dashboard", "make a W&B workspace and report of a group", "lab dashboard dqn/cartpole"
+    ),
     "demo": Command("cluster.demo", "train every family side by side and write a report", "lab demo --out demo"),
     "list": Command("lab.commands.list", "show recipes, backbones, data sets, runs", "lab list recipes"),
     "show": Command(

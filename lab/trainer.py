@@ -126,7 +126,7 @@ class RunLoop(Callback):
         if self._resume_from is None:
             self._write_result(module, error)
         summary = {key: value for key, value in self.latest.items() if key.startswith("eval/")}
-        self.tracker.finish(self.status, summary)
+        self.tracker.finish(self.status, {**summary, "monitor": module.monitor._asdict()})
         self.metrics_file.close()
 
     # ------------------------------------------------------------------ Lightning's hooks

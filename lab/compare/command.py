@@ -7,7 +7,12 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, folders of runs (a sweep), or globs")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="run directories, folders of runs (a sweep), globs, or wandb:entity/project/group",
+    )
     parser.add_argument("--metric", metavar="NAME", help="compare by this metric; by default each run's monitored one")
     parser.add_argument("--mode", choices=("max", "min"), help="whether the metric is to be high or low")
     parser.add_argument("--at", choices=("last", "best"), default="last", help="each run's value (default: last)")
@@ -21,8 +26,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     from lab import runs
     from lab.compare import records, summary
+    from lab.compare.online import PREFIX, read_online
 
-    found = records.read_all(runs.find(arguments.runs))
+    here = [name for name in arguments.runs if not name.startswith(PREFIX)]
+    found = records.read_all(runs.find(here))
+    for name in arguments.runs:
+        if name.startswith(PREFIX):
+            found += read_online(name)
     sections = summary.evaluated(
         summary.sections(
             found, metric=arguments.metric, mode=arguments.mode, at=arguments.at, threshold=arguments.threshold

@@ -1,0 +1,81 @@
+"""What a real W&B client uploads for a run that was interrupted and resumed, recorded by a server of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from fake_wandb import KEY, FakeWandb
+from synthetic import make_run
+
+from lab.compare.sync import pending
+from lab.runs import Run
+
+
+@pytest.fixture
+def service(monkeypatch, tmp_path) -> Iterator[FakeWandb]:
+    fake = FakeWandb()
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", fake.url)
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
+    yield fake
+    fake.close()
+
+
+@pytest.mark.slow
+def test_a_resumed_run_arrives_once_and_whole(service, lab, tmp_path):
+    path = tmp_path / "run"
+    small = ("trainer.log_period=640", "trainer.eval_period=3200", "trainer.num_threads=1", "tracking.mode=offline")
+    recipe = ("classifier/digits-cnn", "trainer.budget=3200", *small)
+    assert lab("train", *recipe, "--quiet", "--out", path).code == 0
+    assert lab("resume", path, "trainer.budget=6400", "--quiet").code == 0
+    run = Run.open(path)
+    assert len(pending(run)) == 2
+
+    assert "uploaded (2 parts)" in lab("sync", path).out
+    (uploaded,) = service.runs.values()
+    rows = run.metrics()
+    sent = [uploaded.history[line] for line in sorted(uploaded.history)]
+    assert uploaded.lines_sent == len(sent) == len(rows)
+    assert [row["_step"] for row in sent] == list(range(len(rows)))
+    for there, here in zip(sent, rows, strict=True):
+        assert {key: there[key] for key in here if "/" in key} == pytest.approx(
+            {key: value for key, value in here.items() if "/" in key}
+        )
+        assert there["samples"] == here["samples"]
+    assert uploaded.group == "classifier/digits-cnn"
+    assert uploaded.name == path.name
+    assert uploaded.config["module"]["value"]["optimizer"]["lr"] == 2e-3
+
+    before = uploaded.lines_sent
+    assert "nothing to upload" in lab("sync", path).out
+    assert uploaded.lines_sent == before
+
+
+def test_without_a_key_it_says_what_to_do(lab, tmp_path, monkeypatch):
+    make_run(tmp_path / "runs")
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
+    done = lab("sync", tmp_path / "runs")
+    assert (done.code, "wandb login" in done.err) == (2, True)
+
+
+def test_a_run_that_goes_on_is_left_alone(service, lab, tmp_path):
+    run = make_run(tmp_path / "runs", status="running")
+    run.lock()
+    try:
+        assert "left for later" in lab("sync", tmp_path / "runs").out
+    finally:
+        run.unlock()
+    assert "nothing to upload" in lab("sync", tmp_path / "runs").out
+
+
+def test_a_failed_upload_can_be_repeated(service, lab, tmp_path):
+    run = make_run(tmp_path / "runs")
+    fragment = run.path / "wandb" / "offline-run-20260101_000000-abcdefgh"
+    fragment.mkdir(parents=True)
+    (fragment / "run-abcdefgh.wandb").write_bytes(b"no run")
+    done = lab("sync", tmp_path / "runs")
+    assert (done.code, "could not be uploaded" in done.err) == (1, True)
+    assert pending(run) == [fragment]
