@@ -1,16 +1,19 @@
-"""DQN's recipes on gymnasium's classic environments."""
+"""Recipes for DQN and Rainbow; where the SB3 zoo has tuned settings for an environment, these start from them."""
 
 from __future__ import annotations
 
+from agents.distributional import CategoricalConfig
 from agents.dqn import DQNConfig
 from agents.experience import ReplayData
 from agents.exploration import EpsilonConfig
-from agents.replay import ReplayConfig
+from agents.replay import PriorityConfig, ReplayConfig
 from lab.backbones import BackboneConfig
 from lab.experiment import Experiment, TrainerConfig
 from lab.optim import OptimizerConfig, ScheduleConfig
 
 FAMILY = "dqn"
+
+_NEVER = EpsilonConfig(start=0.0, end=0.0)  # noisy layers explore
 
 
 def cartpole() -> Experiment:
@@ -26,7 +29,7 @@ def cartpole() -> Experiment:
         ),
         module=DQNConfig(
             backbone=BackboneConfig("mlp", hidden=(256, 256)),
-            optimizer=OptimizerConfig(lr=1.5e-3, max_grad_norm=10.0, schedule=ScheduleConfig(name="linear")),
+            optimizer=_adam(1.5e-3),
             gamma=0.995,
             updates_per_env_step=0.5,
             double=False,
@@ -35,3 +38,180 @@ def cartpole() -> Experiment:
         ),
         trainer=TrainerConfig(budget=24_000, eval_period=2_000),
     )
+
+
+def acrobot() -> Experiment:
+    """DQN with 3-step returns on Acrobot-v1."""
+    return Experiment(
+        name="dqn/acrobot",
+        data=ReplayData(
+            env="Acrobot-v1",
+            num_envs=8,
+            num_steps=4,
+            rounds=8,
+            learning_starts=2_000,
+            replay=ReplayConfig(capacity=50_000, n_step=3),
+        ),
+        module=DQNConfig(
+            optimizer=_adam(6.3e-4),
+            updates_per_env_step=0.5,
+            batch_size=128,
+            target_period=250,
+            epsilon=EpsilonConfig(end=0.1, decay_steps=12_000),
+        ),
+        trainer=TrainerConfig(budget=100_000),
+    )
+
+
+def mountain_car() -> Experiment:
+    """DQN with 3-step returns on MountainCar-v0."""
+    return Experiment(
+        name="dqn/mountain-car",
+        data=ReplayData(
+            env="MountainCar-v0",
+            num_envs=8,
+            num_steps=2,
+            rounds=16,
+            learning_starts=2_000,
+            replay=ReplayConfig(capacity=50_000, n_step=3),
+        ),
+        module=DQNConfig(
+            optimizer=_adam(4e-3),
+            gamma=0.98,
+            updates_per_env_step=0.5,
+            batch_size=128,
+            target_period=600,
+            epsilon=EpsilonConfig(end=0.07, decay_steps=24_000),
+        ),
+        trainer=TrainerConfig(budget=120_000),
+    )
+
+
+def lunar_lander() -> Experiment:
+    """DQN with 3-step returns on LunarLander-v3."""
+    return Experiment(
+        name="dqn/lunar-lander",
+        data=ReplayData(
+            env="LunarLander-v3",
+            num_envs=8,
+            num_steps=4,
+            rounds=8,
+            learning_starts=5_000,
+            replay=ReplayConfig(capacity=100_000, n_step=3),
+        ),
+        module=DQNConfig(
+            optimizer=_adam(6.3e-4),
+            updates_per_env_step=0.5,
+            batch_size=128,
+            target_tau=0.005,
+            epsilon=EpsilonConfig(end=0.05, decay_steps=50_000),
+        ),
+        trainer=TrainerConfig(budget=250_000),
+    )
+
+
+def frozen_lake() -> Experiment:
+    """DQN on the slippery FrozenLake-v1, its states as one-hot vectors."""
+    return Experiment(
+        name="dqn/frozen-lake",
+        data=ReplayData(
+            env="FrozenLake-v1",
+            num_envs=8,
+            num_steps=16,
+            learning_starts=1_000,
+            replay=ReplayConfig(capacity=100_000),
+        ),
+        module=DQNConfig(
+            backbone=BackboneConfig("mlp", hidden=(64,)),
+            optimizer=_adam(1e-3),
+            updates_per_env_step=0.25,
+            epsilon=EpsilonConfig(end=0.1, decay_steps=40_000),
+        ),
+        trainer=TrainerConfig(budget=100_000),
+    )
+
+
+def cartpole_rainbow() -> Experiment:
+    """Rainbow (all of DQN's extensions at once) on CartPole-v1."""
+    return Experiment(
+        name="dqn/cartpole-rainbow",
+        data=ReplayData(
+            env="CartPole-v1",
+            num_envs=8,
+            num_steps=16,
+            learning_starts=1_000,
+            replay=ReplayConfig(capacity=100_000, n_step=5, priority=PriorityConfig(alpha=0.5)),
+        ),
+        module=DQNConfig(
+            backbone=BackboneConfig("mlp", hidden=(128,)),
+            head_hidden=(128,),
+            dueling=True,
+            noisy_sigma=0.5,
+            returns=CategoricalConfig(num_atoms=51, v_min=0.0, v_max=200.0),
+            optimizer=_adam(1e-3),
+            gamma=0.995,
+            updates_per_env_step=0.25,
+            target_period=100,
+            epsilon=_NEVER,
+        ),
+        trainer=TrainerConfig(budget=50_000),
+    )
+
+
+def pong() -> Experiment:
+    """DQN on Pong with the Nature network and CleanRL's settings, for a GPU."""
+    return _atari("pong", "ALE/Pong-v5", budget=2_000_000)
+
+
+def breakout() -> Experiment:
+    """DQN on Breakout with the Nature network and CleanRL's settings, for a GPU."""
+    return _atari("breakout", "ALE/Breakout-v5", budget=10_000_000, life_loss=True)
+
+
+def pong_rainbow() -> Experiment:
+    """Rainbow on Pong at the paper's settings, for a GPU."""
+    base = _atari("pong-rainbow", "ALE/Pong-v5", budget=2_000_000)
+    assert isinstance(base.data, ReplayData)
+    replay = base.data.replay.model_copy(update={"n_step": 3, "priority": PriorityConfig(alpha=0.5)})
+    module = DQNConfig(
+        backbone=BackboneConfig("nature_cnn"),
+        head_hidden=(512,),
+        dueling=True,
+        noisy_sigma=0.5,
+        returns=CategoricalConfig(),
+        optimizer=OptimizerConfig(lr=6.25e-5, eps=1.5e-4, max_grad_norm=10.0),
+        batch_size=32,
+        updates_per_env_step=0.25,
+        target_period=2_000,
+        epsilon=_NEVER,
+    )
+    data = base.data.model_copy(update={"replay": replay, "learning_starts": 20_000})
+    return base.model_copy(update={"data": data, "module": module})
+
+
+def _atari(name: str, env: str, budget: int, life_loss: bool = False) -> Experiment:
+    return Experiment(
+        name=f"dqn/{name}",
+        data=ReplayData(
+            env=env,
+            env_options={"repeat_action_probability": 0.0, "life_loss": life_loss},
+            num_envs=8,
+            num_steps=4,
+            rounds=4,
+            learning_starts=80_000,
+            replay=ReplayConfig(capacity=1_000_000, frame_stack=True),
+        ),
+        module=DQNConfig(
+            backbone=BackboneConfig("nature_cnn"),
+            optimizer=OptimizerConfig(lr=1e-4),
+            batch_size=32,
+            updates_per_env_step=0.25,
+            target_period=250,
+            epsilon=EpsilonConfig(end=0.01, decay_steps=budget // 10),
+        ),
+        trainer=TrainerConfig(budget=budget),
+    )
+
+
+def _adam(lr: float) -> OptimizerConfig:
+    return OptimizerConfig(lr=lr, max_grad_norm=10.0, schedule=ScheduleConfig(name="linear"))

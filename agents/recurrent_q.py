@@ -1,0 +1,223 @@
+"""Recurrent Q-learning for partly observed environments.
+
+DRQN (Hausknecht and Stone 2015) with the burn-in of R2D2 (Kapturowski et al. 2019).
+
+Sequences are drawn from replay; the state before them is not known, so their first steps only warm it up (burn-in).
+
+    y_t = r_t + gamma Q_target(h_{t+1}, argmax_a Q(h_{t+1}, a))
+    loss = mean over t >= burn_in of huber(Q(h_t, a_t) - y_t)
+
+L steps of a sequence (burn-in included), B sequences, A actions, F features, S rows of a recurrent state.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from agents.agent import Agent
+from agents.dqn import discrete_actions, open_replay
+from agents.experience import ReplayData, ReplayExperience
+from agents.exploration import EpsilonConfig, epsilon_greedy
+from agents.partial import ENV_ID as CARTPOLE_POSITIONS
+from agents.policies import Action, Encoder, Policy
+from agents.replay import ReplayConfig
+from agents.returns import td_target
+from agents.types import Obs, Sequences, map_obs
+from lab.backbones import BackboneConfig
+from lab.data.spec import DataSpec
+from lab.errors import UserError
+from lab.experiment import Experiment, ModuleConfig, TrainerConfig
+from lab.learner import StepMetrics, means
+from lab.optim import Metrics, OptimizerConfig, ScheduleConfig
+
+FAMILY = "recurrent-q"
+
+
+class RecurrentQConfig(ModuleConfig):
+    """A recurrent Q-network and how it learns."""
+
+    kind: Literal["recurrent_q"] = "recurrent_q"
+    backbone: BackboneConfig = BackboneConfig("gru", hidden=64)
+    optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3, max_grad_norm=10.0)
+    gamma: float = Field(default=0.99, ge=0, le=1)
+    sequence_length: PositiveInt = 20
+    """steps that are learned from"""
+    burn_in: NonNegativeInt = 10
+    """steps before them that only warm the state up"""
+    batch_size: PositiveInt = 32
+    """sequences"""
+    updates_per_env_step: PositiveFloat = 0.1
+    target_period: PositiveInt = 100
+    """updates between copies to the target network"""
+    epsilon: EpsilonConfig = EpsilonConfig()
+
+    def build(self, spec: DataSpec) -> RecurrentQ:
+        return RecurrentQ(self, spec)
+
+
+class RecurrentQNetwork(nn.Module):
+    """Q-values (L, B, A) of sequences."""
+
+    def __init__(self, backbone: BackboneConfig, spec: DataSpec, num_actions: int) -> None:
+        super().__init__()
+        self.encoder = Encoder(backbone, spec.inputs)
+        self.head = nn.Linear(self.encoder.num_features, num_actions)
+
+    def forward(self, x: Tensor, state: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+        """Prepared x (L, B, D), state (S, B, F) before them, episode starts (L, B) -> Q (L, B, A), state after."""
+        features, state = self.encoder.backbone(x, state, start)
+        return self.head(features), state
+
+    def prepare(self, obs: Obs) -> Tensor:
+        """Observations (L, B, ...) as the one tensor (L, B, D) that the network takes."""
+        return self.encoder.prepare(obs, leading=2).flatten(2)
+
+
+class RecurrentQPolicy(Policy):
+    """Epsilon-greedy in Q with a memory."""
+
+    recurrent = True
+    epsilon: Tensor
+
+    def __init__(self, q_network: RecurrentQNetwork, num_actions: int) -> None:
+        super().__init__()
+        self.q_network, self.num_actions = q_network, num_actions
+        self.register_buffer("epsilon", torch.ones(()))
+
+    def initial_state(self, num_envs: int) -> Tensor:
+        return self.q_network.encoder.backbone.initial_state(num_envs)
+
+    def draw_noise(self, num_steps: int, num_envs: int, generator: torch.Generator) -> Tensor:
+        """Uniform (T, N, 2): whether to explore, and where to."""
+        return torch.rand(num_steps, num_envs, 2, generator=generator)
+
+    def act(self, obs: Obs, state: Tensor | None = None, noise: Tensor | None = None) -> Action:
+        assert state is not None
+        start = torch.zeros(1, state.shape[1], dtype=torch.bool, device=state.device)
+        q_values, state = self.q_network(self.q_network.prepare(map_obs(obs, lambda t: t[None])), state, start)
+        greedy = q_values[0].argmax(-1)
+        if noise is None:
+            return Action(greedy, state, {})
+        return Action(epsilon_greedy(greedy, self.epsilon, self.num_actions, noise), state, {})
+
+
+class RecurrentQ(Agent):
+    """Collects into replay and learns from sequences of it."""
+
+    auto_engine: ClassVar[Literal["eager", "traced"]] = "eager"
+    config: RecurrentQConfig
+    policy: RecurrentQPolicy
+
+    def __init__(self, config: RecurrentQConfig, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        num_actions = discrete_actions(config, spec)
+        if not config.backbone.recurrent:
+            raise UserError(f"module.backbone.name={config.backbone.name!r} has no memory. Valid choices: lstm, gru.")
+        self.q_network = RecurrentQNetwork(config.backbone, spec, num_actions)
+        self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)
+        self.policy = RecurrentQPolicy(self.q_network, num_actions)
+        self.updater = self.add_updater("q_network", self.q_network, self.loss, config.optimizer)
+        self.updates_owed = 0.0
+
+    def set_engine(self, engine: Literal["auto", "eager", "traced"]) -> None:
+        """Sequences are cut where episodes start, which cannot be recorded."""
+        super().set_engine("eager")
+
+    def on_fit_start(self) -> None:
+        open_replay(self, self.config.gamma)
+        replay = self.trainer.datamodule.config.replay  # type: ignore[attr-defined]
+        if replay.priority is not None or replay.n_step != 1:
+            raise UserError("module.kind='recurrent_q' takes no data.replay.priority, and data.replay.n_step=1.")
+
+    def training_step(self, experience: ReplayExperience, batch_idx: int = 0) -> StepMetrics:
+        rows: list[Metrics] = []
+        length = self.config.burn_in + self.config.sequence_length
+        for _ in range(experience.rounds):
+            self.policy.epsilon.fill_(self.config.epsilon.at(self.counters["env_steps"]))
+            rollout = experience.collect(self.policy, self.counters["updates"])
+            self.counters["env_steps"] += rollout.num_env_steps
+            self.counters["episodes"] += len(rollout.episodes)
+            if not experience.ready or len(experience.buffer) < length * experience.config.num_envs:
+                continue
+            self.updates_owed += rollout.num_env_steps * self.config.updates_per_env_step
+            while self.updates_owed >= 1:
+                self.updates_owed -= 1
+                rows.append(self._update(experience.sample_sequences(self.config.batch_size, length)))
+        return {**means(rows), **experience.statistics(), "charts/epsilon": float(self.policy.epsilon)}
+
+    def loss(
+        self,
+        x: Tensor,
+        start: Tensor,
+        action: Tensor,
+        reward: Tensor,
+        terminated: Tensor,
+        usable: Tensor,
+    ) -> tuple[Tensor, Metrics]:
+        """x (L + 1, B, D) and start (L + 1, B) with the successor of the last step; all others (L, B)."""
+        q_values = self._unroll(self.q_network, x, start)  # (L - burn_in + 1, B, A)
+        with torch.no_grad():
+            best = q_values[1:].argmax(-1, keepdim=True)
+            next_q = self._unroll(self.target_network, x, start)[1:].gather(-1, best).squeeze(-1)
+        action, reward, terminated, usable = (t[self.config.burn_in :] for t in (action, reward, terminated, usable))
+        target = td_target(reward, self.config.gamma * (~terminated).float(), next_q)
+        q_value = q_values[:-1].gather(-1, action[..., None]).squeeze(-1)
+        error = F.smooth_l1_loss(q_value, target, reduction="none")
+        loss = (usable * error).sum() / usable.sum().clamp(min=1.0)
+        return loss, {"td_loss": loss.detach(), "q_value": q_value.detach().mean()}
+
+    def batch(self, sequences: Sequences) -> tuple[Tensor, ...]:
+        """What the loss takes. A step before a cut is not used: the row after it is another episode's."""
+        x, next_x = self.q_network.prepare(sequences.obs), self.q_network.prepare(sequences.next_obs)
+        start = torch.cat([sequences.start, torch.zeros_like(sequences.start[:1])])
+        usable = (sequences.valid & ~sequences.truncated).float()
+        steps = (sequences.action, sequences.reward, sequences.terminated, usable)
+        return torch.cat([x, next_x[-1:]]), start, *steps
+
+    def _unroll(self, network: RecurrentQNetwork, x: Tensor, start: Tensor) -> Tensor:
+        """Q-values (L - burn_in + 1, B, A) after the burn-in, through which no gradient flows."""
+        state, burn_in = network.encoder.backbone.initial_state(start.shape[1]), self.config.burn_in
+        if burn_in:
+            with torch.no_grad():
+                _, state = network(x[:burn_in], state, start[:burn_in])
+        q_values: Tensor = network(x[burn_in:], state, start[burn_in:])[0]
+        return q_values
+
+    def _update(self, sequences: Sequences) -> Metrics:
+        metrics = self.updater.step(*self.batch(sequences))
+        self.counters["updates"] += 1
+        if self.counters["updates"] % self.config.target_period == 0:
+            self.target_network.load_state_dict(self.q_network.state_dict())
+        return metrics
+
+    def train_state(self) -> dict[str, Any]:
+        return super().train_state() | {"updates_owed": self.updates_owed}
+
+    def load_train_state(self, state: dict[str, Any]) -> None:
+        super().load_train_state(state)
+        self.updates_owed = state["updates_owed"]
+
+
+def cartpole_positions() -> Experiment:
+    """Recurrent Q-learning on CartPole without velocities."""
+    return Experiment(
+        name="recurrent-q/cartpole-positions",
+        data=ReplayData(
+            env=CARTPOLE_POSITIONS,
+            num_envs=8,
+            num_steps=16,
+            learning_starts=2_000,
+            replay=ReplayConfig(capacity=100_000),
+        ),
+        module=RecurrentQConfig(
+            optimizer=OptimizerConfig(lr=1e-3, max_grad_norm=10.0, schedule=ScheduleConfig(name="linear")),
+            epsilon=EpsilonConfig(end=0.04, decay_steps=20_000),
+        ),
+        trainer=TrainerConfig(budget=100_000),
+    )

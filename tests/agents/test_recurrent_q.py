@@ -1,0 +1,76 @@
+"""Recurrent Q-learning: its loss against a slow loop, and that it learns to remember."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from agents.recurrent_q import RecurrentQ, RecurrentQConfig, cartpole_positions
+from agents.types import Sequences
+from lab import config
+from lab.backbones import BackboneConfig
+from lab.data.spec import DataSpec, Discrete, TensorSpec
+from lab.errors import UserError
+from lab.train import train
+
+SPEC = DataSpec(TensorSpec((3,)), Discrete(2))
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+@pytest.mark.parametrize("burn_in", [0, 2])
+def test_loss_is_a_loop_over_steps(name: str, burn_in: int) -> None:
+    torch.manual_seed(0)
+    settings = RecurrentQConfig(backbone=BackboneConfig(name, hidden=5), burn_in=burn_in, sequence_length=4, gamma=0.9)
+    agent = RecurrentQ(settings, SPEC)
+    for p in agent.target_network.parameters():
+        p.data += 0.2 * torch.randn_like(p)
+    length, batch = burn_in + 4, 3
+    terminated = torch.zeros(length, batch, dtype=torch.bool)
+    truncated, start, valid = (torch.zeros_like(terminated) for _ in range(3))
+    valid[:] = True
+    terminated[burn_in + 1, 0] = start[burn_in + 2, 0] = True
+    truncated[burn_in, 1] = start[burn_in + 1, 1] = True
+    terminated[burn_in + 1, 2], valid[burn_in + 2, 2], start[burn_in + 3, 2] = True, False, True  # a row only resets
+    sequences = Sequences(
+        obs=torch.randn(length, batch, 3),
+        action=torch.randint(2, (length, batch)),
+        reward=torch.randn(length, batch),
+        terminated=terminated,
+        truncated=truncated,
+        next_obs=torch.randn(length, batch, 3),
+        start=start,
+        valid=valid,
+    )
+    total, count = 0.0, 0
+    for b in range(batch):
+        q_rows, target_rows = [], []
+        for network, rows in ((agent.q_network, q_rows), (agent.target_network, target_rows)):
+            state = network.encoder.backbone.initial_state(1)
+            for t in range(length + 1):
+                obs = sequences.obs[t, b] if t < length else sequences.next_obs[-1, b]  # type: ignore[index]
+                reset = start[t, b].view(1, 1) if t < length else torch.zeros(1, 1, dtype=torch.bool)
+                q_values, state = network(obs.view(1, 1, 3), state, reset)
+                rows.append(q_values[0, 0])
+        for t in range(burn_in, length):
+            if not valid[t, b] or truncated[t, b]:
+                continue
+            bootstrap = target_rows[t + 1][q_rows[t + 1].argmax()] * (not terminated[t, b])
+            y = sequences.reward[t, b] + 0.9 * bootstrap
+            total += float(F.smooth_l1_loss(q_rows[t][sequences.action[t, b]], y))
+            count += 1
+    loss, _ = agent.loss(*agent.batch(sequences))
+    assert float(loss) == pytest.approx(total / count, rel=1e-4)
+
+
+def test_a_backbone_without_memory_is_refused() -> None:
+    with pytest.raises(UserError, match="memory"):
+        RecurrentQConfig(backbone=BackboneConfig("mlp")).build(SPEC)
+
+
+def test_runs_and_refuses_priorities() -> None:
+    short = ["trainer.budget=2600", "module.sequence_length=4", "module.burn_in=2", "tracking.mode=disabled"]
+    result = train(config.override(cartpole_positions(), short))
+    assert result.run.result()["updates"] > 20
+    with pytest.raises(UserError, match="priority"):
+        train(config.override(cartpole_positions(), [*short, "data.replay.priority.alpha=0.5"]))
