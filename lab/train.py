@@ -119,6 +119,8 @@ def _fit(
     loop = RunLoop(experiment, run, data, tracker)
     if content is not None:
         loop.resume_from(content)
+    elif resume:
+        loop.metrics_file.truncate(0)  # it ended before its first checkpoint and starts anew
     if on_loop is not None:
         on_loop(loop)
     shown = [progress] if progress is not None else []
