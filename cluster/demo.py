@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -120,7 +120,7 @@ def _film(found: Run, agent: object) -> Path:
     assert isinstance(agent, Agent)
     data = found.experiment().data
     assert isinstance(data, EnvData)
-    frames: list = []
+    frames: list[Any] = []
     play(agent.policy, data.env, 1, seed=_EPISODE_SEED, options=data.env_options, on_frame=frames.append)
     found.media.mkdir(exist_ok=True)
     path = found.media / "episode.gif"
@@ -131,12 +131,16 @@ def _film(found: Run, agent: object) -> Path:
 def _print_measured(console: Console, measured: dict[Path, dict[str, float]]) -> None:
     from rich.table import Table
 
-    table = Table(title="the best checkpoints on test data and 20 greedy episodes", box=None, padding=(0, 2))
-    for column in ("run", "what", "value", "seconds"):
-        table.add_column(column, justify="right" if column in ("value", "seconds") else "left")
+    from lab.runs import Run
+
+    table = Table(title=f"the best checkpoints on test data and {_EPISODES} greedy episodes", title_justify="left")
+    table.box = None
+    for column in ("run", "measured", "value", "seconds of training"):
+        table.add_column(column, justify="left" if column in ("run", "measured") else "right")
     for path, metrics in measured.items():
         name, value = next(iter(metrics.items()))
-        table.add_row(str(path), name.removeprefix("eval/"), f"{value:.4g}", "")
+        seconds = Run(path).result()["seconds"]
+        table.add_row(str(path), name.removeprefix("eval/"), f"{value:.4g}", f"{seconds:.0f}")
     console.print(table)
 
 
@@ -145,9 +149,9 @@ def _print_next(console: Console, page: Path, runs: list[Run]) -> None:
     model = next((run.path for run in runs if "pixelcnn" in run.path.name), None)
     lines = [f"report: {page}", "next:"]
     if agent is not None:
-        lines.append(f"  lab play {agent}                watch the agent")
+        lines.append(f"  lab play {agent}    (watch the agent)")
     if model is not None:
-        lines.append(f"  lab sample {model} --n 64       draw more digits")
-    lines.append("  lab sweep dqn/cartpole --seeds 5 module.gamma=0.97,0.99      try variants in parallel")
-    lines.append("  lab list                         see every recipe")
+        lines.append(f"  lab sample {model} --n 64    (draw more digits)")
+    lines.append("  lab sweep dqn/cartpole --seeds 5 module.gamma=0.97,0.99    (try variants in parallel)")
+    lines.append("  lab list    (see every recipe)")
     console.print("\n".join(lines), markup=False)

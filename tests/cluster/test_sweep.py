@@ -264,3 +264,17 @@ def test_an_existing_folder_is_not_touched(lab: Callable[..., Any], tmp_path: Pa
     done = lab("sweep", SMALL, "--out", tmp_path / "sweep")
     assert done.code == 2
     assert "lab resume" in done.err
+
+
+def test_a_run_that_died_before_its_first_checkpoint_holds_no_step_twice(tmp_path: Path) -> None:
+    from cluster.worker import Worker
+    from lab import config
+
+    experiment = config.resolve(SMALL, ["trainer.budget=2000"])
+    first = train(experiment, run_dir=tmp_path / "run")
+    undisturbed = rows(first.run.path)
+    (first.run.checkpoints / "last.ckpt").unlink()
+    (first.run.path / "result.json").unlink()
+    outcome = Worker([], [], 0.0).train(config.dump(experiment), str(first.run.path))
+    assert outcome.status == "completed"
+    assert rows(first.run.path) == undisturbed

@@ -1,0 +1,101 @@
+"""A fleet of collectors brings what local ones would, also when some of them are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import pytest
+import torch
+
+from agents.collector import EnvArguments, LocalCollector
+from agents.envs import make_envs
+from agents.types import Episode, Rollout
+from cluster.collectors import RemoteCollector, RemoteCollectorConfig, join
+from lab import config
+from lab.errors import UserError
+from lab.seeding import derive_seed
+
+ENVS = EnvArguments("CartPole-v1", 4, {})
+
+
+@pytest.fixture(scope="module")
+def policy() -> Any:
+    experiment = config.resolve("pg/cartpole", ["seed=0"])
+    data = experiment.data.build(0)
+    module: Any = experiment.module.build(data.spec)
+    data.close()
+    return module.policy
+
+
+def local(index: int, num_envs: int = 2) -> LocalCollector:
+    return LocalCollector(make_envs(ENVS.env, num_envs, {}), derive_seed(7, "collector", index))
+
+
+def assert_same(one: Rollout, other: Rollout) -> None:
+    for name in ("obs", "action", "reward", "terminated", "truncated", "next_obs", "start", "valid"):
+        assert torch.equal(getattr(one, name), getattr(other, name)), name
+    assert one.episodes == other.episodes
+    assert one.extras.keys() == other.extras.keys()
+    for key, value in one.extras.items():
+        torch.testing.assert_close(value, other.extras[key])
+
+
+def test_a_fleet_with_deaths_brings_what_local_collectors_do(cluster: Any, policy: Any) -> None:
+    import ray
+
+    remote = RemoteCollector(RemoteCollectorConfig(num=2, num_cpus=0.5), ENVS, seed=7)
+    locals_ = [local(0), local(1)]
+    try:
+        for version in range(5):
+            if version in (1, 3):  # once between two collects, once in the middle of one
+                victim = remote._actors[version % 2]
+                pid = ray.get(victim.__ray_call__.remote(lambda self: os.getpid()))
+                if version == 3:
+                    victim.__ray_call__.remote(lambda self: os.kill(os.getpid(), signal.SIGKILL))
+                else:
+                    os.kill(pid, signal.SIGKILL)
+            fleet = remote.collect(policy, 40, version)
+            assert_same(fleet, join([collector.collect(policy, 40, version) for collector in locals_]))
+            assert fleet.policy_version == version
+        assert remote.statistics()["charts/collector_restarts"] == 2
+        assert remote.statistics()["charts/staleness"] == 0
+        again = RemoteCollector(RemoteCollectorConfig(num=2, num_cpus=0.5), ENVS, seed=0)
+        again.load_state_dict(remote.state_dict())
+        assert_same(again.collect(policy, 40), remote.collect(policy, 40))
+        again.close()
+    finally:
+        remote.close()
+
+
+def test_a_pipelined_fleet_is_one_collect_behind(cluster: Any, policy: Any) -> None:
+    remote = RemoteCollector(RemoteCollectorConfig(num=1, num_cpus=0.5, pipelined=True), ENVS, seed=7)
+    try:
+        versions = [remote.collect(policy, 8, version).policy_version for version in (0, 10, 20)]
+        assert versions == [0, 0, 10]
+        assert remote.statistics()["charts/staleness"] == 10
+    finally:
+        remote.close()
+
+
+def test_environments_must_be_divisible(cluster: Any) -> None:
+    with pytest.raises(UserError, match=r"data\.num_envs=4 cannot be divided among data\.collector\.num=3"):
+        RemoteCollectorConfig(num=3).build(ENVS, 0)
+    with pytest.raises(UserError, match=r"data\.collector\.num=4 needs 400 CPU; the cluster has"):
+        RemoteCollectorConfig(num=4, num_cpus=100).build(ENVS, 0)
+    with pytest.raises(UserError, match="NoSuch-v0"):
+        RemoteCollectorConfig(num=2).build(ENVS._replace(env="NoSuch-v0"), 0)
+
+
+def test_whole_episodes_of_different_length_are_joined(policy: Any) -> None:
+    rollouts = [local(i).collect(policy, 200, whole_episodes=True) for i in range(3)]
+    joined = join(rollouts)
+    assert joined.reward.shape == (max(len(r.reward) for r in rollouts), 6)
+    assert joined.num_env_steps == sum(r.num_env_steps for r in rollouts)
+    assert joined.episodes == [episode for r in rollouts for episode in r.episodes]
+    assert all(isinstance(episode, Episode) for episode in joined.episodes)
+    for i, rollout in enumerate(rollouts):
+        part = slice(2 * i, 2 * i + 2)
+        assert torch.equal(joined.obs[: len(rollout.reward), part], rollout.obs)  # type: ignore[index]
+        assert not joined.valid[len(rollout.reward) :, part].any()
