@@ -66,7 +66,10 @@ class Run:
             raise UserError(
                 f"run directory {str(run.path)!r} exists already; choose another, or lab resume {run.path}."
             )
-        run.checkpoints.mkdir(parents=True, exist_ok=True)
+        try:
+            run.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"run directory {str(run.path)!r} cannot be made: {error.strerror}.") from None
         write_atomic(run.path / "experiment.yaml", config.to_yaml(experiment))
         return run
 
@@ -110,9 +113,11 @@ class Run:
     def result(self) -> dict[str, Any]:
         """The content of `result.json`. Raises UserError when it is damaged."""
         try:
-            result: dict[str, Any] = json.loads((self.path / "result.json").read_text(encoding="utf-8"))
+            result = json.loads((self.path / "result.json").read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError, FileNotFoundError):
-            raise UserError(f"{str(self.path / 'result.json')!r} is absent or damaged.") from None
+            result = None
+        if not isinstance(result, dict):
+            raise UserError(f"{str(self.path / 'result.json')!r} is absent or damaged.")
         return result
 
     def write_result(self, result: dict[str, Any]) -> None:
@@ -151,7 +156,10 @@ class Run:
 
     def lock(self) -> None:
         """Keep other processes from training this run until `unlock` or the end of the process."""
-        self._lock_file = (self.path / ".lock").open("a")
+        try:
+            self._lock_file = (self.path / ".lock").open("a")
+        except OSError as error:
+            raise UserError(f"run directory {str(self.path)!r} cannot be written: {error.strerror}.") from None
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

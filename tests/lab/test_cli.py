@@ -1,0 +1,259 @@
+"""The command line: help, exit codes, one sentence for every mistake, nothing overwritten."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from lab import config
+from lab.cli import COMMANDS
+from lab.errors import Failure
+from lab.runs import FORMAT, Run
+from lab.train import train
+
+Lab = Callable[..., Any]
+RECIPE = "classifier/digits-cnn"
+QUICK = ["trainer.budget=1300", "trainer.num_threads=1", "tracking.mode=disabled"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small completed run."""
+    return train(config.resolve(RECIPE, QUICK), run_dir=tmp_path_factory.mktemp("cli") / "run").run.path
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the small run."""
+    shutil.copytree(trained, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def assert_one_sentence(done: Any, code: int, *parts: str) -> None:
+    assert done.code == code, done
+    assert done.err.startswith("lab: "), done.err
+    assert done.err.count("\n") == 1, done.err
+    assert "Traceback" not in done.err
+    for part in parts:
+        assert part in done.err, done.err
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_explains_each_option_and_gives_an_example(lab: Lab, command: str) -> None:
+    done = lab(command, "--help")
+    assert done.code == 0
+    assert f"lab {command} " in done.out.partition("options:")[2]
+    options = done.out.partition("options:")[2].partition("example:")[0]
+    for line in options.splitlines():
+        if line.strip().startswith("-") and not line.strip().startswith("-h"):
+            following = options.splitlines()[options.splitlines().index(line) + 1 :][:1]
+            explained = len(line.split("  ")) > 2 or (following and following[0].startswith(" " * 20))
+            assert explained, f"{command}: {line.strip()} is not explained"
+
+
+def test_help_names_every_command(lab: Lab) -> None:
+    done = lab("--help")
+    assert done.code == 0
+    for command in COMMANDS:
+        assert f"  {command} " in done.out
+
+
+def test_list(lab: Lab) -> None:
+    done = lab("list")
+    assert done.code == 0
+    for name in (RECIPE, "lm/reference-gru", "mlp", "lstm", "resnet", "digits", "tiny-shakespeare"):
+        assert name in done.out.split()
+    listed = json.loads(lab("list", "recipes", "--json").out)
+    assert all(isinstance(line, str) and line for line in listed["recipes"].values())
+    assert lab("list", "nonsense").code == 2
+
+
+def test_what_show_prints_train_takes_back(lab: Lab, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(lab("show", RECIPE, *QUICK, "seed=3").out, encoding="utf-8")
+    done = lab("train", path, "seed=4", "--quiet", "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    expected = config.resolve(RECIPE, [*QUICK, "seed=4"])
+    assert Run.open(tmp_path / "run").experiment() == expected
+    assert yaml.safe_load(lab("show", tmp_path / "run").out) == config.dump(expected)
+
+
+def test_train_makes_a_fresh_directory_below_lab_runs(lab: Lab, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert lab("train", RECIPE, *QUICK, "--quiet").code == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    listed = lab("list", "runs")
+    assert listed.out.count("completed") == 2
+
+
+def test_evaluate_prints_numbers(lab: Lab, trained: Path) -> None:
+    done = lab("evaluate", trained, "--json")
+    assert done.code == 0
+    printed = json.loads(done.out)
+    assert set(printed["metrics"]) == {"eval/accuracy", "eval/cross_entropy"}
+    assert printed["split"] == "test"
+    assert json.loads(lab("evaluate", trained, "--json").out) == printed
+    assert "eval/accuracy" in lab("evaluate", trained, "--checkpoint", "last", "--split", "val").out
+
+
+def test_evaluating_leaves_the_run_as_it_was(lab: Lab, run: Path) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert lab("evaluate", run).code == 0
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_an_unknown_command_names_the_nearest(lab: Lab) -> None:
+    assert_one_sentence(lab("trian"), 2, "'trian'", "Did you mean 'train'")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "clasifier/digits-cnn"],
+        ["train", RECIPE, "trainer.budget=-5"],
+        ["train", RECIPE, "trainer.budgt=5"],
+        ["train", RECIPE, "seed=99999999999999999999"],
+        ["train", RECIPE, "trainer.device=cuda:7"],
+        ["train", RECIPE, "trainer.device=tpu"],
+        ["train", RECIPE, "data.name=/nonexistent"],
+        ["train", RECIPE, "data.name=mnist", "data.root=/nonexistent"],
+        ["train", RECIPE, "module.backbone.name=nature_cnn"],
+        ["train", RECIPE, "module.backbone.hidden=-3"],
+        ["train", RECIPE, "module.backbone.channels=[0,2]"],
+        ["train", RECIPE, "module.backbone.channels=[1,2,3]"],
+        ["train", RECIPE, "name=../../escape", "trainer.budget=zero"],
+        ["train", "nosuch:thing"],
+        ["train", "missing.yaml"],
+        ["show", RECIPE, "a=b=c"],
+        ["evaluate", "nothing-here"],
+        ["resume", "nothing-here"],
+        ["play", "nothing-here"],
+        ["sample", "nothing-here"],
+        ["compare", "nothing-here"],
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(lab: Lab, tmp_path: Path, words: list[str]) -> None:
+    assert_one_sentence(lab(*words), 2)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("episodes", ["0", "-1"])
+def test_episodes_must_be_a_number_of_episodes(lab: Lab, trained: Path, episodes: str) -> None:
+    assert_one_sentence(lab("evaluate", trained, "--episodes", episodes), 2, "--episodes", episodes)
+
+
+def test_a_run_directory_that_exists_is_never_overwritten(lab: Lab, run: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert_one_sentence(lab("train", RECIPE, *QUICK, "--out", run), 2, "exists already", "lab resume")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    file = tmp_path / "file"
+    file.write_text("precious")
+    assert_one_sentence(lab("train", RECIPE, *QUICK, "--out", file), 2, "exists already")
+    assert_one_sentence(lab("train", RECIPE, *QUICK, "--out", file / "below"), 2, "cannot be made")
+    assert file.read_text() == "precious"
+    assert lab("train", RECIPE, *QUICK, "--quiet", "--out", tmp_path / "new" / "deep").code == 0
+
+
+def test_a_runs_folder_that_cannot_be_made(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LAB_RUNS", str(tmp_path / "file" / "runs"))
+    assert_one_sentence(lab("train", RECIPE, *QUICK), 2, "cannot be made")
+
+
+@pytest.mark.parametrize("command", ["resume", "evaluate"])
+def test_a_run_of_another_format_is_refused(lab: Lab, run: Path, command: str) -> None:
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps({**result, "format": FORMAT - 1}))
+    assert_one_sentence(lab(command, run), 2, f"format {FORMAT - 1}", f"reads format {FORMAT}")
+
+
+@pytest.mark.parametrize("command", ["resume", "evaluate"])
+def test_damaged_runs_are_one_sentence(lab: Lab, run: Path, command: str) -> None:
+    whole = {name: (run / name).read_bytes() for name in ("result.json", "experiment.yaml")}
+    for name, content in (("result.json", b"{"), ("result.json", b"[]"), ("experiment.yaml", b"module: [")):
+        (run / name).write_bytes(content)
+        done = lab(command, run, "trainer.budget=1400")
+        if name == "result.json" or command == "resume":
+            assert_one_sentence(done, 2)
+        (run / name).write_bytes(whole[name])
+    for which in ("best", "last"):
+        path = run / "checkpoints" / f"{which}.ckpt"
+        path.write_bytes(path.read_bytes()[:1000])
+    assert_one_sentence(lab(command, run), 2, "damaged")
+    shutil.rmtree(run / "checkpoints")
+    if command == "evaluate":
+        assert_one_sentence(lab(command, run), 2, "no checkpoint")
+
+
+def test_a_metrics_file_cut_short_does_not_matter(lab: Lab, run: Path) -> None:
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"samples": 13')
+    assert lab("resume", run, "trainer.budget=2000", "--quiet").code == 0
+    samples = [row["samples"] for row in Run(run).metrics() if "losses/cross_entropy" in row]
+    assert samples == sorted(set(samples))
+
+
+def test_a_pickle_for_a_checkpoint_is_refused(lab: Lab, run: Path) -> None:
+    torch.save({"experiment": {}, "anything": Path("x")}, run / "checkpoints" / "best.ckpt")
+    assert_one_sentence(lab("evaluate", run), 2, "more than tensors and plain values")
+
+
+def test_a_loss_that_is_not_finite_is_a_failure_that_says_what_to_try(lab: Lab, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = lab("train", RECIPE, *QUICK, "module.optimizer.lr=1e30", "trainer.log_period=1", "--quiet", "--out", out)
+    assert_one_sentence(done, 1, "losses/cross_entropy became", "module.optimizer.lr")
+    assert Run.open(out).result()["status"] == "failed"
+    assert "Traceback" in (out / "log.txt").read_text()
+
+
+def test_a_full_disk_fails_and_leaves_the_run_resumable(lab: Lab, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.save", full)
+        done = lab("resume", run, "trainer.budget=4000", "--quiet")
+    assert_one_sentence(done, 1, "No space left on device", "what was saved before is intact")
+    assert lab("resume", run, "trainer.budget=4000", "--quiet").code == 0
+    assert Run.open(run).result()["status"] == "completed"
+
+
+def test_a_disk_that_fills_while_rows_are_written(lab: Lab, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lab.runs.MetricsFile.append", full)
+        done = lab("resume", run, "trainer.budget=4000", "--quiet")
+    assert_one_sentence(done, 1, "No space left on device")
+    assert lab("resume", run, "trainer.budget=4000", "--quiet").code == 0
+
+
+def test_debug_shows_the_traceback(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise Failure("it broke")
+
+    monkeypatch.setattr("lab.config.resolve", fail)
+    assert_one_sentence(lab("show", RECIPE), 1, "it broke")
+    with pytest.raises(Failure, match="it broke"):
+        lab("show", RECIPE, "--debug")
+
+
+def test_an_unexpected_error_is_one_line_with_a_pointer(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise ZeroDivisionError("over\nseveral\nlines")
+
+    monkeypatch.setattr("lab.config.resolve", fail)
+    assert_one_sentence(lab("show", RECIPE), 1, "ZeroDivisionError: over several lines", "--debug")
+
+
+def test_a_name_with_slashes_and_dots_stays_below_the_runs_folder(lab: Lab, tmp_path: Path) -> None:
+    assert lab("train", RECIPE, *QUICK, "name=../../escape", "--quiet").code == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 1
