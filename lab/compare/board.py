@@ -102,12 +102,14 @@ class Board:
 
     def _renew(self) -> None:
         from lab.compare import summary
+        from lab.compare.across import across
         from lab.compare.pagedata import page_data, run_id
 
         records = self._follower.records()
         metric = self._options["metric"]
         wanted = [run for run in records if metric is None or metric in run.curves]
-        self._sections = summary.sections(wanted, **self._options) if wanted else []
+        found = summary.sections(wanted, **self._options) if wanted else []
+        self._sections = [*found, *across(found)]
         self._changes += 1
         names = {run_id(run): str(index) for index, run in enumerate(wanted)}
         self._folders = {names[run_id(run)]: run.path for run in wanted if run.path is not None}

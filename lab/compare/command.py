@@ -26,6 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from lab import runs
     from lab.compare import records, summary
+    from lab.compare.across import across
     from lab.compare.online import PREFIX, read_online
 
     here = [name for name in arguments.runs if not name.startswith(PREFIX)]
@@ -38,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
             found, metric=arguments.metric, mode=arguments.mode, at=arguments.at, threshold=arguments.threshold
         )
     )
+    sections += across(sections)
     if arguments.html is not None:
         from lab.compare.page import write_page
 

@@ -28,7 +28,7 @@ def media_data(
 
     Fewer steps are taken until all fits `budget` bytes; then other files are left out, the largest first.
     """
-    others = {name: [*run.media.others, *extra.get(name, ())] for name, run in records.items()}
+    others = {name: list(dict.fromkeys([*run.media.others, *extra.get(name, ())])) for name, run in records.items()}
     fitting = _fitting([path for paths in others.values() for path in paths], budget)
     left = budget - sum(map(_embedded_size, fitting))
     chosen: dict[str, dict[str, list[tuple[int, Path]]]] = {}

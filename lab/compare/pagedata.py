@@ -61,7 +61,12 @@ def run_id(run: Record) -> str:
 
 
 def metrics_of(section: Section) -> list[str]:
-    """The metrics that any run of a section has, the section's own first, evaluation before the rest."""
+    """The metrics that any run of a section has, the section's own first, evaluation before the rest.
+
+    None across tasks: their curves have no common scale.
+    """
+    if section.across:
+        return []
     names = {name for group in groups_of(section) for run in group.runs for name in run.curves}
     names.discard(section.metric)
     return [section.metric, *sorted(names, key=lambda name: (not name.startswith("eval/"), name))]
@@ -87,6 +92,7 @@ def _section(
         "id": f"section-{index}",
         "title": section.task,
         "metric": section.metric,
+        "across": section.across,
         "mode": section.mode,
         "at": section.at,
         "counter": section.counter,

@@ -16,6 +16,7 @@ def plain(sections: Sequence[Section]) -> dict[str, Any]:
 def _section(section: Section) -> dict[str, Any]:
     return {
         "task": section.task,
+        "across_tasks": section.across,
         "metric": section.metric,
         "mode": section.mode,
         "at": section.at,

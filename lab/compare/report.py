@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Group as Renderables
 
 from lab.compare import records, summary, table
+from lab.compare.across import across
 from lab.compare.folder import copy_media, plot_curves
 from lab.compare.page import write_page
 from lab.compare.summary import At
@@ -19,7 +20,8 @@ def comparison_table(
 ) -> Renderables:
     """One Rich table a task and metric, for `Console.print`. Raises UserError when no run was evaluated."""
     read = records.read_all(runs)
-    return table.tables(summary.evaluated(summary.sections(read, metric=metric, at=at, threshold=threshold)))
+    sections = summary.evaluated(summary.sections(read, metric=metric, at=at, threshold=threshold))
+    return table.tables([*sections, *across(sections)])
 
 
 def write_report(
@@ -55,5 +57,5 @@ def write_report(
             copy_media(run, extra.get(str(run.path), ()), out / "media")
     except OSError as error:
         raise disk_failure(out, error) from error
-    write_page(sections, out / "report.html", title, extra)
+    write_page([*sections, *across(sections)], out / "report.html", title, extra)
     return out / "report.html"

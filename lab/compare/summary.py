@@ -64,6 +64,8 @@ class Section(NamedTuple):
     """(T,) a row: the share of runs that are better than each threshold"""
     waiting: list[Group]
     """groups of which no run has a value of the metric yet"""
+    across: int = 0
+    """the number of tasks, in a section over several of them"""
 
     @property
     def title(self) -> str:
@@ -102,8 +104,8 @@ def sections(
         groups = group(members)
         rows = _rows(groups, name, direction, at, threshold)
         waiting = [member for member in groups if not any(name in run.curves for run in member.runs)]
-        thresholds, profiles = _profiles(rows, direction)
-        made.append(Section(task, name, direction, counter, at, threshold, rows, thresholds, profiles, waiting))
+        thresholds, shares = profiles([[np.array(row.values)] for row in rows], direction)
+        made.append(Section(task, name, direction, counter, at, threshold, rows, thresholds, shares, waiting))
     return made
 
 
@@ -194,13 +196,14 @@ def _improvement(ours: tuple[float, ...], theirs: tuple[float, ...]) -> Estimate
     return statistics.probability_of_improvement([np.array(ours)], [np.array(theirs)])
 
 
-def _profiles(rows: Sequence[Row], mode: Mode) -> tuple[Array, list[Array]]:
-    if not rows:
+def profiles(strata: Sequence[Sequence[Array]], mode: Mode) -> tuple[Array, list[Array]]:
+    """Thresholds (T,) over the range of all scores, and a performance profile (T,) for each group of strata."""
+    if not strata:
         return np.empty(0), []
-    values = np.concatenate([row.values for row in rows])
+    values: Array = np.concatenate([scores for tasks in strata for scores in tasks])
     margin = 0.05 * (float(np.ptp(values)) or abs(float(values[0])) or 1.0)
     thresholds = np.linspace(values.min() - margin, values.max() + margin, _PROFILE_POINTS)
     sign = 1.0 if mode == "max" else -1.0
     return thresholds, [
-        statistics.performance_profile([sign * np.array(row.values)], sign * thresholds) for row in rows
+        statistics.performance_profile([sign * scores for scores in tasks], sign * thresholds) for tasks in strata
     ]

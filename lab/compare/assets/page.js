@@ -374,22 +374,22 @@
     const summary = make("div", { className: "card" });
     const media = make("div"), config = make("div"), runs = make("div");
     const renew = () => {
+      node.classList.toggle("hidden", !section.groups.some((group) => matches(section, group)));
       const direction = section.mode === "max" ? "higher is better" : "lower is better";
-      const explained = `${section.at === "last" ? "Last value" : "Best value"} of each run; ${direction}. IQM: interquartile mean over seeds, with a stratified bootstrap 95 % interval.`;
+      const explained = `${section.at === "last" ? "Last value" : "Best value"} of each run; ${direction}. IQM: interquartile mean over ${section.across ? "runs and tasks" : "seeds"}, with a stratified bootstrap 95 % interval.`;
       const choices = [["best 10", FEW], ["all", Infinity], ["none", 0]].map(([text, count]) => make("button", { on: { click: () => show(section, count) } }, text));
       const bar = section.groups.length > MANY ? make("div", { className: "bar" }, make("span", { className: "note" }, `${section.groups.length} groups; show`), ...choices) : "";
       summary.replaceChildren(bar, summaryTable(section), make("p", { className: "note" }, explained));
+      if (section.across) return;
       media.replaceChildren(mediaCard(section) ?? "");
       config.replaceChildren(configCard(section));
       runs.replaceChildren(make("details", { className: "card", open: state.at[`${section.id} runs`] ?? true, on: { toggle: (event) => { state.at[`${section.id} runs`] = event.target.open; } } },
         make("summary", {}, `Runs (${section.groups.reduce((sum, group) => sum + group.runs.length, 0)})`), runsTable(section)));
-      node.classList.toggle("hidden", !section.groups.some((group) => matches(section, group)));
     };
     const profiled = section.groups.filter((group) => group.row).reduce((sum, group) => sum + group.row.values.length, 0) > 2;
-    const main = make("div", { className: "card" }, make("h3", {}, "Learning curve"), chart(drawCurves(section, section.metric, true), true));
-    const curves = profiled
-      ? make("div", { className: "two" }, main, make("div", { className: "card" }, make("h3", {}, "Performance profile"), chart(drawProfile(section), true)))
-      : main;
+    const profile = () => make("div", { className: "card" }, make("h3", {}, "Performance profile"), chart(drawProfile(section), true));
+    const main = () => make("div", { className: "card" }, make("h3", {}, "Learning curve"), chart(drawCurves(section, section.metric, true), true));
+    const curves = section.across ? profile() : profiled ? make("div", { className: "two" }, main(), profile()) : main();
     const node = make("section", { id: section.id }, make("h2", {}, section.title, " ", make("small", {}, section.metric)), summary, curves, media);
     const more = metricsCard(section);
     if (more) node.append(more);
