@@ -94,9 +94,18 @@ class VAE(GenerativeLearner):
     def __init__(self, config: VAEConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
         self.settings, self.conditional = config, config.conditional
-        self.net = VAENet(config, spec, self.num_classes)
+        self.net = self.build_net()
         self.updater = self.add_updater("net", self.net, self.loss, config.optimizer)
         self._beta = torch.tensor(config.beta)
+
+    def build_net(self) -> VAENet:
+        """The networks."""
+        return VAENet(self.settings, self.data_spec, self.num_classes)
+
+    @property
+    def noise_size(self) -> int:
+        """How many standard normal numbers one sample of the latents takes."""
+        return self.settings.latents
 
     # ------------------------------------------------------------------ training
 
@@ -127,7 +136,7 @@ class VAE(GenerativeLearner):
     def training_step(self, chunk: Chunk, batch_idx: int = 0) -> StepMetrics:
         rows = []
         for x, y in chunk:
-            noise = torch.randn(self.settings.samples, len(x), self.settings.latents, device=x.device)
+            noise = torch.randn(self.settings.samples, len(x), self.noise_size, device=x.device)
             rows.append(self.updater.step(x, y, noise, self._beta))
             self.counters["samples"] += len(x)
             self.counters["updates"] += 1
@@ -140,7 +149,7 @@ class VAE(GenerativeLearner):
         mean, log_variance = self.net.encode(x, y)
         scale = torch.exp(0.5 * log_variance)
         pieces = []
-        rows = max(1, _EVALUATION_ROWS // len(x))
+        rows = self.rows_at_once(len(x))
         for start in range(0, num, rows):
             shape = (min(rows, num - start), *mean.shape)
             noise = torch.randn(shape, generator=generator, device=x.device)
@@ -150,6 +159,11 @@ class VAE(GenerativeLearner):
             log_ratio = 0.5 * (noise.square() - z.square() + log_variance).sum(-1)
             pieces.append(log_px + log_ratio)
         return torch.cat(pieces)
+
+    @staticmethod
+    def rows_at_once(num_images: int) -> int:
+        """Samples an image that go through the decoder together."""
+        return max(1, _EVALUATION_ROWS // num_images)
 
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
         """ELBO (one sample, analytic KL) and importance-weighted negative log-likelihood, in nats an image.
@@ -161,10 +175,8 @@ class VAE(GenerativeLearner):
         batch_size = max(1, min(500, 64 * _EVALUATION_ROWS // self.settings.eval_samples))
         for x, labels in data.batches(split, batch_size):
             y = labels if self.conditional else None
-            mean, log_variance = self.net.encode(x, y)
-            z = mean + torch.randn_like(mean) * torch.exp(0.5 * log_variance)
-            rate = likelihoods.gaussian_kl(mean, log_variance).sum(1)
-            elbo += float((self.net.likelihood.log_prob(self.net.decode(z, y), x) - rate).sum())
+            distortion, rate = self.distortion_and_rate(x, y)
+            elbo -= float((distortion + rate).sum())
             kl += float(rate.sum())
             log_weights = self.log_weights(x, y, self.settings.eval_samples)
             nll -= float(likelihoods.importance_weighted_bound(log_weights, dim=0).double().sum())
@@ -174,10 +186,18 @@ class VAE(GenerativeLearner):
             metrics["eval/bits_per_dim"] = likelihoods.bits_per_dim(nll / total, math.prod(self.image.shape))
         return metrics | {"eval/importance_samples": float(self.settings.eval_samples)}
 
+    def distortion_and_rate(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """-log p(x|z) of one sample of the latents, and the KL: (B,) each; their sum is the negative ELBO."""
+        mean, log_variance = self.net.encode(x, y)
+        z = mean + torch.randn_like(mean) * torch.exp(0.5 * log_variance)
+        return -self.net.likelihood.log_prob(self.net.decode(z, y), x), likelihoods.gaussian_kl(mean, log_variance).sum(
+            1
+        )
+
     # ------------------------------------------------------------------ pictures
 
     def decoded(self, z: Tensor, y: Tensor | None) -> Tensor:
-        """The mean image (N, C, H, W) of latents (N, D)."""
+        """The mean image (N, C, H, W) of prior noise (N, D), here the latents themselves."""
         return self.net.likelihood.mean(self.net.decode(z, y))
 
     def sample(
@@ -191,12 +211,12 @@ class VAE(GenerativeLearner):
     ) -> Tensor:
         """Mean images of latents drawn from the prior, whose standard deviation is `temperature`."""
         y = self.draw_labels(num, labels, generator)
-        z = temperature * torch.randn(num, self.settings.latents, generator=generator, device=self.device)
+        z = temperature * torch.randn(num, self.noise_size, generator=generator, device=self.device)
         return self.decoded(z, y)
 
     def interpolate(self, num: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
         y = self.draw_labels(num, None, generator)
-        ends = torch.randn(2, num, self.settings.latents, generator=generator, device=self.device)
+        ends = torch.randn(2, num, self.noise_size, generator=generator, device=self.device)
         z = slerp(ends[0], ends[1], steps)  # (num, steps, D)
         repeated = None if y is None else y[:, None].expand(num, steps).flatten()
         return self.decoded(z.flatten(0, 1), repeated).unflatten(0, (num, steps))
@@ -205,7 +225,8 @@ class VAE(GenerativeLearner):
         assert isinstance(data, ImageModule)
         x, labels = next(iter(data.batches("val", 32)))
         y = labels if self.conditional else None
-        pairs = torch.stack([x, self.decoded(self.net.encode(x, y)[0], y)], dim=1)  # (N, 2, C, H, W)
+        again = self.net.likelihood.mean(self.net.decode(self.net.encode(x, y)[0], y))
+        pairs = torch.stack([x, again], dim=1)  # (N, 2, C, H, W)
         return {**super().pictures(data), "reconstructions": image_grid(pairs.flatten(0, 1), 8)}
 
 
