@@ -118,6 +118,7 @@
   }
 
   function plot(node, traces, look) {
+    if (!window.Plotly) { stale.add(node); return; }
     const config = { responsive: true, displaylogo: false, displayModeBar: pointer.matches ? "hover" : false, modeBarButtons: [["toImage", "zoomIn2d", "zoomOut2d", "resetScale2d"]] };
     Plotly.react(node, traces, look, config);
   }
@@ -470,6 +471,13 @@
     }
     setTimeout(poll, 2000);
   }
+
+  /* Tables are on the screen before plotly.js, megabytes long, is run. */
+  addEventListener("DOMContentLoaded", () => requestAnimationFrame(() => setTimeout(() => {
+    document.head.append(make("script", {}, document.getElementById("plotly").textContent));
+    document.getElementById("plotly").remove();
+    redraw();
+  })));
 
   setTheme();
   if (live) poll();
