@@ -30,6 +30,7 @@ _QUIET = {
 }
 _OBJECT_STORE_BYTES = 512 * 2**20
 _PROBE_SECONDS = 5.0
+_PREFIX = "lab-ray-"
 
 
 class Resources(NamedTuple):
@@ -89,7 +90,7 @@ def session(
     address = address or job_address()
     with contextlib.ExitStack() as stack:
         if address is None:
-            folder = Path(tempfile.mkdtemp(prefix="lab-ray-"))
+            folder = temporary_folder()
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             stack.enter_context(_environment(_QUIET | _token(folder)))
             _start(folder, num_cpus or len(os.sched_getaffinity(0)), num_gpus, dashboard)
@@ -139,6 +140,25 @@ def _connect(address: str) -> None:
         raise UserError(f"the cluster at {address!r} cannot be reached: {reason}") from None
 
 
+def temporary_folder() -> Path:
+    """A new folder for a cluster's sockets and logs; those that killed processes left behind are removed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        owner = left.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists() and left.stat().st_uid == os.getuid():
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+
+
+def listens(address: str) -> bool:
+    """Whether something accepts connections at host:port."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_PROBE_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
 def _probe(address: str) -> None:
     """Raise UserError unless something listens at host:port; Ray itself would wait for minutes."""
     if address == "auto":
@@ -146,10 +166,8 @@ def _probe(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise UserError(f"--address {address!r} is not host:port (for example 10.0.0.5:6379), nor auto.")
-    try:
-        socket.create_connection((host, int(port)), timeout=_PROBE_SECONDS).close()
-    except OSError as error:
-        raise UserError(f"the cluster at {address!r} cannot be reached: {error.strerror or error}.") from None
+    if not listens(address):
+        raise UserError(f"the cluster at {address!r} cannot be reached: nothing accepts connections there.")
 
 
 def _common() -> dict[str, Any]:

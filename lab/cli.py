@@ -49,6 +49,18 @@ COMMANDS = {
         "train many recipes, seeds and values on a Ray cluster",
         "lab sweep dqn/cartpole --seeds 5 module.gamma=0.97,0.99",
     ),
+    "submit": Command(
+        "cluster.submit", "ship a lab command to a cluster as a job", "lab submit sweep dqn/cartpole --seeds 5"
+    ),
+    "jobs": Command("cluster.commands.jobs", "list submitted jobs", "lab jobs"),
+    "logs": Command("cluster.commands.logs", "follow a submitted job's log", "lab logs lab-20260102-030405-a1b2"),
+    "stop": Command("cluster.commands.stop", "end a submitted job, saved", "lab stop lab-20260102-030405-a1b2"),
+    "fetch": Command(
+        "cluster.commands.fetch", "bring a submitted job's runs back", "lab fetch lab-20260102-030405-a1b2"
+    ),
+    "cluster": Command(
+        "cluster.commands.cluster", "start, join, show or stop a Ray cluster of your own", "lab cluster start"
+    ),
     "compare": Command("lab.compare.command", "compare runs in a table and a report", "lab compare runs/sweep-*"),
     "board": Command("lab.compare.board", "show runs live in a browser", "lab board runs"),
     "sync": Command("lab.compare.sync", "upload offline W&B runs, once each", "lab sync runs/sweep-*"),
@@ -95,7 +107,8 @@ def _run(command: str, arguments: list[str]) -> int:
         module.add_arguments(parser)
         parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
         arguments.remove(command)
-        parsed = parser.parse_intermixed_args(arguments)
+        whole = any(action.nargs == argparse.REMAINDER for action in parser._actions)  # takes another command line
+        parsed = parser.parse_args(arguments) if whole else parser.parse_intermixed_args(arguments)
         for name in getattr(parsed, "imports", None) or ():
             catalog.allow_import(name)
         code: int = module.run(parsed)
