@@ -136,7 +136,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scripts = {}
         for name, source in (("lab", LAB), ("bare", BARE), ("pythae", PEER)):
-            scripts[name] = Path(folder) / f"{name}.py"
+            scripts[name] = Path(folder) / f"measure_{name}.py"
             scripts[name].write_text(source)
 
         def rate(name: str, case: str) -> float:
