@@ -194,8 +194,8 @@ class PixelCNNBlock(nn.Module):
         self.context = ContextBias(context, channels)
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
-        h = self.causal(F.relu(self.reduce(F.relu(x))))
-        out: Tensor = x + self.expand(F.relu(add_bias(h, self.context(context))))
+        h = self.causal(self.reduce(F.relu(x)).relu_())
+        out: Tensor = x + self.expand(add_bias(h, self.context(context)).relu_())
         return out
 
 

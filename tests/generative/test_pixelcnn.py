@@ -181,3 +181,16 @@ def test_pictures_show_samples_and_completions():
     completed = learner.completions(x.x, x.y, 3)
     assert completed.shape == (2, 4, 1, 8, 8)
     assert torch.equal(completed[:, :, :, :4], x.x[:, None, :, :4].expand(-1, 4, -1, -1, -1))
+
+
+@pytest.mark.parametrize("name", ["pixelcnn", "gated_pixelcnn"])
+def test_traced_updates_equal_eager_ones(name):
+    x, labels = torch.rand(4, 1, 4, 4).round().double(), torch.tensor([0, 1, 2, 0])
+    after = []
+    for engine in ("eager", "traced"):
+        learner = model(name, conditional=True)
+        learner.set_engine(engine)
+        for _ in range(2):
+            learner.updater.step(x, labels)
+        after.append(torch.cat([p.detach().flatten() for p in learner.parameters()]))
+    torch.testing.assert_close(after[0], after[1])
