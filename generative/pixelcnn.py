@@ -207,7 +207,7 @@ def _share(progress: Progress | None, part: slice, num: int) -> Progress | None:
 
 
 def digits() -> Experiment:
-    """Gated PixelCNN on the embedded 8x8 digits, by class: 78 nats (1.76 bits a pixel) on test after a minute on one core."""
+    """Gated PixelCNN on the embedded 8x8 digits, by class: 78 nats (1.76 bits a pixel) in a minute on one core."""
     return Experiment(
         name="pixelcnn/digits",
         data=ImageData(name="digits", batch_size=64, batches_per_step=10),
