@@ -1,6 +1,6 @@
 """Likelihoods and divergences: pure functions on tensors, in nats.
 
-B batch (any leading dimensions), D latents, K samples, L levels, C channels, H height, W width, M mixture components.
+B batch (any leading dimensions), D latents, K samples, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -62,18 +62,6 @@ def discretized_logistic_log_prob(mean: Tensor, log_scale: Tensor, x: Tensor, le
     width = (2 * half * inverse_scale).clamp(min=1e-6)
     inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-width))
     return torch.where(x < half, F.logsigmoid(upper), torch.where(x > 1 - half, F.logsigmoid(-lower), inside))
-
-
-def discretized_logistic_mixture_log_prob(
-    log_weights: Tensor, means: Tensor, log_scales: Tensor, x: Tensor, levels: int
-) -> Tensor:
-    """log P(x) elementwise under a mixture; parameters (M, *x.shape), `log_weights` normalised over M."""
-    return torch.logsumexp(log_weights + discretized_logistic_log_prob(means, log_scales, x[None], levels), dim=0)
-
-
-def categorical_log_prob(logits: Tensor, index: Tensor) -> Tensor:
-    """log P(index) elementwise: logits (B, L, ...), index (B, ...) int64 -> (B, ...)."""
-    return -F.cross_entropy(logits, index, reduction="none")
 
 
 def importance_weighted_bound(log_weights: Tensor, dim: int = -1) -> Tensor:

@@ -99,11 +99,5 @@ def test_importance_weighted_bound_grows_with_samples():
     assert bounds[-1] < 2.0  # log E[w] of this log-normal
 
 
-def test_categorical_log_prob_is_the_log_softmax_at_the_index():
-    logits, index = torch.randn(2, 5, 3, 3), torch.randint(0, 5, (2, 3, 3))
-    expected = logits.log_softmax(1).gather(1, index[:, None])[:, 0]
-    torch.testing.assert_close(likelihoods.categorical_log_prob(logits, index), expected)
-
-
 def test_bits_per_dim():
     assert likelihoods.bits_per_dim(64 * math.log(2), 64) == pytest.approx(1)
