@@ -155,7 +155,7 @@ class Evaluated(NamedTuple):
     log_prob: Tensor
     values: Tensor
     next_values: Tensor  # of the true successors
-    reward: Tensor  # normalised, if the agent does
+    reward: Tensor
     terminated: Tensor
     truncated: Tensor
     valid: Tensor
@@ -189,10 +189,12 @@ class ActorCriticAgent(Agent):
         return self.config.entropy_coef * self.config.entropy_schedule.factor(self.progress)
 
     def collect(self, experience: OnPolicyExperience) -> Rollout:
-        """The next rollout, counted."""
+        """The next rollout, counted, its rewards normalised if they are to be."""
         rollout = experience.collect(self.policy, self.counters["updates"])
         self.counters["env_steps"] += rollout.num_env_steps
         self.counters["episodes"] += len(rollout.episodes)
+        if self.reward_scaler is not None:
+            rollout = rollout._replace(reward=self.reward_scaler(rollout.reward, rollout.start, rollout.valid))
         return rollout
 
     @torch.no_grad()
@@ -203,8 +205,6 @@ class ActorCriticAgent(Agent):
             t.to(self.device)
             for t in (rollout.reward, rollout.terminated, rollout.truncated, rollout.valid, rollout.action)
         )
-        if self.reward_scaler is not None:
-            reward = self.reward_scaler(reward, terminated | truncated, valid)
         raw_x = self._prepared(rollout.obs, 0, 1)
         x = self.policy.normalized(raw_x)
         # A successor is the next row's observation, but at the end of the rollout and where an episode was cut.

@@ -27,7 +27,7 @@ class RunningMoments(nn.Module):
         """Take in x (B, *shape)."""
         if len(x) == 0:
             return
-        x = x.double()
+        x = x.to(self.mean)
         seen, new = self.count.clone(), len(x)
         var, mean = torch.var_mean(x, 0, correction=0)
         total = seen + new
@@ -54,14 +54,14 @@ class RewardScaler(RunningMoments):
         self.running: Tensor | None = None  # (N,) discounted return so far of each environment
 
     @torch.no_grad()
-    def forward(self, reward: Tensor, done: Tensor, valid: Tensor) -> Tensor:
-        """Take in a rollout's rewards (T, N) and return them scaled."""
+    def forward(self, reward: Tensor, start: Tensor, valid: Tensor) -> Tensor:
+        """Take in a rollout's rewards (T, N) and return them scaled; where `start` is true an episode begins."""
         running = torch.zeros_like(reward[0]) if self.running is None else self.running
         seen = []
-        for reward_t, going_t in zip(reward.unbind(), (~done).to(reward.dtype).unbind(), strict=True):
-            running = running * self.gamma + reward_t
+        keep = self.gamma * (~start).to(reward.dtype)
+        for reward_t, keep_t in zip(reward.unbind(), keep.unbind(), strict=True):
+            running = torch.addcmul(reward_t, running, keep_t)
             seen.append(running)
-            running = running * going_t
         self.running = running
         self.update(torch.stack(seen)[valid])
         return (reward * float((self.var + _EPS).rsqrt())).clamp(-_CLIP, _CLIP)

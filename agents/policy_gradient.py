@@ -170,47 +170,36 @@ def _only_valid(batch: tuple[Tensor, ...], valid: Tensor) -> tuple[Tensor, ...]:
 
 
 def cartpole() -> Experiment:
-    """Policy gradient with a learned value baseline on CartPole-v1: 500 from 300,000 steps on, in 10 s on one core.
+    """REINFORCE with a learned value baseline on CartPole-v1: 500 from 150,000 steps on, 300,000 in 10 s on one core.
 
-    Many environments make one gradient from 1,024 fresh steps: with fewer it solves the task sooner and loses it again.
+    Monte Carlo returns of whole episodes: a value that bootstraps leaves the cart's slow drift out of the gradient.
     """
     return Experiment(
         name="pg/cartpole",
-        data=OnPolicyData(env="CartPole-v1", num_envs=64, num_steps=16, rounds=16),
+        data=OnPolicyData(env="CartPole-v1", num_envs=32, num_steps=500, whole_episodes=True),
         module=PolicyGradientConfig(
-            optimizer=OptimizerConfig(lr=2e-3, schedule=ScheduleConfig(name="linear")),
-            gae_lambda=0.95,
-            entropy_coef=0.001,
+            optimizer=OptimizerConfig(lr=5e-3, max_grad_norm=0.5, schedule=ScheduleConfig(name="linear")),
             normalize_obs=True,
             normalize_rewards=True,
         ),
-        trainer=TrainerConfig(budget=600_000),
+        trainer=TrainerConfig(budget=300_000),
     )
 
 
 def a2c_cartpole() -> Experiment:
-    """A2C on CartPole-v1, five steps of eight environments an update, as in the SB3 zoo."""
+    """A2C on CartPole-v1: 500 from 300,000 steps on, 600,000 in 13 s on one core.
+
+    Many environments make one gradient from 1,024 fresh steps: with fewer it solves the task sooner and loses it again.
+    """
     return Experiment(
         name="pg/a2c-cartpole",
-        data=OnPolicyData(env="CartPole-v1", num_envs=8, num_steps=5, rounds=64),
+        data=OnPolicyData(env="CartPole-v1", num_envs=64, num_steps=16, rounds=16),
         module=PolicyGradientConfig(
-            optimizer=OptimizerConfig(
-                name="rmsprop", lr=7e-4, eps=1e-5, max_grad_norm=0.5, schedule=ScheduleConfig(name="linear")
-            )
-        ),
-        trainer=TrainerConfig(budget=500_000),
-    )
-
-
-def reinforce_cartpole() -> Experiment:
-    """REINFORCE on CartPole-v1: Monte Carlo returns of whole episodes and a learned value baseline."""
-    return Experiment(
-        name="pg/reinforce-cartpole",
-        data=OnPolicyData(env="CartPole-v1", num_envs=32, num_steps=500, whole_episodes=True),
-        module=PolicyGradientConfig(
-            optimizer=OptimizerConfig(lr=5e-3, schedule=ScheduleConfig(name="linear")),
+            optimizer=OptimizerConfig(lr=2e-3, max_grad_norm=0.5, schedule=ScheduleConfig(name="linear")),
+            gae_lambda=0.98,
+            entropy_coef=0.003,
             normalize_obs=True,
             normalize_rewards=True,
         ),
-        trainer=TrainerConfig(budget=2_000_000),
+        trainer=TrainerConfig(budget=600_000),
     )

@@ -21,7 +21,6 @@ from form import Benchmark, run_json
 
 TARGETS = {
     "pg/cartpole": 490,
-    "pg/reinforce-cartpole": 490,
     "pg/a2c-cartpole": 490,
     "ppo/cartpole": 490,
     "ppo/acrobot": -80,
