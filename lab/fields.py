@@ -1,20 +1,19 @@
 """The fields that overrides of a recipe can reach, read from the source without importing it (for completion).
 
-A recipe is followed through the helper functions of its module to the config classes that it names. Where that finds
-no class for `data` or `module`, all classes of that family count.
+A recipe is followed through the helper functions of its module to the config classes that it names. Where a field takes
+a family of configs and the recipe names none of them, all of the family count.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from lab import catalog
 
-_FAMILIES = {"data": "DataConfig", "module": "ModuleConfig"}
 _DEPTH = 4
 
 
@@ -40,14 +39,10 @@ def fields_of(recipe: str) -> dict[str, tuple[str, ...]]:
         return {}
     found = source()
     named = _named(entry.module, entry.attribute, found)
-    roots: dict[str, Sequence[str]] = {}
-    for name, family in _FAMILIES.items():
-        members = [member for member in found.fields if family in _ancestors(member, found)]
-        roots[name] = [member for member in members if member in named] or members
     return {
         path: choices
         for name, field in _fields("Experiment", found).items()
-        for path, choices in _paths(name, field._replace(classes=tuple(roots.get(name, field.classes))), found, 0)
+        for path, choices in _paths(name, field, found, named)
     }
 
 
@@ -116,16 +111,26 @@ def _fields(name: str, found: Source) -> dict[str, Field]:
     return fields | found.fields.get(name, {})
 
 
-def _paths(path: str, field: Field, found: Source, depth: int) -> Iterator[tuple[str, tuple[str, ...]]]:
-    below = [name for name in field.classes if name in found.fields and _is_config(name, found)]
-    if not below or depth > _DEPTH:
+def _paths(
+    path: str, field: Field, found: Source, named: set[str], depth: int = 0
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    classes = [name for name in field.classes if name in found.fields and _is_config(name, found)]
+    if not classes or depth > _DEPTH:
         yield path, _registered(path) or field.choices
         return
-    for name in below:
+    for name in [member for base in classes for member in _members(base, found, named)]:
         for child, inner in _fields(name, found).items():
-            yield from _paths(f"{path}.{child}", inner, found, depth + 1)
+            yield from _paths(f"{path}.{child}", inner, found, named, depth + 1)
         if name == "BackboneConfig":
             yield from ((f"{path}.{option}", ()) for option in _backbone_options(found))
+
+
+def _members(name: str, found: Source, named: set[str]) -> list[str]:
+    """The class itself; for the base of a family, the members that the recipe names, or all when it names none."""
+    if "KindConfig" not in found.bases[name]:
+        return [name]
+    members = [member for member in found.fields if name in _ancestors(member, found)]
+    return [member for member in members if member in named] or members or [name]
 
 
 def _is_config(name: str, found: Source) -> bool:
