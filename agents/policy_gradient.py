@@ -178,7 +178,7 @@ def cartpole() -> Experiment:
         name="pg/cartpole",
         data=OnPolicyData(env="CartPole-v1", num_envs=32, num_steps=500, whole_episodes=True),
         module=PolicyGradientConfig(
-            optimizer=OptimizerConfig(lr=5e-3, max_grad_norm=0.5, schedule=ScheduleConfig(name="linear")),
+            optimizer=OptimizerConfig(lr=5e-3, schedule=ScheduleConfig(name="linear")),
             normalize_obs=True,
             normalize_rewards=True,
         ),
@@ -195,7 +195,7 @@ def a2c_cartpole() -> Experiment:
         name="pg/a2c-cartpole",
         data=OnPolicyData(env="CartPole-v1", num_envs=64, num_steps=16, rounds=16),
         module=PolicyGradientConfig(
-            optimizer=OptimizerConfig(lr=2e-3, max_grad_norm=0.5, schedule=ScheduleConfig(name="linear")),
+            optimizer=OptimizerConfig(lr=2e-3, schedule=ScheduleConfig(name="linear")),
             gae_lambda=0.98,
             entropy_coef=0.003,
             normalize_obs=True,
