@@ -298,7 +298,7 @@ def digits() -> Experiment:
 
 
 def mnist() -> Experiment:
-    """A small DCGAN with R1 on MNIST from LAB_DATA: 60 ms an update on one core; Frechet ratio 46 after 800 of 2,350."""
+    """A small DCGAN with R1 on MNIST from LAB_DATA: 60 ms an update, Frechet ratio 46 after 800 of 2,350."""
     return _mnist_like("mnist")
 
 
