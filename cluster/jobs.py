@@ -52,21 +52,27 @@ def client(address: str | None, insecure: bool = False) -> Iterator[Any]:
             f"{url} is not on this machine and there is no token for it: whoever reaches such a cluster runs code on "
             f"it. Set RAY_AUTH_TOKEN_PATH, or say --insecure."
         )
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     try:
         connection = JobSubmissionClient(url)
-        logging.getLogger("ray").setLevel(logging.WARNING)
-        yield connection
-    except ConnectionError as error:
+    except AuthenticationError:
+        raise UserError(f"the cluster at {url} refused the token; RAY_AUTH_TOKEN_PATH names its file.") from None
+    except (ConnectionError, RuntimeError) as error:
         raise UserError(f"the cluster at {url} cannot be reached: {_sentence(error)}") from None
+    logging.getLogger("ray").setLevel(logging.WARNING)
+    for name in ("packaging", "sdk"):
+        for logger in [key for key in logging.Logger.manager.loggerDict if key.startswith("ray.") and name in key]:
+            logging.getLogger(logger).setLevel(logging.WARNING)
+    try:
+        yield connection
+    except AuthenticationError:
+        raise UserError(f"the cluster at {url} refused the token; RAY_AUTH_TOKEN_PATH names its file.") from None
     except RuntimeError as error:
-        reason = _sentence(error)
-        if "401" in reason or "403" in reason or "auth" in reason.lower():
-            raise UserError(f"the cluster at {url} refused the token: {reason}") from None
-        if "does not exist" in reason or "404" in reason:
+        if "does not exist" in str(error) or "404" in str(error):
             raise UserError(f"the cluster at {url} knows no such job; lab jobs lists them.") from None
-        raise Failure(f"the cluster at {url} answered: {reason}") from error
+        raise Failure(f"the cluster at {url} answered: {_sentence(error)}") from error
 
 
 def environment(runs: str) -> dict[str, str]:
@@ -91,6 +97,7 @@ def follow(connection: Any, job: str) -> str:
         async for text in connection.tail_job_logs(job):
             print(masked(text), end="", flush=True)
 
+    connection.get_job_status(job)  # says so when there is no such job
     asyncio.run(tail())
     return str(connection.get_job_status(job).value)
 
@@ -99,7 +106,7 @@ def pack(folder: Path) -> Iterator[str]:
     """A folder as lines of text that survive a log: `lab-fetch:` and base64, the last one a checksum."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        archive.add(folder, arcname=".")
+        archive.add(folder, arcname=".", filter=lambda member: None if member.issym() else member)
     content = buffer.getvalue()
     for start in range(0, len(content), 48 * 1024):
         yield _LINE + base64.b64encode(content[start : start + 48 * 1024]).decode()

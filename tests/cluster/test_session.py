@@ -75,7 +75,7 @@ def test_a_submitted_job_uses_its_own_cluster(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     ("address", "sentence"),
-    [("127.0.0.1:1", "cannot be reached: Connection refused"), ("ray://head", "is not host:port")],
+    [("127.0.0.1:1", "cannot be reached: nothing accepts"), ("ray://head", "is not host:port")],
 )
 def test_a_wrong_address_is_told_in_a_sentence(address: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence), session(address):
