@@ -47,7 +47,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
             f"checkpoint {str(path)!r} holds more than tensors and plain values; it is not loaded."
         ) from None
     except (RuntimeError, EOFError, zipfile.BadZipFile, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0].partition(". ")[0] if str(error) else type(error).__name__
         raise UserError(f"checkpoint {str(path)!r} is damaged ({reason}).") from None
     if not isinstance(content, dict) or "experiment" not in content:
         raise UserError(f"{str(path)!r} is not a checkpoint of the lab.")

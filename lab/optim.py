@@ -195,7 +195,14 @@ class Updater:
         if key not in self._traces:
             if len(self._traces) >= _MAX_TRACES:
                 self._traces.clear()
-            self._traces[key] = trace(self.module, self.names, self.loss, batch)
+            try:
+                self._traces[key] = trace(self.module, self.names, self.loss, batch)
+                return self._traces[key](batch)
+            except RuntimeError as error:
+                raise UserError(
+                    f"trainer.engine='traced' cannot record this network here ({str(error).splitlines()[0]}); "
+                    f"use trainer.engine=eager."
+                ) from error
         return self._traces[key](batch)
 
 
