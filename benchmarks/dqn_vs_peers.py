@@ -1,0 +1,391 @@
+"""DQN beside its peers: Stable-Baselines3, and CleanRL's loop (its buffer and environments are SB3's and gymnasium's).
+
+    python benchmarks/dqn_vs_peers.py [--quick] [--only zoo cleanrl solve update pong]
+
+zoo      CartPole at the SB3 zoo's settings: 256x256, batch 64, 128 updates every 256 steps, one torch thread each
+cleanrl  CartPole at CleanRL's defaults: 120-84, batch 128, an update every 10 steps
+solve    seconds of training until three evaluations in a row, one every 2,000 steps, average 475 over 20 greedy
+         episodes; the recipe dqn/cartpole against SB3 at the zoo's settings; evaluations and start-up are not counted
+update   one update at the zoo's settings against the matrix products that it must do
+pong     agent steps a second of collecting and learning, 8 environments, batch 32, an update every 4 steps, 2 threads
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from form import Benchmark, measure_pairs, peer_python, run_json
+
+SB3 = ["stable-baselines3==2.9.2", "gymnasium==1.2.2"]
+SB3_ATARI = [*SB3, "ale-py==0.12.1", "opencv-python-headless", "pillow"]
+
+TARGETS = {
+    "zoo_vs_sb3_ratio": 2.5,
+    "cleanrl_vs_cleanrl_ratio": 2.5,
+    "solve_vs_sb3_ratio": 5.0,
+    "pong_vs_sb3_ratio": 1.3,
+}
+
+ZOO = [
+    "dqn/cartpole",
+    "data.num_envs=1",
+    "data.num_steps=256",
+    "data.replay.n_step=1",
+    "module.backbone.hidden=[256,256]",
+    "module.batch_size=64",
+    "module.double=false",
+    "module.gamma=0.99",
+    "module.target_tau=0",
+    "module.target_period=128",
+    "module.updates_per_env_step=0.5",
+    "module.optimizer.lr=2.3e-3",
+    "module.epsilon.end=0.04",
+    "module.epsilon.decay_steps=8000",
+    "data.replay.priority=null",
+]
+CLEANRL = [
+    *ZOO,
+    "data.num_steps=10",
+    "data.rounds=50",
+    "data.learning_starts=2000",
+    "data.replay.capacity=10000",
+    "module.backbone.hidden=[120,84]",
+    "module.batch_size=128",
+    "module.updates_per_env_step=0.1",
+    "module.target_period=50",
+    "module.optimizer.lr=2.5e-4",
+    "module.optimizer.max_grad_norm=null",
+    "module.loss=mse",
+]
+PONG = [
+    "dqn/pong",
+    "data.num_envs=8",
+    "data.num_steps=4",
+    "data.learning_starts=1000",
+    "data.replay.capacity=20000",
+    "module.batch_size=32",
+    "module.updates_per_env_step=0.25",
+    "module.double=false",
+    "module.optimizer.max_grad_norm=10",
+]
+
+LAB_RATE = """
+import json, sys, tempfile
+from pathlib import Path
+import torch
+threads, steady_from, budget, *words = sys.argv[1:]
+torch.set_num_threads(int(threads))
+from lab import config
+from lab.train import train
+recipe, *overrides = words
+experiment = config.resolve(recipe, [*overrides, f"trainer.budget={budget}", "trainer.eval_period=1000000000",
+    "trainer.checkpoint_seconds=100000", "tracking.mode=disabled", f"trainer.num_threads={threads}",
+    "trainer.log_period=256", "trainer.device=cpu"])
+from agents.agent import Agent
+Agent.evaluate = lambda self, data, **options: {"eval/return_mean": 0.0}
+with tempfile.TemporaryDirectory() as folder:
+    rows = train(experiment, run_dir=Path(folder) / "run").run.metrics()
+rows = [row for row in rows if row["env_steps"] >= int(steady_from)]
+steps, seconds = (rows[-1][key] - rows[0][key] for key in ("env_steps", "seconds"))
+print(json.dumps({"per_second": steps / seconds}))
+"""
+
+SB3_RATE = """
+import json, sys, time
+import torch
+threads, steady_from, budget = map(int, sys.argv[1:])
+torch.set_num_threads(threads)
+import gymnasium as gym
+from stable_baselines3 import DQN
+from stable_baselines3.common.callbacks import BaseCallback
+
+class Clock(BaseCallback):
+    started = None
+    def _on_step(self):
+        if self.started is None and self.num_timesteps >= steady_from:
+            self.started = (self.num_timesteps, time.perf_counter())
+        return True
+
+clock = Clock()
+model = DQN("MlpPolicy", gym.make("CartPole-v1"), learning_rate=2.3e-3, batch_size=64, buffer_size=100000,
+    learning_starts=1000, gamma=0.99, target_update_interval=10, train_freq=256, gradient_steps=128,
+    exploration_fraction=0.16 * 50000 / budget, exploration_final_eps=0.04,
+    policy_kwargs={"net_arch": [256, 256]}, device="cpu", seed=0)
+model.learn(budget, callback=clock)
+steps, began = clock.started
+print(json.dumps({"per_second": (model.num_timesteps - steps) / (time.perf_counter() - began)}))
+"""
+
+CLEANRL_RATE = """
+import json, random, sys, time
+import gymnasium as gym
+import numpy as np
+import torch
+from stable_baselines3.common.buffers import ReplayBuffer
+from torch import nn
+threads, steady_from, budget = map(int, sys.argv[1:])
+torch.set_num_threads(threads)
+envs = gym.vector.SyncVectorEnv([lambda: gym.wrappers.RecordEpisodeStatistics(gym.make("CartPole-v1"))],
+    autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+
+def network():
+    return nn.Sequential(nn.Linear(4, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 2))
+
+online, target = network(), network()
+target.load_state_dict(online.state_dict())
+optimizer = torch.optim.Adam(online.parameters(), lr=2.5e-4)
+buffer = ReplayBuffer(10000, envs.single_observation_space, envs.single_action_space, "cpu",
+    handle_timeout_termination=False)
+obs, _ = envs.reset(seed=0)
+for step in range(budget):
+    if step == steady_from:
+        began = time.perf_counter()
+    epsilon = max(0.05, 1 - 0.95 * step / 250000)
+    if random.random() < epsilon:
+        actions = np.array([envs.single_action_space.sample()])
+    else:
+        actions = torch.argmax(online(torch.Tensor(obs)), dim=1).numpy()
+    next_obs, rewards, terminations, truncations, infos = envs.step(actions)
+    real_next_obs = next_obs.copy()
+    for i, truncated in enumerate(truncations):
+        if truncated:
+            real_next_obs[i] = infos["final_obs"][i]
+    buffer.add(obs, real_next_obs, actions, rewards, terminations, [{}])
+    obs = next_obs
+    if step > 2000:
+        if step % 10 == 0:
+            data = buffer.sample(128)
+            with torch.no_grad():
+                target_max, _ = target(data.next_observations).max(dim=1)
+                td_target = data.rewards.flatten() + 0.99 * target_max * (1 - data.dones.flatten())
+            old_value = online(data.observations).gather(1, data.actions).squeeze()
+            loss = nn.functional.mse_loss(td_target, old_value)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        if step % 500 == 0:
+            for a, b in zip(target.parameters(), online.parameters()):
+                a.data.copy_(b.data)
+print(json.dumps({"per_second": (budget - steady_from) / (time.perf_counter() - began)}))
+"""
+
+LAB_SOLVE = """
+import json, sys, tempfile
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from lab import config
+from lab.train import train
+experiment = config.resolve("dqn/cartpole", ["trainer.eval_period=2000", "tracking.mode=disabled",
+    "trainer.num_threads=1", "trainer.device=cpu", f"seed={sys.argv[1]}"])
+with tempfile.TemporaryDirectory() as folder:
+    rows = train(experiment, run_dir=Path(folder) / "run").run.metrics()
+curve = [(row["env_steps"], row["seconds"], row["eval/return_mean"]) for row in rows if "eval/return_mean" in row]
+print(json.dumps({"curve": curve}))
+"""
+
+SB3_SOLVE = """
+import json, sys, time
+import torch
+torch.set_num_threads(1)
+import gymnasium as gym
+from stable_baselines3 import DQN
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+
+class Evaluate(BaseCallback):
+    curve, next_evaluation, seconds, clock = [], 2000, 0.0, None
+    def _on_training_start(self):
+        self.clock = time.perf_counter()
+    def _on_step(self):
+        if self.num_timesteps >= self.next_evaluation:
+            self.next_evaluation += 2000
+            self.seconds += time.perf_counter() - self.clock
+            value, _ = evaluate_policy(self.model, test_env, n_eval_episodes=20, warn=False)
+            self.curve.append((self.num_timesteps, self.seconds, float(value)))
+            self.clock = time.perf_counter()
+            return not (len(self.curve) >= 3 and all(v >= 475 for _, _, v in self.curve[-3:]))
+        return True
+
+test_env, evaluate = gym.make("CartPole-v1"), Evaluate()
+model = DQN("MlpPolicy", gym.make("CartPole-v1"), learning_rate=2.3e-3, batch_size=64, buffer_size=100000,
+    learning_starts=1000, gamma=0.99, target_update_interval=10, train_freq=256, gradient_steps=128,
+    exploration_fraction=0.16, exploration_final_eps=0.04, policy_kwargs={"net_arch": [256, 256]}, device="cpu",
+    seed=int(sys.argv[1]))
+model.learn(50000, callback=evaluate)
+print(json.dumps({"curve": evaluate.curve}))
+"""
+
+UPDATE = """
+import json, time
+import torch
+torch.set_num_threads(1)
+from agents.dqn import DQNConfig
+from agents.types import Transition
+from lab.data.spec import DataSpec, Discrete, TensorSpec
+from lab.optim import OptimizerConfig
+K, B = 128, 64
+torch.manual_seed(0)
+agent = DQNConfig(double=False, optimizer=OptimizerConfig(lr=1e-3, max_grad_norm=10.0)).build(
+    DataSpec(TensorSpec((4,)), Discrete(2)))
+agent.set_engine("auto")
+sample = Transition(torch.randn(K, B, 4), torch.randint(2, (K, B)), torch.randn(K, B), torch.full((K, B), 0.99),
+    torch.randn(K, B, 4), torch.ones(K, B), torch.zeros(K, B, dtype=torch.int64))
+
+def seconds(call, repeats):
+    call()
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    return sorted(times)[len(times) // 2]
+
+x, h, w1, w2, w3 = (torch.randn(*s) for s in ((B, 4), (B, 256), (4, 256), (256, 256), (256, 2)))
+o = torch.randn(B, 2)
+xs, hs = torch.randn(K * B, 4), torch.randn(K * B, 256)
+
+def online_products():  # forward 3, gradients of weights 3, of activations 2
+    for _ in range(K):
+        x @ w1, h @ w2, h @ w3, o.T @ h, h.T @ h, h.T @ x, o @ w3.T, h @ w2.T
+
+def target_products():
+    xs @ w1, hs @ w2, hs @ w3
+
+def updates():
+    for minibatch in zip(*(t.unbind(0) for t in agent.batch(sample, slice(0, K)))):
+        agent.updater.step(*minibatch)
+
+batch = agent.batch(sample, slice(0, K))
+minibatch = [t[0] for t in batch]
+print(json.dumps({
+    "update": seconds(updates, 15) / K,
+    "products": (seconds(online_products, 15) + seconds(target_products, 15)) / K,
+    "targets": seconds(lambda: agent.batch(sample, slice(0, K)), 15) / K,
+    "step": seconds(lambda: agent.updater.step(*minibatch), 500),
+}))
+"""
+
+SB3_PONG = """
+import json, sys, time
+import torch
+threads, steady_from, budget = map(int, sys.argv[1:])
+torch.set_num_threads(threads)
+import ale_py, gymnasium as gym
+gym.register_envs(ale_py)
+from stable_baselines3 import DQN
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_atari_env
+from stable_baselines3.common.vec_env import VecFrameStack
+
+class Clock(BaseCallback):
+    started = None
+    def _on_step(self):
+        if self.started is None and self.num_timesteps >= steady_from:
+            self.started = (self.num_timesteps, time.perf_counter())
+        return True
+
+clock = Clock()
+envs = VecFrameStack(make_atari_env("PongNoFrameskip-v4", n_envs=8, seed=0), n_stack=4)
+model = DQN("CnnPolicy", envs, learning_rate=1e-4, batch_size=32, buffer_size=20000, learning_starts=1000,
+    target_update_interval=1000, train_freq=4, gradient_steps=8, exploration_fraction=0.1, exploration_final_eps=0.01,
+    device="cpu", seed=0)
+model.learn(budget, callback=clock)
+steps, began = clock.started
+print(json.dumps({"per_second": (model.num_timesteps - steps) / (time.perf_counter() - began)}))
+"""
+
+
+def main() -> None:
+    bench = Benchmark("dqn_vs_peers", __doc__, _options)
+    figures: dict[str, float | None] = {}
+    details: dict[str, Any] = {}
+    cases = {"zoo": zoo, "cleanrl": cleanrl, "solve": solve, "update": update, "pong": pong}
+    for name in bench.options.only or cases:
+        cases[name](bench.quick, figures, details)
+    bench.finish(figures, {key: value for key, value in TARGETS.items() if key in figures}, details)
+
+
+def zoo(quick: bool, figures: dict[str, float | None], details: dict[str, Any]) -> None:
+    peer, budget = peer_python(SB3), 6_000 if quick else 15_000
+    pairs = measure_pairs(
+        lambda: run_json(sys.executable, LAB_RATE, 1, 2_000, budget, *ZOO, threads=1)["per_second"],
+        lambda: run_json(peer, SB3_RATE, 1, 2_000, budget, threads=1)["per_second"],
+        repeats=1 if quick else 5,
+    )
+    figures |= {"zoo_per_second": pairs.lab, "zoo_sb3_per_second": pairs.peer, "zoo_vs_sb3_ratio": pairs.ratio}
+    details["zoo"] = pairs._asdict()
+
+
+def cleanrl(quick: bool, figures: dict[str, float | None], details: dict[str, Any]) -> None:
+    peer, budget = peer_python(SB3), 10_000 if quick else 40_000
+    pairs = measure_pairs(
+        lambda: run_json(sys.executable, LAB_RATE, 1, 3_000, budget, *CLEANRL, threads=1)["per_second"],
+        lambda: run_json(peer, CLEANRL_RATE, 1, 3_000, budget, threads=1)["per_second"],
+        repeats=1 if quick else 5,
+    )
+    figures |= {
+        "cleanrl_per_second": pairs.lab,
+        "cleanrl_cleanrl_per_second": pairs.peer,
+        "cleanrl_vs_cleanrl_ratio": pairs.ratio,
+    }
+    details["cleanrl"] = pairs._asdict()
+
+
+def solve(quick: bool, figures: dict[str, float | None], details: dict[str, Any]) -> None:
+    peer = peer_python(SB3)
+    curves: dict[str, list[Any]] = {"lab": [], "sb3": []}
+
+    def run(who: str, python: Any, script: str) -> float:
+        curve = run_json(python, script, len(curves[who]), threads=1)["curve"]
+        curves[who].append(curve)
+        return sustained(curve)
+
+    pairs = measure_pairs(
+        lambda: run("lab", sys.executable, LAB_SOLVE),
+        lambda: run("sb3", peer, SB3_SOLVE),
+        repeats=1 if quick else 5,
+        higher_is_better=False,
+    )
+    figures |= {"solve_seconds": pairs.lab, "solve_sb3_seconds": pairs.peer, "solve_vs_sb3_ratio": pairs.ratio}
+    details["solve"] = {**pairs._asdict(), "curves": curves}
+
+
+def sustained(curve: list[tuple[int, float, float]]) -> float:
+    """Seconds to the last of three evaluations in a row of 475 or more; infinite when there are none."""
+    for i in range(2, len(curve)):
+        if all(value >= 475 for _, _, value in curve[i - 2 : i + 1]):
+            return curve[i][1]
+    return float("inf")
+
+
+def update(quick: bool, figures: dict[str, float | None], details: dict[str, Any]) -> None:
+    found = run_json(sys.executable, UPDATE, threads=1)
+    figures |= {
+        "update_microseconds": found["update"] * 1e6,
+        "update_products_microseconds": found["products"] * 1e6,
+        "update_targets_microseconds": found["targets"] * 1e6,
+        "update_step_microseconds": found["step"] * 1e6,
+        "update_share_not_products": 1 - found["products"] / found["update"],
+    }
+
+
+def pong(quick: bool, figures: dict[str, float | None], details: dict[str, Any]) -> None:
+    peer, budget = peer_python(SB3_ATARI), 2_500 if quick else 6_000
+    pairs = measure_pairs(
+        lambda: run_json(sys.executable, LAB_RATE, 2, 1_500, budget, *PONG, threads=2)["per_second"],
+        lambda: run_json(peer, SB3_PONG, 2, 1_500, budget, threads=2)["per_second"],
+        repeats=1 if quick else 3,
+    )
+    figures |= {"pong_per_second": pairs.lab, "pong_sb3_per_second": pairs.peer, "pong_vs_sb3_ratio": pairs.ratio}
+    details["pong"] = pairs._asdict()
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", nargs="+", metavar="CASE", choices=("zoo", "cleanrl", "solve", "update", "pong"))
+
+
+if __name__ == "__main__":
+    main()
