@@ -53,6 +53,8 @@ class DQNConfig(ModuleConfig):
     gamma: float = Field(default=0.99, ge=0, le=1)
     batch_size: PositiveInt = 64
     updates_per_env_step: PositiveFloat = 0.5
+    initial_value: float = 0.0
+    """what all values start at; the highest possible return is optimism (Sutton and Barto 2018, section 2.6)"""
     double: bool = True
     """choose the next action with the online network"""
     target_period: PositiveInt = 100
@@ -110,6 +112,7 @@ class DQN(Agent):
             dueling=config.dueling,
             hidden=config.head_hidden,
             sigma=config.noisy_sigma,
+            initial_value=config.initial_value,
         )
         self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)
         self.policy = QPolicy(self.q_network, self.returns)

@@ -55,6 +55,14 @@ class Stream(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) if sigma is None else NoisyLinear(a, b, sigma) for a, b in pairs)
         self.num_noise = 0 if sigma is None else sum(a + b for a, b in pairs)
 
+    @torch.no_grad()
+    def shift(self, amount: float) -> None:
+        """Add a constant to all outputs, by the last layer's bias."""
+        last = self.layers[-1]
+        bias = last.mean_bias if isinstance(last, NoisyLinear) else last.bias
+        assert isinstance(bias, nn.Parameter)
+        bias.add_(amount)
+
     def forward(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """x (B, F); noise (B or 1, num_noise) or None."""
         used = 0
@@ -85,6 +93,7 @@ class QNetwork(nn.Module):
         dueling: bool,
         hidden: tuple[int, ...],
         sigma: float | None,
+        initial_value: float = 0.0,
     ) -> None:
         super().__init__()
         self.num_actions, self.size = num_actions, size
@@ -92,6 +101,7 @@ class QNetwork(nn.Module):
         features = [self.encoder.num_features, *hidden]
         self.advantage = Stream([*features, num_actions * size], sigma)
         self.value = Stream([*features, size], sigma) if dueling else None
+        (self.value or self.advantage).shift(initial_value)
         self.num_noise = self.advantage.num_noise + (self.value.num_noise if self.value else 0)
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:

@@ -286,3 +286,10 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path: Path, overrides: tuple[
     resumed = train(killed.experiment(), resume=killed).run
     assert rows(resumed) == rows(whole)
     assert_same(contents(resumed), contents(whole))
+
+
+@pytest.mark.parametrize("options", [{}, {"dueling": True}, {"returns": QuantileConfig(num_quantiles=5)}])
+def test_initial_values(options: dict[str, Any]) -> None:
+    obs = torch.randn(9, 4)
+    plain, optimistic = (agent(initial_value=value, **options).q_network(obs).detach() for value in (0.0, 100.0))
+    torch.testing.assert_close(optimistic, plain + 100.0)
