@@ -72,7 +72,7 @@ class InProcessEnvs:
         self.resetting = np.zeros(self.num_envs, bool)
         self._dtypes = _dtypes(self.spec)
         self._scalar_action = isinstance(self.spec.outputs, Discrete)
-        self._offset = int(getattr(self.envs[0].action_space, "start", 0))
+        self._first_action = getattr(self.envs[0].action_space, "start", None)  # where discrete actions begin to count
 
     def reset(self, seed: int | None = None) -> ObsArray:
         return self._stack([env.reset(seed=None if seed is None else seed + i)[0] for i, env in enumerate(self.envs)])
@@ -82,7 +82,8 @@ class InProcessEnvs:
         reward, terminated, truncated = np.empty(n, np.float32), np.empty(n, bool), np.empty(n, bool)
         obs: list[Any] = []
         final: dict[int, Any] = {}
-        choices = (actions + self._offset).tolist() if self._scalar_action else actions
+        choices: Any = actions if self._first_action is None else actions + self._first_action
+        choices = choices.tolist() if self._scalar_action else choices
         for i, env in enumerate(self.envs):
             observation, reward[i], ended, cut, _ = env.step(choices[i])
             terminated[i], truncated[i] = ended, cut
@@ -186,7 +187,10 @@ def make_env(
 
         return make_atari_game(env_id, dict(options or {}), render_mode)
     try:
-        return gym.make(env_id, render_mode=render_mode, disable_env_checker=True, **(options or {}))
+        mode: dict[str, Any] = (
+            {} if render_mode is None else {"render_mode": render_mode}
+        )  # plain environments need not know the word
+        return gym.make(env_id, disable_env_checker=True, **mode, **(options or {}))
     except gym.error.DependencyNotInstalled as error:
         raise UserError(f"environment {env_id!r} needs a package that is not installed: {error}") from None
     except (gym.error.Error, ModuleNotFoundError) as error:
