@@ -187,10 +187,10 @@ def make_env(
 
         return make_atari_game(env_id, dict(options or {}), render_mode)
     try:
-        mode: dict[str, Any] = (
-            {} if render_mode is None else {"render_mode": render_mode}
-        )  # plain environments need not know the word
-        return gym.make(env_id, disable_env_checker=True, **mode, **(options or {}))
+        arguments = dict(options or {})
+        if render_mode is not None:  # an environment need not know the word
+            arguments["render_mode"] = render_mode
+        return gym.make(env_id, disable_env_checker=True, **arguments)
     except gym.error.DependencyNotInstalled as error:
         raise UserError(f"environment {env_id!r} needs a package that is not installed: {error}") from None
     except (gym.error.Error, ModuleNotFoundError) as error:
