@@ -48,7 +48,7 @@ def binarized_mnist_diagonal_bilstm() -> Experiment:
 
 
 def cifar10_subset() -> Experiment:
-    """A small PixelCNN++ on 3,000 colour images of CIFAR-10, without a GPU: 5.88 bits a dimension after 4,000 samples."""
+    """A small PixelCNN++ on 3,000 images of CIFAR-10, for a core: 5.88 bits a dimension after 4,000 samples."""
     return Experiment(
         name="pixelcnn/cifar10-subset",
         data=ImageData(name="cifar10-subset", batch_size=16, batches_per_step=2),
