@@ -87,6 +87,8 @@ class QPolicy(Policy):
         return torch.cat([uniform, torch.randn(num_steps, num_envs, self.q_network.num_noise, generator=generator)], -1)
 
     def act(self, obs: Obs, state: Tensor | None = None, noise: Tensor | None = None) -> Action:
+        if noise is not None and bool((noise[:, 0] < self.epsilon).all()):  # all explore: nobody needs values
+            return Action((noise[:, 1] * self.q_network.num_actions).long(), None, {})
         outputs = self.q_network(self.q_network.prepare(obs), None if noise is None else noise[:, 2:])
         greedy = self.returns.mean(outputs).argmax(-1)
         if noise is None:

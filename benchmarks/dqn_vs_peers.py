@@ -37,6 +37,7 @@ ZOO = [
     "module.batch_size=64",
     "module.double=false",
     "module.gamma=0.99",
+    "module.initial_value=0",
     "module.target_tau=0",
     "module.target_period=128",
     "module.updates_per_env_step=0.5",
@@ -58,6 +59,8 @@ CLEANRL = [
     "module.optimizer.lr=2.5e-4",
     "module.optimizer.max_grad_norm=null",
     "module.loss=mse",
+    "module.epsilon.end=0.05",
+    "module.epsilon.decay_steps=250000",
 ]
 PONG = [
     "dqn/pong",
