@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -64,8 +66,9 @@ class RemoteCollectorConfig(CollectorConfig):
 class _Actor:
     """What runs in a collector process: a LocalCollector and a policy that takes on the weights sent."""
 
-    def __init__(self, envs: EnvArguments, seed: int, imports: Sequence[str]) -> None:
+    def __init__(self, envs: EnvArguments, seed: int, imports: Sequence[str], paths: Sequence[str]) -> None:
         torch.set_num_threads(1)
+        sys.path.extend(path for path in paths if path not in sys.path)
         for name in imports:
             catalog.allow_import(name)
         self.collector = LocalCollector(make_envs(envs.env, envs.num_envs, envs.options), seed)
@@ -197,7 +200,8 @@ class RemoteCollector:
 
         options: dict[str, Any] = {"num_cpus": self.config.num_cpus, "max_restarts": 0}
         actor: Any = ray.remote(**options)(_Actor)
-        started = actor.remote(self._share, self._seeds[index], catalog.allowed_imports())
+        paths = [str(Path.cwd()), *(path for path in sys.path if path)]
+        started = actor.remote(self._share, self._seeds[index], catalog.allowed_imports(), paths)
         if self._policy is not None:
             started.set_policy.remote(self._policy)
         state = self._states[index]

@@ -1,0 +1,120 @@
+"""What a sweep costs: 8 runs on 2 CPUs against the same runs by hand, one after the other and two at a time, and
+against Ray Tune around the same `lab.train.train` with its actors reused.
+
+    python benchmarks/sweep_overhead.py [--quick]
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+
+from form import Benchmark, run_json
+
+RECIPE = "classifier/digits-lstm"
+NUM_RUNS = 8
+LAB = [sys.executable, "-m", "lab.cli"]
+
+TUNE = """
+import json, os, sys, time
+began = time.perf_counter()
+folder, seconds = sys.argv[1], sys.argv[2]
+from ray import tune
+import ray
+
+def work(settings):
+    from pathlib import Path
+    from lab import config
+    from lab.train import train
+    words = [f"seed={settings['seed']}", f"trainer.max_seconds={seconds}", "trainer.budget=1000000000",
+             "trainer.num_threads=1", "trainer.eval_period=100000000", "tracking.mode=disabled"]
+    train(config.resolve(settings["recipe"], words), run_dir=Path(folder) / str(settings["seed"]))
+    tune.report({"done": 1})
+
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+tuner = tune.Tuner(
+    tune.with_resources(work, {"cpu": 1}),
+    param_space={"recipe": sys.argv[3], "seed": tune.grid_search(list(range(int(sys.argv[4]))))},
+    tune_config=tune.TuneConfig(reuse_actors=True),
+    run_config=tune.RunConfig(storage_path=folder + "/tune", verbose=0),
+)
+assert not tuner.fit().errors
+ray.shutdown()
+print(json.dumps({"seconds": time.perf_counter() - began}))
+"""
+
+
+def overrides(seconds: float) -> list[str]:
+    """Every run trains for so many seconds, without evaluations or tracking, on one thread."""
+    return [
+        f"trainer.max_seconds={seconds}",
+        "trainer.budget=1000000000",
+        "trainer.num_threads=1",
+        "trainer.eval_period=100000000",
+        "tracking.mode=disabled",
+    ]
+
+
+def by_hand(folder: Path, seconds: float, at_once: int) -> float:
+    """Seconds for all runs, each a `lab train` of its own, `at_once` at a time."""
+    began = time.perf_counter()
+    command = [*LAB, "train", RECIPE, *overrides(seconds), "--quiet"]
+    for first in range(0, NUM_RUNS, at_once):
+        seeds = range(first, first + at_once)
+        processes = [subprocess.Popen([*command, f"seed={seed}", "--out", str(folder / str(seed))]) for seed in seeds]
+        if any(process.wait() for process in processes):
+            raise RuntimeError("a training failed")
+    return time.perf_counter() - began
+
+
+def sweep(out: Path, words: list[str], cpus_per_run: int = 1) -> float:
+    """Seconds of a `lab sweep`."""
+    began = time.perf_counter()
+    options = ["--cpus-per-run", str(cpus_per_run), "--quiet", "--out", str(out)]
+    subprocess.run([*LAB, "sweep", RECIPE, "--seeds", str(NUM_RUNS), *words, *options], check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+def later_start(out: Path) -> float:
+    """Median seconds from the end of one run to the end of the next on one worker, for runs of a single chunk."""
+    one_chunk = ["trainer.budget=1", "trainer.num_threads=1", "tracking.mode=disabled", "data.batches_per_step=1"]
+    sweep(out, one_chunk, cpus_per_run=len(os.sched_getaffinity(0)))
+    ends = sorted(path.stat().st_mtime for path in out.glob("runs/*/result.json"))
+    gaps = sorted(b - a for a, b in pairwise(ends))
+    return gaps[len(gaps) // 2]
+
+
+def main() -> None:
+    bench = Benchmark("sweep_overhead", __doc__)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    seconds = 10.0 if bench.quick else 60.0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        swept = sweep(folder / "sweep", overrides(seconds))
+        at_once = by_hand(folder / "two", seconds, 2)
+        tuned = run_json(sys.executable, TUNE, folder / "tuned", seconds, RECIPE, NUM_RUNS, threads=1)["seconds"]
+        serial = by_hand(folder / "one", seconds, 1)
+        start = later_start(folder / "short")
+    figures = {
+        "sweep_seconds": swept,
+        "sweep_vs_one_after_the_other_ratio": serial / swept,
+        "sweep_vs_two_at_a_time_ratio": at_once / swept,
+        "sweep_vs_tune_ratio": tuned / swept,
+        "later_run_start_seconds": start,
+    }
+    targets = {
+        "sweep_vs_one_after_the_other_ratio": 1.8,
+        "sweep_vs_two_at_a_time_ratio": 1 / 1.1,
+        "sweep_vs_tune_ratio": 1.0,
+        "later_run_start_seconds": 1.5,
+    }
+    bench.finish(figures, targets, {"runs": NUM_RUNS, "seconds_each": seconds, "serial": serial, "tune": tuned})
+
+
+if __name__ == "__main__":
+    main()
