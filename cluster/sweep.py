@@ -110,10 +110,13 @@ def resume(path: Path, overrides: Sequence[str], quiet: bool) -> int:
     from cluster.session import session
     from cluster.state import Sweep
     from lab import catalog
+    from lab.errors import UserError
 
     sweep = Sweep.open(path)
-    for name in sweep.settings.imports:
-        catalog.allow_import(name)
+    missing = sorted(set(sweep.settings.imports) - set(catalog.allowed_imports()))
+    if missing:
+        options = " ".join(f"--import {name}" for name in missing)
+        raise UserError(f"sweep {str(path)!r} was started with {options}; add that if you trust it.")
     _check(sweep, overrides)
     for entry in sweep.entries:
         if overrides or entry.status in ("running", "failed"):
