@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 RECIPES = (  # the longest first, so that the short ones fill the gaps at the end
     "pixelcnn/digits",
-    "gan/digits",
-    "pg/cartpole",
     "vae/digits",
+    "gan/digits",
     "dqn/cartpole",
+    "pg/cartpole",
     "classifier/digits-lstm",
     "classifier/digits-cnn",
 )
