@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import gymnasium as gym
 import numpy as np
 import torch
 
@@ -14,12 +17,13 @@ from agents.policies import Policy
 from agents.types import Episode
 from lab.data.module import LabDataModule
 from lab.data.spec import DataSpec
-from lab.errors import UserError
+from lab.errors import Failure, UserError
 from lab.experiment import ModuleConfig
 from lab.learner import Learner, Monitor
 from lab.seeding import derive_seed
 
 _PARALLEL_EPISODES = 20
+_FILM_FRAMES = 1_000
 
 
 class Agent(Learner):
@@ -63,6 +67,24 @@ class Agent(Learner):
             "eval/length_mean": float(np.mean([episode.length for episode in played])),
             "eval/episodes": float(len(played)),
         }
+
+    def film(self, data: LabDataModule, folder: Path) -> Path | None:
+        """One greedy episode as an mp4 in `folder`, at most 1,000 frames; None where it cannot be drawn."""
+        from agents.play import fps_of, play
+        from agents.video import write_video
+
+        assert isinstance(data, Experience)
+        env_id, options = data.config.env, data.config.env_options
+        frames: list[Any] = []
+        seed = derive_seed(data.seed, "film")
+        try:
+            play(self.policy, env_id, 1, seed=seed, options=options, on_frame=frames.append, max_steps=_FILM_FRAMES)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_video(folder / "episode.mp4", frames, fps_of(env_id, options))
+        except (UserError, Failure, ImportError, gym.error.Error) as error:
+            logging.getLogger("lab").warning("no film of %s: %s", env_id, error)
+            return None
+        return folder / "episode.mp4"
 
 
 @torch.no_grad()

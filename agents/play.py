@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.video is not None:
         from agents.video import write_video
 
-        write_video(arguments.video, frames, _fps(env_id, options))
+        write_video(arguments.video, frames, fps_of(env_id, options))
     _report(episodes, env_id, arguments)
     return 0
 
@@ -96,6 +96,7 @@ def play(
     render: str = "none",
     on_frame: Callable[[Frame], None] | None = None,
     pace: float = 0.0,
+    max_steps: int | None = None,
 ) -> list[Episode]:
     """Play episodes one after the other.
 
@@ -104,6 +105,7 @@ def play(
         render: "human" opens the environment's own window.
         on_frame: called with each picture (H, W, 3).
         pace: 1 is the environment's own speed, 4 a quarter of it, 0 as fast as it goes.
+        max_steps: stop after so many steps in all, in the middle of an episode if need be.
 
     Raises:
         UserError: when the environment cannot be made, drawn, or has other spaces than the policy.
@@ -120,14 +122,14 @@ def play(
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     envs = InProcessEnvs([lambda: make_env(env_id, options, render_mode=mode)])
     try:
-        frame_seconds = pace / _fps(env_id, options) if pace and render != "human" else 0.0
+        frame_seconds = pace / fps_of(env_id, options) if pace and render != "human" else 0.0
         generator = torch.Generator().manual_seed(seed)
         device = next(policy.parameters()).device
         obs, state = envs.reset(seed), policy.initial_state(1)
         episodes: list[Episode] = []
-        total, length = 0.0, 0
+        total, length, taken = 0.0, 0, 0
         with torch.no_grad():
-            while len(episodes) < num_episodes:
+            while len(episodes) < num_episodes and taken != max_steps:
                 began = time.perf_counter()
                 if on_frame is not None:
                     on_frame(_picture(envs.envs[0], env_id))
@@ -139,6 +141,7 @@ def play(
                     reason = " ".join(str(error).split())[:200]
                     raise UserError(f"environment {env_id!r} does not fit this agent: {reason}") from None
                 total, length, obs = total + float(step.reward[0]), length + 1, step.obs
+                taken += 1
                 if step.terminated[0] or step.truncated[0]:
                     episodes.append(Episode(total, length))
                     total, length, state = 0.0, 0, policy.initial_state(1)
@@ -188,7 +191,8 @@ def _picture(env: Any, env_id: str) -> Frame:
     return np.asarray(frame, np.uint8)
 
 
-def _fps(env_id: str, options: dict[str, Any] | None) -> float:
+def fps_of(env_id: str, options: dict[str, Any] | None) -> float:
+    """Frames a second at an environment's own speed."""
     from agents.envs import make_env
 
     env = make_env(env_id, options)

@@ -6,6 +6,7 @@ returns its metrics once. Evaluation, checkpoints, logging and stopping are call
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -61,6 +62,10 @@ class Learner(LightningModule):
     def pictures(self, data: LabDataModule) -> dict[str, Image]:
         """Images (H, W) or (H, W, 3) by name that show what the module does now; saved at each evaluation."""
         return {}
+
+    def film(self, data: LabDataModule, folder: Path) -> Path | None:
+        """A film (.mp4) written into `folder` when the run is complete, or None; tracked and shown in reports."""
+        return None
 
     def add_updater(self, name: str, module: nn.Module, loss: LossFunction, config: OptimizerConfig) -> Updater:
         """An updater of `module`'s parameters that is saved, restored and scheduled with the run."""

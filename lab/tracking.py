@@ -40,7 +40,7 @@ class Tracker:
                 self.logger = WandbLogger(experiment=wandb_run)
 
     def flush(self, metrics: MetricsFile, offset: int) -> None:
-        """Send the rows and pictures up to a durable checkpoint's `offset` in the metrics file, each once."""
+        """Send the rows, pictures and films up to a durable checkpoint's `offset` in the metrics file, each once."""
         if self.logger is None or offset <= self._sent:
             return
         try:
@@ -69,11 +69,15 @@ class Tracker:
         """Send a row as the `step`-th of the whole run, whichever fragment it goes into."""
         assert self.logger is not None
         pictures = {name: self.run.path / path for name, path in row.pop("pictures", {}).items()}
+        films = {name: self.run.path / path for name, path in row.pop("films", {}).items()}
         values: dict[str, Any] = {key: value for key, value in row.items() if value is not None}
-        if pictures:
+        if pictures or films:
             import wandb
 
             values |= {f"pictures/{name}": wandb.Image(str(path)) for name, path in pictures.items() if path.is_file()}
+            values |= {
+                f"films/{name}": wandb.Video(str(path), format="mp4") for name, path in films.items() if path.is_file()
+            }
         self.logger.experiment.log(values, step=step)
 
     def _read_state(self) -> tuple[int, int]:

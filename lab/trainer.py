@@ -161,7 +161,7 @@ class RunLoop(Callback):
                 self._log_row(module, outputs or {})
             if count >= self.state["next_eval"] or done:
                 self.state["next_eval"] = (count // self.eval_period + 1) * self.eval_period
-                self._evaluate(module)
+                self._evaluate(module, last=done)
             if stopping:
                 self.status = "completed" if done else "interrupted"
             if stopping or now - self._last_save >= self.experiment.trainer.checkpoint_seconds:
@@ -193,13 +193,16 @@ class RunLoop(Callback):
         self.latest |= {key: value for key, value in values.items() if isinstance(value, int | float)}
         self.metrics_file.append({**module.counters, "seconds": round(self.state["seconds"], 3), **values})
 
-    def _evaluate(self, module: Learner) -> None:
+    def _evaluate(self, module: Learner, *, last: bool) -> None:
         count = module.counters[module.counter]
         with evaluating(module, derive_seed(self.experiment.seed, "evaluation", count)):
             values: dict[str, Any] = dict(module.evaluate(self.data))
             pictures = module.pictures(self.data)
+            film = module.film(self.data, self.run.media) if last and self.tracker.logger is not None else None
         if pictures:
             values["pictures"] = {name: self._save_picture(name, image, count) for name, image in pictures.items()}
+        if film is not None:
+            values["films"] = {film.stem: str(film.relative_to(self.run.path))}
         self._append(module, values)
         value = values[module.monitor.metric]
         if module.monitor.better(value, self.best["value"] if self.best else None):
