@@ -49,7 +49,7 @@ def assert_one_sentence(done: Any, code: int, *parts: str) -> None:
 def test_every_command_explains_each_option_and_gives_an_example(lab: Lab, command: str) -> None:
     done = lab(command, "--help")
     assert done.code == 0
-    assert f"lab {command} " in done.out.partition("options:")[2]
+    assert f"lab {command}" in done.out.partition("options:")[2]
     options = done.out.partition("options:")[2].partition("example:")[0]
     for line in options.splitlines():
         if line.strip().startswith("-") and not line.strip().startswith("-h"):
