@@ -178,7 +178,7 @@ RUNS = {
     "pg": ("pg/cartpole", ["data.num_envs=8"]),
     "a2c": ("pg/a2c-cartpole", ["data.num_envs=8", "module.optimizer.name=rmsprop"]),
     "ppo_lstm": ("ppo/cartpole-positions", ["data.num_steps=32", "module.backbone.hidden=8"]),
-    "ppo_pendulum": ("ppo/pendulum", ["data.num_steps=64", "module.normalize_rewards=true"]),
+    "ppo_pendulum": ("ppo/pendulum", ["data.num_envs=4", "data.num_steps=64"]),
     "impala": ("impala/cartpole", ["data.num_envs=8"]),
 }
 
