@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from lab import __version__, catalog
 from lab.errors import Failure, UserError, unknown
@@ -78,6 +78,13 @@ COMMANDS = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; {self.prog} --help says what there is.")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -97,7 +104,7 @@ def _run(command: str, arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
         module = importlib.import_module(entry.module)
-        parser = argparse.ArgumentParser(
+        parser = Parser(
             prog=f"lab {command}",
             description=f"{entry.summary[0].upper()}{entry.summary[1:]}.",
             epilog=f"example: {entry.example}",
