@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,7 @@ log = logging.getLogger("lab")
 
 _RECENT_EPISODES = 100
 _MAX_RESTARTS_IN_A_ROW = 5
+_RELEASE_SECONDS = 10.0
 
 
 class RemoteCollectorConfig(CollectorConfig):
@@ -61,6 +63,18 @@ class RemoteCollectorConfig(CollectorConfig):
                 f"data.num_envs={envs.num_envs} cannot be divided among data.collector.num={self.num} collectors."
             )
         return RemoteCollector(self, envs, seed)
+
+
+def _free_cpus(need: float) -> float:
+    """The cluster's free CPUs, once there are `need` of them or ended actors have had time to give theirs back."""
+    import ray
+
+    deadline = time.monotonic() + _RELEASE_SECONDS
+    while True:
+        free: float = ray.available_resources().get("CPU", 0.0)
+        if free >= need or time.monotonic() > deadline:
+            return free
+        time.sleep(0.1)
 
 
 class _Actor:
@@ -185,7 +199,7 @@ class RemoteCollector:
         need = self.config.num_cpus * self.config.num
         if ray.is_initialized():
             cluster = Session("auto")
-            free = ray.available_resources().get("CPU", 0.0)
+            free = _free_cpus(need)
             if free < need:
                 raise UserError(
                     f"data.collector.num={self.config.num} needs {Resources(need, 0)}; the cluster has {free:g} free."

@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -80,6 +81,7 @@ def start(
     use_token()
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
     command += ["--min-worker-port=0", "--max-worker-port=0"]  # any free port
+    command.append(f"--dashboard-agent-listen-port={_free_port()}")  # without it two clusters on a machine collide
     temporary = tempfile.mkdtemp(prefix="lab-ray-head-")
     if join:
         command += ["--address", join]
@@ -106,6 +108,13 @@ def start(
     write_atomic(folder() / "cluster.json", json.dumps(head._asdict()))
     _wait_until_up(process, log, head)
     return head
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def stop() -> None:

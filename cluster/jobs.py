@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import tarfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ KEYS = ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_ENTITY", "HF_TOKEN")
 """environment variables that travel with a job, and are hidden in what is printed"""
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _LINE = "lab-fetch:"
+_AGENT_SECONDS = 60.0
 
 
 def add_address_argument(parser: Any) -> None:
@@ -73,6 +75,19 @@ def client(address: str | None, insecure: bool = False) -> Iterator[Any]:
         if "does not exist" in str(error) or "404" in str(error):
             raise UserError(f"the cluster at {url} knows no such job; lab jobs lists them.") from None
         raise Failure(f"the cluster at {url} answered: {_sentence(error)}") from error
+
+
+def submit_when_ready(connection: Any, **job: Any) -> None:
+    """Submit a job; a head that has just started refuses jobs for some seconds, until its agent is there."""
+    deadline = time.monotonic() + _AGENT_SECONDS
+    while True:
+        try:
+            connection.submit_job(**job)
+            return
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(1.0)
 
 
 def environment(runs: str) -> dict[str, str]:

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from cluster.jobs import client, environment, follow
+    from cluster.jobs import client, environment, follow, submit_when_ready
     from cluster.staging import staged
 
     command = arguments.command
@@ -43,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise unknown("command to submit", command[0], _ALLOWED)
     job = f"lab-{datetime.now().strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     with client(arguments.address, arguments.insecure) as connection, staged(Path.cwd()) as folder:
-        connection.submit_job(
+        submit_when_ready(
+            connection,
             entrypoint=f"python -m lab.cli {shlex.join(command)}",
             submission_id=job,
             runtime_env={
