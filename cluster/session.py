@@ -15,6 +15,7 @@ import logging
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,17 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_enable_metrics_collection": "0",
 }
+_GUARD = """
+import os, signal, sys
+pids = sys.stdin.read().split()  # until the driver closes the pipe or dies
+for pid in pids:
+    try:
+        with open(f"/proc/{pid}/cmdline") as file:
+            if file.read().startswith("ray::"):
+                os.kill(int(pid), signal.SIGKILL)
+    except OSError:
+        pass
+"""
 _OBJECT_STORE_BYTES = 512 * 2**20
 _PROBE_SECONDS = 5.0
 _PREFIX = "lab-ray-"
@@ -94,6 +106,7 @@ def session(
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             stack.enter_context(_environment(_QUIET | _token(folder)))
             _start(folder, num_cpus or len(os.sched_getaffinity(0)), num_gpus, dashboard)
+            stack.enter_context(_guard())
         else:
             stack.enter_context(_environment(_QUIET))
             _connect(address)
@@ -121,6 +134,28 @@ def _start(folder: Path, num_cpus: int, num_gpus: int | None, dashboard: bool) -
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise Failure(f"a Ray cluster could not be started on this machine: {_first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _guard() -> Iterator[None]:
+    """End Ray's agents when this process is killed; by themselves they seek the dead head for another minute."""
+    guard = subprocess.Popen([sys.executable, "-SEc", _GUARD], stdin=subprocess.PIPE, text=True, start_new_session=True)
+    assert guard.stdin is not None
+    guard.stdin.write(" ".join(map(str, _agents())))
+    guard.stdin.flush()
+    try:
+        yield
+    finally:
+        guard.stdin.close()
+        guard.wait()
+
+
+def _agents() -> list[int]:
+    """The agents below the raylet that this process started."""
+    import psutil
+
+    below = psutil.Process().children(recursive=True)
+    return [process.pid for process in below if "Agent" in " ".join(process.cmdline())]
 
 
 def _connect(address: str) -> None:

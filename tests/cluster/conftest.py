@@ -19,3 +19,40 @@ def cluster() -> Iterator[Any]:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     with session(num_cpus=2) as started:
         yield started
+
+
+class Processes:
+    """Which processes there are, from /proc."""
+
+    @staticmethod
+    def family(pid: int) -> set[int]:
+        """A process and everything below it."""
+        parents: dict[int, int] = {}
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = path.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if fields[0] != "Z":
+                parents[int(path.parent.name)] = int(fields[1])
+        found, grown = {pid}, True
+        while grown:
+            more = {child for child, parent in parents.items() if parent in found}
+            found, grown = found | more, not more <= found
+        return found
+
+    @staticmethod
+    def alive(pids: set[int]) -> list[int]:
+        def is_alive(pid: int) -> bool:
+            try:
+                return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+            except OSError:
+                return False
+
+        return [pid for pid in pids if is_alive(pid)]
+
+
+@pytest.fixture(scope="session")
+def processes() -> type[Processes]:
+    """`family(pid)` is a process and everything below it, `alive(pids)` those that still run."""
+    return Processes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cluster.session import Resources, job_address, session
+from cluster.session import Resources, job_address, session, temporary_folder
 from lab.errors import UserError
 
 STARTS_AND_WAITS = """
@@ -21,19 +22,6 @@ with session(num_cpus=1):
     print(os.environ["RAY_AUTH_TOKEN_PATH"], flush=True)
     time.sleep(600)
 """
-
-
-def processes_with(text: str) -> list[str]:
-    """Command lines of living processes that mention `text`."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue
-        if text in line:
-            found.append(line)
-    return found
 
 
 def test_counts_what_fits(cluster: Any) -> None:
@@ -53,17 +41,21 @@ def test_the_token_is_the_users_alone(cluster: Any) -> None:
     assert len(path.read_text()) == 64
 
 
-def test_a_killed_driver_leaves_no_process() -> None:
+def test_a_killed_driver_leaves_no_process(processes: Any) -> None:
     driver = subprocess.Popen([sys.executable, "-c", STARTS_AND_WAITS], stdout=subprocess.PIPE, text=True)
     assert driver.stdout is not None
     folder = Path(driver.stdout.readline().strip()).parent
-    assert processes_with(str(folder))
+    family = processes.family(driver.pid)
+    assert len(family) > 3
     driver.kill()
     driver.wait()
     deadline = time.monotonic() + 30
-    while processes_with(str(folder)) and time.monotonic() < deadline:
+    while processes.alive(family) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert processes_with(str(folder)) == []
+    assert processes.alive(family) == []
+    assert folder.is_dir()
+    shutil.rmtree(temporary_folder())  # making one removes what the dead left
+    assert not folder.exists()
 
 
 def test_a_submitted_job_uses_its_own_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
