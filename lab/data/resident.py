@@ -38,10 +38,7 @@ class Chunk(Generic[AnyBatch]):
 
 
 class ShuffledOrder:
-    """Which samples come next: without replacement within an epoch, epochs shuffled afresh, batches always full.
-
-    Under data parallelism each rank takes its own part of each global batch.
-    """
+    """Which samples come next: without replacement within an epoch, epochs shuffled afresh, batches always full."""
 
     def __init__(self, num_samples: int, batch_size: int, seed: int, device: torch.device) -> None:
         if num_samples < 1:

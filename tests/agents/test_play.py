@@ -12,8 +12,10 @@ import pytest
 
 from agents.video import to_blocks, write_video
 from lab.config import override
+from lab.errors import UserError
 from lab.recipes import find
-from lab.train import train
+from lab.runs import Run
+from lab.train import restore, train
 
 Lab = Callable[..., Any]
 
@@ -76,6 +78,16 @@ def test_a_window_needs_a_display(lab: Lab, run: Path, monkeypatch: pytest.Monke
     done = lab("play", run, "--render", "human")
     assert done.code == 2
     assert "there is no display here" in done.err
+
+
+def test_films_an_episode_or_says_why_not(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, data, module, _ = restore(Run.open(run))
+    film = module.film(data, tmp_path / "media")
+    assert film == tmp_path / "media" / "episode.mp4"
+    assert film.stat().st_size > 1_000
+    monkeypatch.setattr("agents.play._picture", lambda env, env_id: (_ for _ in ()).throw(UserError("no pictures")))
+    assert module.film(data, tmp_path / "none") is None
+    data.close()
 
 
 def test_mp4_and_blocks(tmp_path: Path) -> None:
