@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import Any, NamedTuple
 from lab import catalog, config
 from lab.errors import Failure, UserError
 from lab.runs import Run, write_atomic
+
+_RELEASE_SECONDS = 30.0
 
 
 class Outcome(NamedTuple):
@@ -71,6 +74,8 @@ class Worker:
             run = Run(Path(path))
             experiment = config.validate(tree)
             started = (run.path / "experiment.yaml").is_file()
+            if started:
+                _wait_until_free(run)
             if started and run.experiment() != experiment:
                 write_atomic(run.path / "experiment.yaml", config.to_yaml(experiment))
             result = self._train(
@@ -101,6 +106,13 @@ class Worker:
         self._loop = loop
         if self._stop_asked.is_set():
             loop.ask_to_stop()
+
+
+def _wait_until_free(run: Run) -> None:
+    """A worker that was killed lets go of its run only when its process has ended."""
+    deadline = time.monotonic() + _RELEASE_SECONDS
+    while run.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def _free_memory() -> None:
