@@ -1,7 +1,11 @@
-"""What learning benchmarks share: several seeds of each recipe, one training at a time on one thread at low priority.
+"""What learning benchmarks share: seeds of each recipe, one training at a time on one thread at low priority.
 
-Finished runs are kept below `--runs` and not repeated, so that a benchmark of hours can be ended and started again.
-Both the best and the last checkpoint are measured over 100 greedy episodes in environments of their own.
+Finished runs are kept below `--runs` and not repeated, and an interrupted one goes on, so that a benchmark of hours can
+be ended and started again. For each recipe, over its seeds:
+
+    best   the checkpoint that the run's own evaluations chose, over 100 greedy episodes that it was not chosen on
+    last   the weights at the end, over the same episodes
+    late   the run's own evaluations (20 greedy episodes each) in the last quarter of its budget: what is sustained
 """
 
 from __future__ import annotations
@@ -11,13 +15,15 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from form import Benchmark, run_json
 
 Runs = dict[str, list[dict[str, Any]]]
+
+_QUICK_SHARE, _QUICK_EPISODES = 0.1, 20
 
 _ONE_RUN = """
 import json, sys
@@ -29,9 +35,8 @@ from lab.runs import Run
 from lab.train import restore, train
 recipe, seed, folder, share, episodes = sys.argv[1:]
 experiment = config.resolve(recipe, [f"seed={seed}", "tracking.mode=disabled", "trainer.num_threads=1"])
-if float(share) < 1:
-    budget = max(1, int(experiment.trainer.budget * float(share)))
-    experiment = config.override(experiment, [f"trainer.budget={budget}"])
+budget = max(1, int(experiment.trainer.budget * float(share)))
+experiment = config.override(experiment, [f"trainer.budget={budget}"])
 folder = Path(folder)
 resume = Run.open(folder) if (folder / "result.json").exists() else None
 rows = train(experiment, run_dir=None if resume else folder, resume=resume).run.metrics()
@@ -41,8 +46,11 @@ for which in ("best", "last"):
     with torch.no_grad():
         found[which] = module.evaluate(data, "test", episodes=int(episodes), seed=77_777)["eval/return_mean"]
     data.close()
-curve = [(row["env_steps"], row["seconds"], row["eval/return_mean"]) for row in rows if "eval/return_mean" in row]
-print(json.dumps({**found, "curve": curve, "seconds": rows[-1]["seconds"], "env_steps": rows[-1]["env_steps"]}))
+evaluations = [row for row in rows if "eval/return_mean" in row]
+late = [row["eval/return_mean"] for row in evaluations if row["env_steps"] >= 0.75 * budget]
+curve = [(row["env_steps"], round(row["seconds"], 1), round(row["eval/return_mean"], 3)) for row in evaluations]
+print(json.dumps({**found, "late": sum(late) / len(late), "late_min": min(late), "curve": curve,
+    "seconds": rows[-1]["seconds"], "env_steps": rows[-1]["env_steps"]}))
 """
 
 
@@ -58,39 +66,52 @@ def learning_benchmark(
 
     bench = Benchmark(name, description, options)
     recipes = bench.options.recipes or [recipe for recipe in targets if recipe not in only_when_asked]
+    seeds = range(bench.options.seeds or (1 if bench.quick else 5))
     os.nice(10)
-    figures: dict[str, float | None] = {}
-    wanted: dict[str, float] = {}
-    runs: Runs = {}
-    for recipe in recipes:
-        seeds = range(bench.options.seeds or (1 if bench.quick else 5))
-        runs[recipe] = [_one(recipe, seed, bench.options.runs, bench.quick) for seed in seeds]
-        key = recipe.replace("/", "_").replace("-", "_")
-        for which in ("best", "last"):
-            values = [run[which] for run in runs[recipe]]
-            figures[f"{key}_{which}_return"] = statistics.mean(values)
-            figures[f"{key}_{which}_return_std"] = statistics.pstdev(values)
-            figures[f"{key}_{which}_return_min"] = min(values)
-            if recipe in targets:
-                wanted[f"{key}_{which}_return"] = targets[recipe]
-        figures[f"{key}_training_seconds"] = statistics.median(run["seconds"] for run in runs[recipe])
-    _draw(runs, targets, bench.result_path(".png"))
-    bench.finish(figures, wanted, runs)
+    runs: Runs = {recipe: [_one(recipe, seed, bench.options.runs, bench.quick) for seed in seeds] for recipe in recipes}
+    _draw(runs, targets, bench.result_path("-quick.png" if bench.quick else ".png"))
+    bench.finish(
+        {f"{_key(recipe)}_{name}": value for recipe in recipes for name, value in _figures(runs[recipe]).items()},
+        {f"{_key(recipe)}_{which}": targets[recipe] for recipe in recipes if recipe in targets for which in _WHICH},
+        runs,
+    )
+
+
+_WHICH = ("best", "last", "late")
+
+
+def _figures(runs: list[dict[str, Any]]) -> dict[str, float]:
+    """Mean, spread and worst seed of each measure, and what a run takes."""
+    measures: dict[str, Callable[[list[float]], float]] = {"": statistics.mean, "_std": statistics.pstdev, "_min": min}
+    figures = {
+        f"{which}{suffix}": measure([run[which] for run in runs])
+        for which in _WHICH
+        for suffix, measure in measures.items()
+    }
+    return {
+        **figures,
+        "thousand_steps": runs[0]["env_steps"] / 1000,
+        "training_seconds": statistics.median(run["seconds"] for run in runs),
+    }
 
 
 def _one(recipe: str, seed: int, root: Path, quick: bool) -> dict[str, Any]:
-    """One training and its measurement, from earlier ones if it is there; an interrupted one goes on."""
-    name = f"{recipe.replace('/', '-')}-{seed}{'-quick' if quick else ''}"
+    """One training and its measurement, from earlier ones if it is there."""
+    name = f"{_key(recipe)}-{seed}{'-quick' if quick else ''}"
     kept = root / f"{name}.json"
     if not kept.exists():
         root.mkdir(parents=True, exist_ok=True)
-        share, episodes = (0.1, 20) if quick else (1, 100)
+        share, episodes = (_QUICK_SHARE, _QUICK_EPISODES) if quick else (1, 100)
         result = run_json(sys.executable, _ONE_RUN, recipe, seed, root / name, share, episodes, threads=1)
         kept.write_text(json.dumps(result), encoding="utf-8")
     found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-    words = f"best {found['best']:.1f}, last {found['last']:.1f}, {found['seconds']:.0f} s"
-    print(f"{recipe} seed {seed}: {words}", file=sys.stderr, flush=True)
+    words = ", ".join(f"{which} {found[which]:.2f}" for which in _WHICH)
+    print(f"{recipe} seed {seed}: {words}, {found['seconds']:.0f} s", file=sys.stderr, flush=True)
     return found
+
+
+def _key(recipe: str) -> str:
+    return recipe.replace("/", "_").replace("-", "_")
 
 
 def _draw(runs: Runs, targets: Mapping[str, float], path: Path) -> None:
@@ -112,7 +133,7 @@ def _draw(runs: Runs, targets: Mapping[str, float], path: Path) -> None:
             axis.plot(steps[-1] / 1000, run["last"], "o", markersize=4, color=line.get_color())
         if recipe in targets:
             axis.axhline(targets[recipe], color="gray", linestyle=":", linewidth=1)
-        axis.set_title(recipe, fontsize=10)
+        axis.set_title(f"{recipe}, {len(seeds)} seeds" if len(seeds) > 1 else recipe, fontsize=10)
         axis.set_xlabel("thousand environment steps")
         axis.set_ylabel("greedy return")
     for axis in list(axes.flat)[len(runs) :]:
