@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
 
 from lab import catalog
 from lab.errors import UserError, unknown
@@ -31,13 +34,22 @@ def _outside(name: str) -> Callable[[], Experiment]:
     module = importlib.import_module(module_name)
     recipe = getattr(module, attribute, None)
     if not callable(recipe):
-        choices = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        choices = [key for key, value in vars(module).items() if _makes_an_experiment(value)]
         raise unknown(f"recipe in {module_name}", attribute, choices)
 
     def checked() -> Experiment:
-        experiment = recipe()
+        try:
+            experiment = recipe()
+        except ValidationError as error:
+            detail = error.errors()[0]
+            where = ".".join(map(str, (error.title, *detail["loc"])))
+            raise UserError(f"{name} makes no experiment: {where}={detail['input']!r}: {detail['msg']}.") from error
         if not isinstance(experiment, Experiment):
             raise UserError(f"{name} returned {type(experiment).__name__}, not an Experiment.")
         return experiment
 
     return checked
+
+
+def _makes_an_experiment(value: Any) -> bool:
+    return getattr(value, "__annotations__", {}).get("return") in (Experiment, Experiment.__name__)

@@ -16,7 +16,15 @@ from functools import lru_cache
 from typing import Any, NamedTuple, get_type_hints
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from torch import Tensor, nn
 
 from lab import catalog
@@ -176,7 +184,14 @@ def _options_model(name: str) -> type[BaseModel]:
     factory = registered(name).factory
     hints = get_type_hints(factory)
     fields: dict[str, Any] = {
-        key: (hints.get(key, Any), parameter.default)
+        key: (_counting(hints.get(key, Any), parameter.default), parameter.default)
         for key, parameter in list(inspect.signature(factory).parameters.items())[1:]
     }
     return create_model(f"{name}_options", __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def _counting(hint: Any, default: Any) -> Any:
+    """Whole numbers count something: from 1, or from 0 where that is the default."""
+    if hint is int:
+        return NonNegativeInt if default == 0 else PositiveInt
+    return tuple[PositiveInt, ...] if hint == tuple[int, ...] else hint

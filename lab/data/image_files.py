@@ -55,7 +55,7 @@ def read_idx(path: Path) -> Array:
         raise UserError(
             f"data file {str(path)!r} is cut short: {len(content) - header} bytes for shape {shape}; fetch it again."
         )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy()  # of its own, to be written to
 
 
 def read_idx_folder(*folders: Path) -> ImageArrays:

@@ -73,6 +73,12 @@ def test_experiments_are_frozen() -> None:
         experiment.seed = 3  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("value", ["module.backbone.hidden=[-3]", "module.backbone.hidden=[64,0]"])
+def test_a_layer_has_a_width(value: str) -> None:
+    with pytest.raises(UserError, match=r"hidden.*not valid for backbone 'mlp': Input should be greater than 0"):
+        config.resolve("pg/cartpole", [value])
+
+
 def test_switching_a_backbone_keeps_common_options_and_drops_the_others() -> None:
     experiment = config.resolve(RECIPE, ["module.backbone.hidden=99", "module.backbone.name=nature_cnn"])
     assert experiment.module.model_dump()["backbone"] == {"name": "nature_cnn", "hidden": 99}

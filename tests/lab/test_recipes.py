@@ -63,6 +63,10 @@ def not_an_experiment():
     return 3
 
 
+def misspelt() -> Experiment:
+    return Experiment(**{**dict(stripes_recipe()), "sede": 3})
+
+
 def fails():
     raise ValueError("the author of this recipe made a mistake")
 '''
@@ -163,6 +167,7 @@ def test_a_file_does_not_decide_what_is_imported(outside: str, lab: Callable[...
         ("outsidepkg.things:stripes_recip", "Did you mean 'stripes_recipe'"),
         ("outsidepkg.things:", "outsidepkg.things"),
         ("outsidepkg.things:not_an_experiment", "returned int, not an Experiment"),
+        ("outsidepkg.things:misspelt", "misspelt makes no experiment: Experiment.sede=3"),
         (":recipe", "is not a module's name"),
         ("outsidepkg.things:stripes_recipe:more", "more"),
     ],
