@@ -57,10 +57,10 @@ def acrobot() -> Experiment:
     )
 
 
-def mountaincar() -> Experiment:
+def mountain_car() -> Experiment:
     """PPO on MountainCar-v0: a reward only at the top, found by many environments that try at random."""
     return Experiment(
-        name="ppo/mountaincar",
+        name="ppo/mountain-car",
         data=OnPolicyData(env="MountainCar-v0", num_envs=16, num_steps=16, rounds=8),
         module=PPOConfig(gae_lambda=0.98, epochs=4, minibatch_size=64, normalize_obs=True, normalize_rewards=True),
         trainer=TrainerConfig(budget=1_000_000),
@@ -74,7 +74,8 @@ def pendulum() -> Experiment:
         data=OnPolicyData(env="Pendulum-v1", num_envs=16, num_steps=256),
         module=PPOConfig(
             optimizer=_adam(1e-3, _LINEAR),
-            gamma=0.9,
+            gamma=0.97,
+            gae_lambda=0.9,
             epochs=10,
             minibatch_size=256,
             normalize_obs=True,
@@ -103,20 +104,20 @@ def cartpole_positions() -> Experiment:
     )
 
 
-def lunarlander() -> Experiment:
+def lunar_lander() -> Experiment:
     """PPO on LunarLander-v3 (needs the extra `box2d`)."""
     return Experiment(
-        name="ppo/lunarlander",
+        name="ppo/lunar-lander",
         data=OnPolicyData(env="LunarLander-v3", num_envs=16, num_steps=1024),
         module=PPOConfig(gamma=0.999, gae_lambda=0.98, epochs=4, minibatch_size=64, entropy_coef=0.01),
         trainer=TrainerConfig(budget=1_000_000),
     )
 
 
-def bipedalwalker() -> Experiment:
+def bipedal_walker() -> Experiment:
     """PPO on BipedalWalker-v3 (needs the extra `box2d`; hours on one core)."""
     return Experiment(
-        name="ppo/bipedalwalker",
+        name="ppo/bipedal-walker",
         data=OnPolicyData(env="BipedalWalker-v3", num_envs=32, num_steps=2048),
         module=PPOConfig(
             gamma=0.999,

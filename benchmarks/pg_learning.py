@@ -13,12 +13,12 @@ TARGETS = {
     "ppo/cartpole": 490,
     "ppo/cartpole-positions": 490,
     "ppo/acrobot": -80,
-    "ppo/mountaincar": -110,
+    "ppo/mountain-car": -110,
     "ppo/pendulum": -170,
-    "ppo/lunarlander": 245,
-    "ppo/bipedalwalker": 280,
+    "ppo/lunar-lander": 245,
+    "ppo/bipedal-walker": 280,
     "ppo/pong": 20,
 }
 
 if __name__ == "__main__":
-    learning_benchmark("pg_learning", __doc__, TARGETS, only_when_asked=["ppo/bipedalwalker", "ppo/pong"])
+    learning_benchmark("pg_learning", __doc__, TARGETS, only_when_asked=["ppo/bipedal-walker", "ppo/pong"])
