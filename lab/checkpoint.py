@@ -39,7 +39,11 @@ def save(path: Path, content: dict[str, Any]) -> None:
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read a checkpoint; only tensors and plain values are accepted. Raises UserError when it is anything else."""
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise UserError(f"checkpoint {str(path)!r} is damaged, or none.")
+            file.seek(0)
+            content = torch.load(file, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {str(path)!r}.") from None
     except pickle.UnpicklingError:

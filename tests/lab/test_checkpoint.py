@@ -62,7 +62,7 @@ def test_damaged_files_are_one_sentence(tmp_path: Path, damage: str) -> None:
         "flipped": bytes(flipped),
     }
     path.write_bytes(content[damage])
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match="damaged") as caught:
         checkpoint.load(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
