@@ -19,9 +19,9 @@ _NEVER = EpsilonConfig(start=0.0, end=0.0)  # noisy layers explore
 def cartpole() -> Experiment:
     """Double DQN with 5-step returns on CartPole-v1: 500 from 9,000 steps on, 20,000 in 15 s on one core.
 
-    An optimal agent never falls: wherever the pole can be saved, every action is worth 1 / (1 - gamma). Values that come
-    near that no longer tell the right action from the wrong one, and a solved task is lost again. The uncorrected 5-step
-    returns of an agent that takes every fourth action at random hold what mistakes cost, and keep the actions apart.
+    An optimal agent never falls: wherever the pole can be saved, every action is worth 1 / (1 - gamma). Values that
+    come near that no longer tell the right action from the wrong one, and a solved task is lost again. The uncorrected
+    5-step returns of an agent that takes every fourth action at random hold what mistakes cost, and keep them apart.
     """
     return Experiment(
         name="dqn/cartpole",

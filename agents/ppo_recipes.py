@@ -61,9 +61,18 @@ def mountain_car() -> Experiment:
     """PPO on MountainCar-v0: a reward only at the top, found by many environments that try at random."""
     return Experiment(
         name="ppo/mountain-car",
-        data=OnPolicyData(env="MountainCar-v0", num_envs=16, num_steps=16, rounds=8),
-        module=PPOConfig(gae_lambda=0.98, epochs=4, minibatch_size=64, normalize_obs=True, normalize_rewards=True),
-        trainer=TrainerConfig(budget=1_000_000),
+        data=OnPolicyData(env="MountainCar-v0", num_envs=16, num_steps=64, rounds=2),
+        module=PPOConfig(
+            optimizer=_adam(1e-3, _LINEAR),
+            gae_lambda=0.98,
+            epochs=8,
+            minibatch_size=256,
+            entropy_coef=0.01,  # without it the first way up that is found is kept
+            entropy_schedule=_LINEAR,
+            normalize_obs=True,
+            normalize_rewards=True,
+        ),
+        trainer=TrainerConfig(budget=400_000),
     )
 
 
@@ -108,27 +117,35 @@ def lunar_lander() -> Experiment:
     """PPO on LunarLander-v3 (needs the extra `box2d`)."""
     return Experiment(
         name="ppo/lunar-lander",
-        data=OnPolicyData(env="LunarLander-v3", num_envs=16, num_steps=1024),
-        module=PPOConfig(gamma=0.999, gae_lambda=0.98, epochs=4, minibatch_size=64, entropy_coef=0.01),
-        trainer=TrainerConfig(budget=1_000_000),
+        data=OnPolicyData(env="LunarLander-v3", num_envs=16, num_steps=256, rounds=2),
+        module=PPOConfig(
+            optimizer=_adam(1e-3, _LINEAR),
+            gamma=0.995,
+            gae_lambda=0.98,
+            epochs=8,
+            minibatch_size=256,
+            entropy_coef=0.01,
+            entropy_schedule=_LINEAR,
+            normalize_obs=True,
+            normalize_rewards=True,
+        ),
+        trainer=TrainerConfig(budget=500_000),
     )
 
 
 def bipedal_walker() -> Experiment:
-    """PPO on BipedalWalker-v3 (needs the extra `box2d`; hours on one core)."""
+    """PPO on BipedalWalker-v3 (needs the extra `box2d`)."""
     return Experiment(
         name="ppo/bipedal-walker",
-        data=OnPolicyData(env="BipedalWalker-v3", num_envs=32, num_steps=2048),
+        data=OnPolicyData(env="BipedalWalker-v3", num_envs=16, num_steps=256, rounds=2),
         module=PPOConfig(
-            gamma=0.999,
-            gae_lambda=0.95,
-            epochs=10,
-            minibatch_size=64,
-            clip=0.18,
+            optimizer=_adam(5e-4, _LINEAR),
+            epochs=8,
+            minibatch_size=256,
             normalize_obs=True,
             normalize_rewards=True,
         ),
-        trainer=TrainerConfig(budget=5_000_000),
+        trainer=TrainerConfig(budget=3_000_000),
     )
 
 
