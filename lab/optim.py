@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lab.errors import UserError
 from lab.experiment import Config
+from lab.fused import FlatGradients, fused_step
 from lab.traced import trace
 
 Metrics = dict[str, Tensor]
@@ -106,7 +107,8 @@ class Updater:
         self.optimizer = config.build(self.parameters)
         self.num_updates = 0
         self._traces: dict[tuple[Any, ...], Callable[..., Any]] = {}
-        self._adam_state: tuple[list[Tensor], list[Tensor], list[Tensor]] | None = None
+        self._gradients: FlatGradients | None = None
+        self._fused_step: Callable[[FlatGradients], None] | None = None
 
     def step(self, *batch: Tensor) -> Metrics:
         """One update on one batch; returns the loss function's metrics with `grad_norm` when gradients are clipped."""
@@ -120,10 +122,14 @@ class Updater:
 
     def apply(self, gradients: list[Tensor], metrics: Metrics) -> None:
         """Mean over ranks, clip, step, count; writes `grad_norm` into `metrics` when clipping."""
-        _mean_over_ranks(gradients)
+        if self._gradients is None:
+            self._gradients = FlatGradients(self.parameters)
+        self._gradients.take(gradients)
+        _mean_over_ranks(self._gradients.buffer)
         if self.config.max_grad_norm is not None:
-            metrics["grad_norm"] = clip_(gradients, self.config.max_grad_norm)
-        self._optimizer_step(gradients)
+            metrics["grad_norm"] = self._gradients.clip_(self.config.max_grad_norm)
+        self._optimizer_step(self._gradients)
+        torch.clear_autocast_cache()  # autocast would go on with the bf16 copies of the weights before this update
         self.num_updates += 1
 
     def set_progress(self, progress: float) -> float:
@@ -155,40 +161,18 @@ class Updater:
         for group, setting in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(setting)
         self.num_updates = state["num_updates"]
-        self._adam_state = None
+        self._fused_step = None
 
-    def _optimizer_step(self, gradients: list[Tensor]) -> None:
-        if self.config.name in ("adam", "adamw") and self.optimizer.state and not self.config.weight_decay:
-            self._fused_adam_step(gradients)
+    def _optimizer_step(self, gradients: FlatGradients) -> None:
+        if self._fused_step is None and self.optimizer.state:
+            self._fused_step = fused_step(self.optimizer, self.parameters)
+        if self._fused_step is not None:
+            self._fused_step(gradients)
             return
-        for p, gradient in zip(self.parameters, gradients, strict=True):
+        for p, gradient in zip(self.parameters, gradients.views, strict=True):
             p.grad = gradient
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-
-    def _fused_adam_step(self, gradients: list[Tensor]) -> None:
-        """The kernel behind torch.optim.Adam(fused=True), without the 100 us of Python around it."""
-        if self._adam_state is None:
-            states = [self.optimizer.state[p] for p in self.parameters]
-            self._adam_state = tuple([s[key] for s in states] for key in ("exp_avg", "exp_avg_sq", "step"))  # type: ignore[assignment]
-        assert self._adam_state is not None
-        exp_avgs, exp_avg_sqs, steps = self._adam_state
-        torch._foreach_add_(steps, 1)
-        torch._fused_adam_(
-            self.parameters,
-            gradients,
-            exp_avgs,
-            exp_avg_sqs,
-            [],
-            steps,
-            lr=self.optimizer.param_groups[0]["lr"],
-            beta1=self.config.betas[0],
-            beta2=self.config.betas[1],
-            weight_decay=0.0,
-            eps=self.config.eps,
-            amsgrad=False,
-            maximize=False,
-        )
 
     def _traced(self, batch: Sequence[Tensor]) -> tuple[Metrics, list[Tensor]]:
         key = tuple((t.shape, t.dtype) for t in batch)
@@ -206,20 +190,7 @@ class Updater:
         return self._traces[key](batch)
 
 
-def clip_(gradients: list[Tensor], max_norm: float) -> Tensor:
-    """Scale gradients in place so that their global norm is at most `max_norm`; returns the norm before."""
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp_(max=1.0))
-    return norm
-
-
-def _mean_over_ranks(gradients: list[Tensor]) -> None:
-    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return
-    flat = torch.cat([g.reshape(-1) for g in gradients])
-    torch.distributed.all_reduce(flat)
-    flat /= torch.distributed.get_world_size()
-    offset = 0
-    for gradient in gradients:
-        gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
-        offset += gradient.numel()
+def _mean_over_ranks(gradients: Tensor) -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(gradients)
+        gradients /= torch.distributed.get_world_size()
