@@ -1,10 +1,12 @@
-"""Decoders: latent vectors to images. VAEs call them decoders, GANs generators; both take any of them.
+"""Decoders: latents to images. VAEs call them decoders, GANs generators; both take any of them.
 
-B batch, D latents, C channels, H height, W width.
+Latents are vectors (B, D), or for a VQ-VAE grids of vectors (B, D, h, w).
+B batch, D latents, C channels, H height, W width, h x w grid.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Literal
 
@@ -15,15 +17,18 @@ from torch.nn import functional as F
 
 from lab.backbones.conv import norm_layer
 from lab.backbones.mlp import Activation, activation_layer
+from lab.errors import UserError
 from lab.experiment import KindConfig
 
 Norm = Literal["batch", "group", "none"]
+InputShape = tuple[int, ...]
+"""(D,) or (D, h, w)"""
 
 
 class DecoderConfig(KindConfig):
-    """`build` gives a network (B, D) -> (B, C, H, W) of unbounded values."""
+    """`build` gives a network (B, *input_shape) -> (B, C, H, W) of unbounded values."""
 
-    def build(self, num_inputs: int, image_shape: tuple[int, ...]) -> nn.Module:
+    def build(self, input_shape: InputShape, image_shape: tuple[int, ...]) -> nn.Module:
         raise NotImplementedError
 
 
@@ -35,9 +40,9 @@ class MlpDecoder(DecoderConfig):
     activation: Activation = "relu"
     norm: Literal["batch", "none"] = "none"
 
-    def build(self, num_inputs: int, image_shape: tuple[int, ...]) -> nn.Module:
-        layers: list[nn.Module] = []
-        before = num_inputs
+    def build(self, input_shape: InputShape, image_shape: tuple[int, ...]) -> nn.Module:
+        layers: list[nn.Module] = [nn.Flatten()] if len(input_shape) > 1 else []
+        before = math.prod(input_shape)
         for after in self.hidden:
             layers.append(nn.Linear(before, after))
             if self.norm == "batch":
@@ -53,17 +58,24 @@ class ConvDecoder(DecoderConfig):
     kind: Literal["conv"] = "conv"
     channels: tuple[int, ...] = Field(default=(64, 32), min_length=1)
     """channels before each doubling; the first is the smallest map's"""
+    hidden: tuple[int, ...] = ()
+    """of the perceptron before the smallest map, for vectors of latents"""
     norm: Norm = "batch"
     activation: Activation = "relu"
 
-    def build(self, num_inputs: int, image_shape: tuple[int, ...]) -> nn.Module:
-        layers: list[nn.Module] = [_Project(num_inputs, self.channels[0], image_shape, len(self.channels))]
+    def build(self, input_shape: InputShape, image_shape: tuple[int, ...]) -> nn.Module:
+        layers: list[nn.Module] = []
+        if self.hidden and len(input_shape) > 1:
+            raise UserError("module.decoder.hidden is for vectors of latents, not for grids.")
+        for before, after in itertools.pairwise((math.prod(input_shape), *self.hidden)):
+            layers += [nn.Linear(before, after), activation_layer(self.activation)]
+            input_shape = (after,)
+        layers.append(_smallest_map(input_shape, self.channels, image_shape))
         layers += [norm_layer(self.norm, self.channels[0]), activation_layer(self.activation)]
-        for before, after in zip(self.channels, (*self.channels[1:], None), strict=True):
-            last = after is None
-            layers.append(nn.ConvTranspose2d(before, image_shape[0] if after is None else after, 4, 2, 1, bias=last))
-            if after is not None:
-                layers += [norm_layer(self.norm, after), activation_layer(self.activation)]
+        for channels_in, channels_out in itertools.pairwise(self.channels):
+            layers.append(nn.ConvTranspose2d(channels_in, channels_out, 4, 2, 1, bias=False))
+            layers += [norm_layer(self.norm, channels_out), activation_layer(self.activation)]
+        layers.append(nn.ConvTranspose2d(self.channels[-1], image_shape[0], 4, 2, 1))
         return nn.Sequential(*layers, _Crop(image_shape))
 
 
@@ -75,8 +87,8 @@ class ResNetDecoder(DecoderConfig):
     """channels before each doubling; the first is the smallest map's"""
     norm: Norm = "batch"
 
-    def build(self, num_inputs: int, image_shape: tuple[int, ...]) -> nn.Module:
-        layers: list[nn.Module] = [_Project(num_inputs, self.channels[0], image_shape, len(self.channels))]
+    def build(self, input_shape: InputShape, image_shape: tuple[int, ...]) -> nn.Module:
+        layers: list[nn.Module] = [_smallest_map(input_shape, self.channels, image_shape)]
         for before, after in zip(self.channels, (*self.channels[1:], self.channels[-1]), strict=True):
             layers.append(UpBlock(before, after, self.norm))
         layers += [norm_layer(self.norm, self.channels[-1]), nn.ReLU()]
@@ -101,18 +113,23 @@ class UpBlock(nn.Module):
         return out
 
 
-class _Project(nn.Module):
-    """(B, D) -> (B, channels, H / 2^doublings, W / 2^doublings), rounded up."""
+def _smallest_map(input_shape: InputShape, channels: tuple[int, ...], image_shape: tuple[int, ...]) -> nn.Module:
+    """Latents to the map before the first doubling: (B, channels[0], H / 2^doublings, W / 2^doublings), rounded up.
 
-    def __init__(self, num_inputs: int, channels: int, image_shape: tuple[int, ...], doublings: int) -> None:
-        super().__init__()
-        height, width = (math.ceil(size / 2**doublings) for size in image_shape[1:])
-        self.shape = (channels, height, width)
-        self.linear = nn.Linear(num_inputs, channels * height * width)
-
-    def forward(self, z: Tensor) -> Tensor:
-        out: Tensor = self.linear(z).unflatten(1, self.shape)
-        return out
+    Raises UserError for a grid of another size.
+    """
+    doublings = len(channels)
+    height, width = (math.ceil(size / 2**doublings) for size in image_shape[1:])
+    if len(input_shape) == 1:
+        project = nn.Linear(input_shape[0], channels[0] * height * width)
+        return nn.Sequential(project, nn.Unflatten(1, (channels[0], height, width)))
+    if tuple(input_shape[1:]) != (height, width):
+        raise UserError(
+            f"a decoder of {doublings} doublings makes {image_shape[1]}x{image_shape[2]} pixels from a grid of "
+            f"{height}x{width}, not {input_shape[1]}x{input_shape[2]}; give module.decoder.channels one entry for each "
+            f"halving of the encoder."
+        )
+    return nn.Conv2d(input_shape[0], channels[0], 3, padding=1)
 
 
 class _Crop(nn.Module):

@@ -1,17 +1,14 @@
-"""Any registered backbone as a network from images to feature vectors, and the backbone of DCGAN.
+"""Any registered backbone as a network from images to feature vectors.
 
 B batch, C channels, H rows, W columns, F features.
 """
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 from torch import Tensor, nn
 
-from lab.backbones import BackboneConfig, build_backbone, register
-from lab.backbones.conv import channels_of, norm_layer
+from lab.backbones import BackboneConfig, build_backbone
 from lab.data.spec import TensorSpec
 
 
@@ -33,19 +30,3 @@ class ImageFeatures(nn.Module):
             return out
         out = self.backbone(x)
         return out.flatten(1)
-
-
-@register("dcgan", example_shape=(1, 28, 28))
-def dcgan(
-    input_shape: tuple[int, ...], *, channels: tuple[int, ...] = (32, 64), norm: str = "none", dropout: float = 0.0
-) -> nn.Module:
-    """4x4 convolutions that halve the size, leaky ReLU (the discriminator of DCGAN, Radford et al. 2016)."""
-    if len(input_shape) != 3:
-        raise ValueError("it needs an image (channels, height, width)")
-    layers: list[nn.Module] = []
-    for i, (before, after) in enumerate(itertools.pairwise((channels_of(input_shape), *channels))):
-        layers.append(nn.Conv2d(before, after, 4, 2, 1))
-        if i > 0:
-            layers.append(norm_layer(norm, after))
-        layers += [nn.LeakyReLU(0.2), nn.Dropout2d(dropout)]
-    return nn.Sequential(*layers, nn.Flatten())

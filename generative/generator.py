@@ -11,15 +11,22 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from generative.evaluation import distribution_metrics, nearest_neighbours
 from generative.grids import Image, image_grid
+from lab.data.images import ImageModule
 from lab.data.module import LabDataModule
+from lab.data.resident import Chunk
 from lab.data.spec import Classes, DataSpec, TensorSpec
 from lab.errors import UserError
 from lab.experiment import ModuleConfig
-from lab.learner import Learner
+from lab.learner import Learner, StepMetrics, means
+from lab.optim import Metrics
 
 NUM_SAMPLES = 64
 """images in the sample grid of an evaluation"""
+NUM_NEIGHBOURS = 24
+"""samples whose nearest training images are shown"""
+_AT_ONCE = 500
 
 Progress = Callable[[int, int], None]
 """called with (done, total) while a slow sampler works"""
@@ -32,6 +39,8 @@ class GenerativeLearner(Learner):
     """whether `interpolate` works"""
     conditional: bool = False
     """whether `sample` takes class labels"""
+    distance_images: ClassVar[int] = 2000
+    """samples behind the distances of an evaluation on the test split"""
 
     def __init__(self, config: ModuleConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
@@ -39,6 +48,15 @@ class GenerativeLearner(Learner):
             raise UserError(f"module.kind={config.kind!r} needs images (channels, height, width), not {spec.inputs!r}.")
         self.image = spec.inputs
         self.num_classes = spec.outputs.num if isinstance(spec.outputs, Classes) else 0
+
+    def work_through(self, chunk: Chunk, update: Callable[[Tensor, Tensor], Metrics]) -> StepMetrics:
+        """One `update` for each minibatch (x, y) of a chunk, counted; the means of their metrics."""
+        rows = []
+        for x, y in chunk:
+            self.counters["updates"] += 1
+            rows.append(update(x, y))
+            self.counters["samples"] += len(x)
+        return means(rows)
 
     def sample(
         self,
@@ -78,20 +96,59 @@ class GenerativeLearner(Learner):
             raise UserError(f"class {int(labels.max())} is not one of 0 to {self.num_classes - 1}.")
         return labels.to(self.device)
 
+    def distances(self, data: LabDataModule, split: str, *, num: int | None = None) -> dict[str, float]:
+        """How far samples are from the test split (see generative.evaluation); nothing for the validation split.
+
+        Models that are chosen by their likelihood are measured so once, at the end: sampling takes its time. Data
+        without class labels have no such distance.
+
+        Args:
+            num: how many samples; by default `distance_images`.
+        """
+        assert isinstance(data, ImageModule)
+        if split != "test" or not has_classes(data):
+            return {}
+        return self.measured(data, split, num or self.distance_images, full=True)
+
+    def measured(self, data: ImageModule, split: str, num: int, *, full: bool) -> dict[str, float]:
+        """The distances of `num` samples from a split. Where pixels are bits, samples are drawn as bits too."""
+        parts = [data.shown(self.sample(min(_AT_ONCE, num - start))) for start in range(0, num, _AT_ONCE)]
+        images, real = torch.cat(parts), data.pictured
+        if real.spec.inputs.levels == 2:  # type: ignore[union-attr]
+            images = torch.bernoulli(images)
+        return distribution_metrics(images, real, split, full=full)
+
     def pictures(self, data: LabDataModule) -> dict[str, Image]:
-        """A sample grid from fixed noise (a class a column where conditional), and a latent interpolation."""
-        labels = torch.arange(NUM_SAMPLES, device=self.device) % self.num_classes if self.conditional else None
-        columns = self.num_classes if self.conditional and self.num_classes <= 16 else 8
-        images = self.sample(NUM_SAMPLES, labels=labels, generator=self.fixed_generator())
-        shown = {"samples": image_grid(images, columns)}
+        """From fixed noise: samples (a class a column where conditional), a latent interpolation, and samples each
+        beside the nearest training image, which shows memorising."""
+        assert isinstance(data, ImageModule)
+        images = data.shown(self.sample(NUM_SAMPLES, labels=self.fixed_labels(), generator=self.fixed_generator()))
+        shown = {"samples": image_grid(images, self.sample_columns)}
         if self.can_interpolate:
             rows = self.interpolate(6, 10, generator=self.fixed_generator())
             shown["interpolation"] = image_grid(rows.flatten(0, 1), rows.shape[1])
-        return shown
+        some = images[:NUM_NEIGHBOURS]
+        pairs = torch.stack([some, nearest_neighbours(some, data.pictured)], dim=1)
+        return {**shown, "neighbours": image_grid(pairs.flatten(0, 1), 8)}
+
+    @property
+    def sample_columns(self) -> int:
+        """Samples in a row of a grid: the classes, where the model is conditional and they fit."""
+        return self.num_classes if self.conditional and self.num_classes <= 16 else 8
+
+    def fixed_labels(self) -> Tensor | None:
+        """The classes in turn, for NUM_SAMPLES samples; None where the model is not conditional."""
+        return torch.arange(NUM_SAMPLES, device=self.device) % self.num_classes if self.conditional else None
 
     def fixed_generator(self) -> torch.Generator:
         """The same noise at each evaluation, so that pictures can be compared."""
         return torch.Generator(self.device).manual_seed(0)
+
+
+def has_classes(data: ImageModule) -> bool:
+    """Whether the images have labels of two classes or more."""
+    outputs = data.pictured.spec.outputs
+    return isinstance(outputs, Classes) and outputs.num > 1
 
 
 def slerp(a: Tensor, b: Tensor, steps: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,36 @@ def image_grid(images: Tensor, columns: int | None = None, *, padding: int = 2, 
         grid[:, top : top + height, left : left + width] = tile
     pixels = (grid * 255).round().to(torch.uint8)
     return pixels[0].numpy() if channels == 1 else pixels.permute(1, 2, 0).contiguous().numpy()
+
+
+def scatter(points: Tensor, labels: Tensor, names: Sequence[str] = ()) -> Image:
+    """Points (N, 2) of classes (N,) as a picture, a colour a class."""
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 6), dpi=100, layout="constrained")
+    canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
+    classes = labels.unique().tolist()
+    colors = colormaps["tab10" if len(classes) <= 10 else "turbo"]
+    for i, label in enumerate(classes):
+        x, y = points[labels == label].cpu().T.numpy()
+        color = colors(i) if len(classes) <= 10 else colors(i / (len(classes) - 1))
+        axes.scatter(x, y, s=6, color=color, label=names[label] if label < len(names) else str(label))
+    axes.set_aspect("equal", "datalim")
+    if 1 < len(classes) <= 20:
+        axes.legend(markerscale=3, fontsize="small")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def two_axes(points: Tensor) -> Tensor:
+    """Points (N, D) as (N, 2): along their two principal axes, or themselves where D is 2."""
+    if points.shape[1] == 2:
+        return points
+    centred = points - points.mean(0)
+    _, vectors = torch.linalg.eigh(centred.T @ centred)
+    return F.pad(centred @ vectors[:, -2:].flip(1), (0, max(0, 2 - points.shape[1])))
 
 
 def enlarged(images: Tensor, min_tile: int = MIN_TILE) -> Tensor:

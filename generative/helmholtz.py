@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generative.generator import GenerativeLearner, Progress
-from generative.likelihoods import importance_weighted_bound
+from generative.likelihoods import bits_per_dim, importance_weighted_bound
 from lab.data.images import ImageData, ImageModule
 from lab.data.module import LabDataModule
 from lab.data.resident import Chunk
 from lab.data.spec import DataSpec
 from lab.errors import UserError
 from lab.experiment import Experiment, ModuleConfig, TrainerConfig
-from lab.learner import Monitor, StepMetrics, means
+from lab.learner import Monitor, StepMetrics
 from lab.optim import Metrics, OptimizerConfig, ScheduleConfig
 
 _CHUNK = 1024
@@ -106,15 +106,14 @@ class Helmholtz(GenerativeLearner):
         return loss, {"sleep": loss.detach()}
 
     def training_step(self, chunk: Chunk, batch_idx: int = 0) -> StepMetrics:
-        rows: list[Metrics] = []
-        for x, _ in chunk:
-            wake = self.wake_updater.step(x.flatten(1))
-            with torch.no_grad():
-                states = self.dream(len(x))
-            rows.append(wake | self.sleep_updater.step(*states))
-            self.counters["samples"] += len(x)
-            self.counters["updates"] += 1
-        return means(rows)
+        return self.work_through(chunk, lambda x, y: self.update(x))
+
+    def update(self, x: Tensor) -> Metrics:
+        """A wake step on images x (B, C, H, W), then a sleep step on as many fantasies."""
+        wake = self.wake_updater.step(x.flatten(1))
+        with torch.no_grad():
+            states = self.dream(len(x))
+        return wake | self.sleep_updater.step(*states)
 
     # ------------------------------------------------------------------ evaluation and samples
 
@@ -136,7 +135,13 @@ class Helmholtz(GenerativeLearner):
             nll -= float(importance_weighted_bound(log_weights, dim=0).sum())
             total += len(x)
         samples = float(self.settings.eval_samples)
-        return {"eval/nll_nats": nll / total, "eval/elbo_nats": elbo / total, "eval/importance_samples": samples}
+        metrics = {
+            "eval/nll_nats": nll / total,
+            "eval/elbo_nats": elbo / total,
+            "eval/bits_per_dim": bits_per_dim(nll / total, self.image.numel),
+            "eval/importance_samples": samples,
+        }
+        return metrics | self.distances(data, split)
 
     def sample(
         self,

@@ -52,13 +52,17 @@ class HierarchicalVAENet(VAENet):
 
     def top_posterior(self, z1: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance (..., D2) of q(z2|z1)."""
-        mean, log_variance = self.up(z1.flatten(0, -2)).unflatten(0, z1.shape[:-1]).chunk(2, dim=-1)
-        return mean, log_variance
+        return gaussian_of(self.up, z1)
 
     def prior(self, z2: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance (..., D1) of p(z1|z2)."""
-        mean, log_variance = self.down(z2.flatten(0, -2)).unflatten(0, z2.shape[:-1]).chunk(2, dim=-1)
-        return mean, log_variance
+        return gaussian_of(self.down, z2)
+
+
+def gaussian_of(net: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
+    """The halves of what `net` makes of z (..., D): mean and log-variance."""
+    mean, log_variance = net(z.flatten(0, -2)).unflatten(0, z.shape[:-1]).chunk(2, dim=-1)
+    return mean, log_variance
 
 
 class HierarchicalVAE(VAE):

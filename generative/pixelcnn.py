@@ -68,6 +68,9 @@ class PixelNet(nn.Module):
                 f"module.backbone.name={backbone.name!r} sees the pixel that it should predict; "
                 f"it needs a causal one, such as pixelcnn or gated_pixelcnn."
             )
+        levels = getattr(self.backbone.net, "levels", image.levels)
+        if levels != image.levels:
+            raise UserError(f"module.backbone.levels={levels} is not the {image.levels} levels of the data's pixels.")
         features, channels = self.backbone.output_shape[0], image.shape[0]
         self.head: Head
         if config.output == "categorical":
@@ -101,6 +104,7 @@ class PixelCNN(GenerativeLearner):
 
     monitor = Monitor("eval/nll_nats", "min")
     auto_engine = "traced"
+    distance_images = 500
 
     def __init__(self, config: PixelCNNConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
@@ -131,7 +135,8 @@ class PixelCNN(GenerativeLearner):
         for x, y in data.batches(split, batch_size=250):
             nats -= float(self.net(x, y if self.conditional else None).double().sum())
             total += len(x)
-        return {"eval/nll_nats": nats / total, "eval/bits_per_dim": bits_per_dim(nats / total, self.image.numel)}
+        nll = {"eval/nll_nats": nats / total, "eval/bits_per_dim": bits_per_dim(nats / total, self.image.numel)}
+        return nll | self.distances(data, split)
 
     def sample(
         self,
@@ -178,7 +183,7 @@ class PixelCNN(GenerativeLearner):
         shown = super().pictures(data)
         assert isinstance(data, ImageModule)
         batch = next(iter(data.batches("val", batch_size=NUM_COMPLETED)))
-        shown["completions"] = image_grid(self.completions(batch.x, batch.y, 7).flatten(0, 1), 8)
+        shown["completions"] = image_grid(data.shown(self.completions(batch.x, batch.y, 7).flatten(0, 1)), 8)
         return shown
 
     def completions(self, images: Tensor, labels: Tensor, num: int) -> Tensor:

@@ -15,21 +15,27 @@ from torch import Tensor, nn
 
 from generative import likelihoods
 from generative.decoders import ConvDecoder, DecoderConfig, MlpDecoder, with_class
+from generative.exported import of_images
+from generative.feature_nets import split_arrays
 from generative.features import ImageFeatures
 from generative.generator import GenerativeLearner, Progress, slerp
-from generative.grids import Image, image_grid
+from generative.grids import Image, image_grid, scatter, two_axes
 from generative.pixels import Likelihood, build_likelihood
 from lab.backbones import BackboneConfig
 from lab.data.images import ImageData, ImageModule
 from lab.data.module import LabDataModule
 from lab.data.resident import Chunk
-from lab.data.spec import DataSpec
+from lab.data.spec import Classes, DataSpec
 from lab.experiment import Experiment, ModuleConfig, TrainerConfig
-from lab.learner import Monitor, StepMetrics, means
+from lab.export import Exportable
+from lab.learner import Monitor, StepMetrics
 from lab.optim import Metrics, OptimizerConfig, ScheduleConfig
 
 _EVALUATION_ROWS = 1024
 """latent samples that go through the decoder at once: large enough for full speed, small enough for the cache"""
+NUM_MAPPED = 2000
+"""validation images on the map of codes"""
+TRAVERSAL_STEPS = 9
 
 
 class VAEConfig(ModuleConfig):
@@ -70,7 +76,7 @@ class VAENet(nn.Module):
         self.num_classes = num_classes if config.conditional else 0
         self.posterior = nn.Linear(self.features.num_features + self.num_classes, 2 * config.latents)
         self.likelihood = build_likelihood(config.likelihood, spec.inputs)  # type: ignore[arg-type]
-        self.decoder = config.decoder.build(config.latents + self.num_classes, self.likelihood.parameter_shape)
+        self.decoder = config.decoder.build((config.latents + self.num_classes,), self.likelihood.parameter_shape)
 
     def encode(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and log-variance (B, D) of the posterior."""
@@ -90,6 +96,7 @@ class VAE(GenerativeLearner):
 
     monitor = Monitor("eval/elbo_nats", "max")
     can_interpolate = True
+    distance_images = 5000
 
     def __init__(self, config: VAEConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
@@ -134,13 +141,12 @@ class VAE(GenerativeLearner):
         self._beta = torch.tensor(self.settings.beta * share, device=self.device)
 
     def training_step(self, chunk: Chunk, batch_idx: int = 0) -> StepMetrics:
-        rows = []
-        for x, y in chunk:
-            noise = torch.randn(self.settings.samples, len(x), self.noise_size, device=x.device)
-            rows.append(self.updater.step(x, y, noise, self._beta))
-            self.counters["samples"] += len(x)
-            self.counters["updates"] += 1
-        return means(rows)
+        return self.work_through(chunk, self.update)
+
+    def update(self, x: Tensor, y: Tensor) -> Metrics:
+        """One step on images x (B, C, H, W) of classes y (B,)."""
+        noise = torch.randn(self.settings.samples, len(x), self.noise_size, device=x.device)
+        return self.updater.step(x, y, noise, self._beta)
 
     # ------------------------------------------------------------------ evaluation
 
@@ -184,7 +190,8 @@ class VAE(GenerativeLearner):
         metrics = {"eval/elbo_nats": elbo / total, "eval/nll_nats": nll / total, "eval/kl_nats": kl / total}
         if self.net.likelihood.discrete:
             metrics["eval/bits_per_dim"] = likelihoods.bits_per_dim(nll / total, math.prod(self.image.shape))
-        return metrics | {"eval/importance_samples": float(self.settings.eval_samples)}
+        metrics["eval/importance_samples"] = float(self.settings.eval_samples)
+        return metrics | self.distances(data, split)
 
     def distortion_and_rate(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         """-log p(x|z) of one sample of the latents, and the KL: (B,) each; their sum is the negative ELBO."""
@@ -221,13 +228,47 @@ class VAE(GenerativeLearner):
         repeated = None if y is None else y[:, None].expand(num, steps).flatten()
         return self.decoded(z.flatten(0, 1), repeated).unflatten(0, (num, steps))
 
+    def codes(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """The posterior's mean (B, D) for each image: of the latents next to the image, where there are several."""
+        return self.net.encode(x, y)[0]
+
+    def exportable(self, data: LabDataModule) -> Exportable:
+        num_classes = self.num_classes if self.conditional else 0
+        return of_images("decoder", self.decoded, self.net, self.noise_size, num_classes)
+
     def pictures(self, data: LabDataModule) -> dict[str, Image]:
+        """What all models show, and: reconstructions beside their originals; the codes of validation images on a map,
+        coloured by class; the latents that vary most over them, each gone through around an image's code."""
         assert isinstance(data, ImageModule)
-        x, labels = next(iter(data.batches("val", 32)))
+        x, labels = split_arrays(data, "val", NUM_MAPPED)
         y = labels if self.conditional else None
-        again = self.net.likelihood.mean(self.net.decode(self.net.encode(x, y)[0], y))
-        pairs = torch.stack([x, again], dim=1)  # (N, 2, C, H, W)
-        return {**super().pictures(data), "reconstructions": image_grid(pairs.flatten(0, 1), 8)}
+        codes = torch.cat(
+            [self.codes(x[part], None if y is None else y[part]) for part in torch.arange(len(x)).split(500)]
+        )
+        first = slice(0, 32)
+        again = self.net.likelihood.mean(self.net.decode(codes[first], None if y is None else y[first]))
+        pairs = torch.stack([x[first], again], dim=1)  # (N, 2, C, H, W)
+        names = data.spec.outputs.names if isinstance(data.spec.outputs, Classes) else ()
+        return {
+            **super().pictures(data),
+            "reconstructions": image_grid(pairs.flatten(0, 1), 8),
+            "latent_map": scatter(two_axes(codes), labels, names),
+            "traversal": image_grid(self.traversal(codes, None if y is None else y[:1]), TRAVERSAL_STEPS),
+        }
+
+    def traversal(self, codes: Tensor, label: Tensor | None, num: int = 8) -> Tensor:
+        """Images (rows * TRAVERSAL_STEPS, C, H, W): row i moves the first of codes (N, D) along one latent.
+
+        The latents are the `num` whose means vary most over the images (an unused one stays at the prior's mean), from
+        -3 to 3 of the prior's standard deviations; `label` (1,) is the class where the model is conditional.
+        """
+        chosen = codes.var(0).topk(min(num, codes.shape[1])).indices
+        z = codes[0].expand(len(chosen), TRAVERSAL_STEPS, -1).clone()  # (rows, steps, D)
+        z[torch.arange(len(chosen), device=z.device), :, chosen] = torch.linspace(
+            -3, 3, TRAVERSAL_STEPS, device=z.device
+        )
+        z = z.flatten(0, 1)
+        return self.net.likelihood.mean(self.net.decode(z, None if label is None else label.expand(len(z))))
 
 
 # ---------------------------------------------------------------------- recipes

@@ -100,8 +100,7 @@ class Learner(LightningModule):
 
 
 def means(rows: list[dict[str, Tensor]], prefix: str = "losses/") -> StepMetrics:
-    """The mean of each metric over updates, as scalar tensors, with one stack a metric."""
-    if not rows:
-        return {}
+    """The mean of each metric over the updates that have it, as scalar tensors, with one stack a metric."""
+    keys = dict.fromkeys(key for row in rows for key in row)
     with torch.no_grad():
-        return {prefix + key: torch.stack([row[key] for row in rows]).mean() for key in rows[0]}
+        return {prefix + key: torch.stack([row[key] for row in rows if key in row]).mean() for key in keys}

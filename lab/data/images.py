@@ -102,7 +102,7 @@ class ImageModule(LabDataModule):
             train = train[0][: config.num_train], train[1][: config.num_train]
         self._splits = {"train": _tensors(*train), "val": _tensors(*val), "test": _tensors(*arrays.test)}
         shape = tuple(self._splits["train"][0].shape[1:])
-        num_classes = int(max(int(y.max()) for _, y in self._splits.values() if len(y))) + 1
+        num_classes = max(len(arrays.class_names), *(int(y.max()) + 1 for _, y in self._splits.values() if len(y)))
         names = arrays.class_names or tuple(str(i) for i in range(num_classes))
         levels = arrays.levels if config.binarize == "none" else 2
         self.spec = DataSpec(TensorSpec(shape, torch.float32, 0.0, 1.0, levels), Classes(num_classes, names))
@@ -115,6 +115,15 @@ class ImageModule(LabDataModule):
 
     def next_chunk(self) -> Chunk:
         return Chunk(self._draw(), self.config.batches_per_step)
+
+    @property
+    def pictured(self) -> ImageModule:
+        """The images that a person sees: these, or those that codes stand for."""
+        return self
+
+    def shown(self, x: Tensor) -> Tensor:
+        """What a person sees of x (N, C, H, W): x itself, or the images that codes stand for."""
+        return x
 
     def num_samples(self, split: Split) -> int:
         """How many images a split has."""

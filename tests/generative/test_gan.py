@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from generative import gan
+from generative import gan, generator
 from generative.decoders import ConvDecoder, MlpDecoder
 from generative.gan import GANConfig
 from lab import config
@@ -189,7 +189,7 @@ def test_projection_uses_the_class(data):
 
 
 def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(gan, "distribution_metrics", lambda *a, **k: {"eval/lenet_frechet_distance": 1.0})
+    monkeypatch.setattr(generator, "distribution_metrics", lambda *a, **k: {"eval/lenet_frechet_distance": 1.0})
     small = "tracking.mode=disabled data.batch_size=16 data.batches_per_step=5 module.latents=4 trainer.eval_period=400"
     networks = "module.decoder.hidden=[16] module.backbone.hidden=[16]"
     experiment = config.resolve("gan/digits", [*small.split(), *networks.split()])
@@ -220,3 +220,25 @@ def test_a_divergence_is_said(data):
         metrics = model.training_step(data.next_chunk())
     assert float(metrics["monitors/discriminator_wins"]) == 1.0
     assert float(metrics["monitors/collapse"]) in (0.0, 1.0)
+
+
+def test_several_discriminator_steps_report_both_networks(data):
+    model = small_gan(data, discriminator_steps=2)
+    metrics = model.training_step(data.next_chunk())
+    assert {"losses/discriminator", "losses/generator", "losses/real_spread", "monitors/collapse"} <= set(metrics)
+
+
+def test_a_generator_of_one_image_is_called_collapsed(data):
+    model = small_gan(data, optimizer=OptimizerConfig(lr=1e-9))
+    with torch.no_grad():
+        model.generator.decoder[-2].weight.zero_()
+    assert float(model.training_step(data.next_chunk())["monitors/collapse"]) == 1.0
+
+
+def test_a_conditional_gan_shows_raw_samples_of_the_same_classes(data):
+    model = small_gan(data, conditional=True).eval()
+    model.average.load_state_dict(model.generator.state_dict())
+    with torch.no_grad():
+        pictures = model.pictures(data)
+    assert (pictures["samples"] == pictures["samples_raw"]).all()
+    assert pictures["neighbours"].shape[1] == 8 * 58 + 2

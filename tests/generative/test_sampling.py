@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from generative.generator import slerp
-from generative.grids import image_grid
+from generative.grids import image_grid, scatter, two_axes
 from lab import config
 from lab.train import train
 
@@ -42,6 +42,22 @@ def test_a_grid_places_tiles_row_by_row():
     assert image_grid(torch.rand(3, 3, 40, 40), min_tile=40).shape == (2 * 42 + 2, 2 * 42 + 2, 3)
     with pytest.raises(ValueError, match="a grid takes"):
         image_grid(torch.rand(3, 2, 4, 4))
+
+
+def test_two_axes_keep_what_varies_most():
+    points = torch.randn(500, 2) * torch.tensor([5.0, 2.0]) @ torch.linalg.qr(torch.randn(4, 4))[0][:2]
+    found = two_axes(points)
+    torch.testing.assert_close(torch.cdist(found, found), torch.cdist(points, points), atol=1e-2, rtol=1e-3)
+    assert float(found[:, 0].var()) > float(found[:, 1].var())
+    assert torch.equal(two_axes(points[:, :2]), points[:, :2])
+    assert two_axes(points[:, :1]).shape == (500, 2)
+
+
+def test_a_map_has_a_colour_for_each_class():
+    picture = scatter(torch.tensor([[0.0, 0.0], [1.0, 1.0]]), torch.tensor([0, 1]), ("zero", "one"))
+    assert picture.shape == (600, 600, 3)
+    assert {(31, 119, 180), (255, 127, 14)} <= set(map(tuple, picture.reshape(-1, 3).tolist()))
+    assert scatter(torch.randn(50, 2), torch.arange(50)).shape == (600, 600, 3)
 
 
 def test_slerp_keeps_the_length_between_vectors_of_one_length():
@@ -80,9 +96,49 @@ def test_sample_interpolates(lab, vae_run, tmp_path):
     assert Image.open(tmp_path / "rows.png").size == (10 * 58 + 2, 2 * 58 + 2)
 
 
+@pytest.fixture(scope="module")
+def text_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    small = ["module.backbone.hidden=16", "data.window=8", "data.validation=0.001", "data.test=0.001"]
+    tiny = [word for word in TINY if "batch_size" not in word]
+    return train(config.resolve("lm/reference-gru", [*tiny, *small]), run_dir=folder / "lm").run.path
+
+
+def test_a_language_model_is_sampled_as_text(lab, text_run, tmp_path):
+    first = lab("sample", text_run, "--length", 40, "--prompt", "The ")
+    assert first.code == 0, first.err
+    assert first.out.startswith("The ")
+    assert len(first.out) == 4 + 40 + 1
+    assert lab("sample", text_run, "--length", 40, "--prompt", "The ").out == first.out
+    assert lab("sample", text_run, "--length", 40, "--prompt", "The ", "--seed", 1).out != first.out
+    done = lab("sample", text_run, "--n", 3, "--length", 10, "--out", tmp_path / "a.txt")
+    assert done.code == 0, done.err
+    assert "3 texts of lm/reference-gru" in done.out
+    assert len((tmp_path / "a.txt").read_text()) == 3 * 10 + 2 * 2 + 1
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--class", "3"], "--class is not for a language model"),
+        (["--interpolate"], "--interpolate is not for a language model"),
+        (["--out", "a.png"], "writes a .txt"),
+        (["--length", "0"], "--length 0"),
+        (["--prompt", "\u2603"], "alphabet"),
+    ],
+)
+def test_bad_options_of_texts_are_said_in_a_sentence(lab, text_run, words, said):
+    done = lab("sample", text_run, *words)
+    assert done.code == 2
+    assert said in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--prompt", "a"], "--prompt is not for a model of images"),
+        (["--out", "a.txt"], "a model of images writes .png"),
+        (["--temperature", "nan"], "--temperature nan"),
         (["--n", "0"], "--n 0"),
         (["--class", "eleven"], "unknown class 'eleven'"),
         (["--temperature", "-1"], "--temperature"),

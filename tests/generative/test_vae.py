@@ -153,7 +153,7 @@ def test_the_loss_has_the_gradient_of_finite_differences():
 @pytest.mark.parametrize("decoder", [MlpDecoder(), ConvDecoder(), ResNetDecoder(channels=(8, 8))])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 7, 10)])
 def test_decoders_give_images_of_the_shape(decoder, shape):
-    assert decoder.build(5, shape)(torch.randn(2, 5)).shape == (2, *shape)
+    assert decoder.build((5,), shape)(torch.randn(2, 5)).shape == (2, *shape)
 
 
 @pytest.mark.parametrize("backbone", ["mlp", "lenet", "resnet", "lstm", "dcgan"])
@@ -209,3 +209,42 @@ def test_training_raises_the_likelihood():
     with torch.no_grad():
         after = vae.evaluate(data)["eval/elbo_nats"]
     assert before < -150 < -125 < after
+
+
+def test_a_traversal_moves_one_latent_that_is_used_from_minus_three_to_three(monkeypatch):
+    vae = small_vae(latents=3)
+    seen = []
+    decode = vae.net.decode
+    monkeypatch.setattr(vae.net, "decode", lambda z, y: seen.append(z) or decode(z, y))
+    codes = torch.tensor([[0.5, 0.1, -0.2], [2.5, 0.1, 1.0], [-2.5, 0.1, -1.0]])
+    assert vae.traversal(codes, None, num=2).shape == (2 * 9, 1, 3, 3)
+    z = seen[0].view(2, 9, 3)
+    for row, latent in ((0, 0), (1, 2)):
+        torch.testing.assert_close(z[row, :, latent], torch.linspace(-3, 3, 9))
+        others = [i for i in range(3) if i != latent]
+        torch.testing.assert_close(z[row][:, others], codes[0, others].expand(9, -1))
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_pictures_show_the_latent_space(conditional):
+    data = ImageData(name="digits").build(0)
+    vae = VAEConfig(likelihood="logistic", latents=4, conditional=conditional).build(data.spec).eval()
+    with torch.no_grad():
+        pictures = vae.pictures(data)
+    assert set(pictures) == {"samples", "interpolation", "neighbours", "reconstructions", "latent_map", "traversal"}
+    assert pictures["traversal"].shape == (4 * 58 + 2, 9 * 58 + 2)
+    assert pictures["latent_map"].shape == (600, 600, 3)
+
+
+def test_the_test_split_gets_distances_beside_the_likelihood(monkeypatch):
+    data = ImageData(name="digits", binarize="threshold").build(0)
+    vae = VAEConfig(latents=2, eval_samples=2).build(data.spec).eval()
+    seen = []
+    monkeypatch.setattr(
+        "generative.generator.distribution_metrics", lambda images, *_, **k: seen.append(images) or {"eval/lenet": 1.0}
+    )
+    with torch.no_grad():
+        assert "eval/lenet" not in vae.evaluate(data, "val")
+        assert vae.evaluate(data, "test")["eval/lenet"] == 1.0
+    assert seen[0].shape == (vae.distance_images, 1, 8, 8)
+    assert seen[0].unique().tolist() == [0.0, 1.0]  # bits are compared with bits
