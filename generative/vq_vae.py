@@ -1,0 +1,325 @@
+"""VQ-VAE: images as grids of discrete codes (van den Oord, Vinyals and Kavukcuoglu 2017).
+
+The codebook follows running means of the vectors assigned to each code (their appendix A.1), starts from k-means on the
+first minibatch, and codes that fall out of use start anew at vectors of the minibatch (Dhariwal et al. 2020). A prior
+over the codes is a PixelCNN: see `generative.codes`.
+
+B images, K codes, D numbers in a code, C channels, H height, W width, h x w grid of codes, N vectors.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveInt, SerializeAsAny
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from generative.decoders import ConvDecoder, DecoderConfig, ResNetDecoder
+from generative.generator import GenerativeLearner, Progress
+from generative.grids import Image, image_grid
+from generative.likelihoods import bits_per_dim
+from generative.pixels import Likelihood, build_likelihood
+from lab.backbones import BackboneConfig, build_backbone
+from lab.data.images import ImageData, ImageModule
+from lab.data.module import LabDataModule
+from lab.data.resident import Chunk
+from lab.data.spec import DataSpec
+from lab.errors import UserError
+from lab.experiment import Experiment, ModuleConfig, TrainerConfig
+from lab.learner import Monitor, StepMetrics
+from lab.optim import Metrics, OptimizerConfig, ScheduleConfig
+
+_KMEANS_ROUNDS = 10
+
+
+class VQVAEConfig(ModuleConfig):
+    """An encoder to a grid of vectors, a codebook, a decoder from the nearest codes."""
+
+    kind: Literal["vq_vae"] = "vq_vae"
+    backbone: BackboneConfig = BackboneConfig(name="dcgan", channels=(32, 64), flatten=False)
+    """the encoder's network; it must give a map (features, height, width)"""
+    decoder: SerializeAsAny[DecoderConfig] = ConvDecoder(channels=(64, 32), norm="group")
+    """as many doublings as the encoder has halvings"""
+    num_codes: int = Field(default=128, ge=2)
+    code_size: PositiveInt = 16
+    """numbers in a code"""
+    commitment: NonNegativeFloat = 0.25
+    """weight of the squared distance from the encoder's vectors to their codes"""
+    decay: float = Field(default=0.99, ge=0, lt=1)
+    """of the running means that the codes are"""
+    restart: NonNegativeFloat = 0.05
+    """a code whose running count falls below this share of an even one starts anew; 0: never"""
+    likelihood: Likelihood = "bernoulli"
+    optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3)
+
+    def build(self, spec: DataSpec) -> VQVAE:
+        return VQVAE(self, spec)
+
+
+def straight_through(vectors: Tensor, quantized: Tensor) -> Tensor:
+    """`quantized` in value, with the gradient of `vectors`."""
+    return vectors + (quantized - vectors).detach()
+
+
+class Codebook(nn.Module):
+    """K vectors (K, D) that follow what is assigned to them; nothing here is learned by gradient."""
+
+    vectors: Tensor
+    counts: Tensor
+    sums: Tensor
+    started: Tensor
+
+    def __init__(self, num_codes: int, code_size: int, decay: float, restart: float) -> None:
+        super().__init__()
+        self.decay, self.restart = decay, restart
+        self.register_buffer("vectors", torch.randn(num_codes, code_size))
+        self.register_buffer("counts", torch.ones(num_codes))
+        self.register_buffer("sums", self.vectors.clone())
+        self.register_buffer("started", torch.tensor(False))
+
+    def nearest(self, flat: Tensor) -> Tensor:
+        """The code (N,) nearest to each vector (N, D)."""
+        return torch.addmm(self.vectors.square().sum(1), flat, self.vectors.T, alpha=-2).argmin(1)
+
+    def look_up(self, codes: Tensor) -> Tensor:
+        """Codes (B, h, w) as vectors (B, D, h, w)."""
+        return F.embedding(codes, self.vectors).movedim(-1, 1)
+
+    @torch.no_grad()
+    def start(self, flat: Tensor) -> None:
+        """Set the codes by k-means on vectors (N, D)."""
+        self.vectors.copy_(k_means(_over_ranks(flat), len(self.vectors)))
+        self._agree(self.vectors)
+        self.sums.copy_(self.vectors)
+        self.counts.fill_(1.0)
+        self.started.fill_(True)
+
+    @torch.no_grad()
+    def follow(self, flat: Tensor, codes: Tensor) -> None:
+        """Move each code's count and sum towards those of vectors (N, D) assigned to codes (N,); restart the unused."""
+        flat, codes = _over_ranks(flat), _over_ranks(codes)
+        counts = torch.bincount(codes, minlength=len(self.counts)).to(flat.dtype)
+        sums = torch.zeros_like(self.sums).index_add_(0, codes, flat)
+        self.counts.lerp_(counts, 1 - self.decay)
+        self.sums.lerp_(sums, 1 - self.decay)
+        even = self.counts.sum() / len(self.counts)
+        unused = (self.counts < self.restart * even)[:, None]
+        fresh = flat[torch.randint(len(flat), (len(self.counts),), device=flat.device)]
+        self.counts.copy_(torch.where(unused[:, 0], even, self.counts))
+        self.sums.copy_(torch.where(unused, fresh * even, self.sums))
+        self._agree(self.sums)
+        self.vectors.copy_(self.sums / self.counts.clamp(min=1e-8)[:, None])
+
+    @staticmethod
+    def _agree(drawn: Tensor) -> None:
+        """Give every rank what rank 0 drew at random."""
+        if torch.distributed.is_initialized():
+            torch.distributed.broadcast(drawn, 0)
+
+
+def k_means(points: Tensor, num: int) -> Tensor:
+    """Centres (K, D) of points (N, D): spread-out first centres (k-means++, Arthur and Vassilvitskii 2007), Lloyd's
+    rounds; a centre that loses all its points stays where it is."""
+    centres = points[torch.randint(len(points), (1,), device=points.device)]
+    distance = (points - centres).square().sum(1)
+    for _ in range(num - 1):
+        index = torch.multinomial(distance + 1e-12, 1)
+        centres = torch.cat([centres, points[index]])
+        distance = torch.minimum(distance, (points - points[index]).square().sum(1))
+    for _ in range(_KMEANS_ROUNDS):
+        nearest = torch.cdist(points, centres).argmin(1)
+        counts = torch.bincount(nearest, minlength=num)[:, None]
+        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
+        centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
+    return centres
+
+
+def _over_ranks(x: Tensor) -> Tensor:
+    """The rows of `x` of all ranks."""
+    if not torch.distributed.is_initialized():
+        return x
+    parts = [torch.empty_like(x) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(parts, x.contiguous())
+    return torch.cat(parts)
+
+
+class VQVAENet(nn.Module):
+    """Images to a grid of vectors, vectors to the likelihood's parameters."""
+
+    def __init__(self, config: VQVAEConfig, spec: DataSpec) -> None:
+        super().__init__()
+        self.backbone = build_backbone(config.backbone, spec.inputs.shape)  # type: ignore[union-attr]
+        if len(self.backbone.output_shape) != 3:
+            raise UserError(
+                f"module.backbone.name={config.backbone.name!r} gives {self.backbone.output_shape}, not a map "
+                f"(features, height, width); a VQ-VAE needs one, for example dcgan with flatten=false."
+            )
+        features, *self.grid = self.backbone.output_shape
+        self.to_code = nn.Conv2d(features, config.code_size, 1)
+        self.likelihood = build_likelihood(config.likelihood, spec.inputs)  # type: ignore[arg-type]
+        self.decoder = config.decoder.build((config.code_size, *self.grid), self.likelihood.parameter_shape)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Vectors (B, D, h, w)."""
+        out: Tensor = self.to_code(self.backbone(x))
+        return out
+
+
+class VQVAE(GenerativeLearner):
+    """Trains a VQVAENet by gradient and a Codebook by running means."""
+
+    monitor = Monitor("eval/elbo_nats", "max")
+
+    def __init__(self, config: VQVAEConfig, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        self.settings = config
+        self.net = VQVAENet(config, spec)
+        self.codebook = Codebook(config.num_codes, config.code_size, config.decay, config.restart)
+        self.updater = self.add_updater("net", self.net, self.loss, config.optimizer)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the grid of codes."""
+        height, width = self.net.grid
+        return height, width
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The codes (B, h, w) of images (B, C, H, W)."""
+        vectors = self.net.encode(x)
+        return self.codebook.nearest(flattened(vectors)).view(len(x), *self.grid)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """The likelihood's parameters for codes (B, h, w)."""
+        parameters: Tensor = self.net.decoder(self.codebook.look_up(codes))
+        return parameters
+
+    # ------------------------------------------------------------------ training
+
+    def loss(self, x: Tensor) -> tuple[Tensor, Metrics]:
+        """Negative log-likelihood of a reconstruction, plus the commitment; mean over the minibatch."""
+        vectors = self.net.encode(x)
+        flat = flattened(vectors)
+        codes = self.codebook.nearest(flat.detach())
+        quantized = self.codebook.look_up(codes.view(len(x), *self.grid))
+        parameters = self.net.decoder(straight_through(vectors, quantized))
+        distortion = -self.net.likelihood.log_prob(parameters, x).mean()
+        commitment = (vectors - quantized).square().sum((1, 2, 3)).mean()
+        share = torch.bincount(codes, minlength=self.settings.num_codes) / len(codes)
+        metrics = {
+            "distortion_nats": distortion.detach(),
+            "commitment": commitment.detach(),
+            "perplexity": torch.special.entr(share).sum().exp(),
+            "vectors": flat.detach(),
+            "codes": codes,
+        }
+        return distortion + self.settings.commitment * commitment, metrics
+
+    def training_step(self, chunk: Chunk, batch_idx: int = 0) -> StepMetrics:
+        return self.work_through(chunk, lambda x, y: self.update(x))
+
+    def update(self, x: Tensor) -> Metrics:
+        """One step of the networks by gradient, then one of the codebook."""
+        if not self.codebook.started:
+            with torch.no_grad():
+                self.codebook.start(flattened(self.net.encode(x)))
+        metrics = self.updater.step(x)
+        self.codebook.follow(metrics.pop("vectors"), metrics.pop("codes"))
+        return metrics
+
+    # ------------------------------------------------------------------ evaluation and pictures
+
+    def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
+        """The bound with all codes equally likely, -log p(x | codes) + h w log K, in nats an image, and its parts.
+
+        eval/perplexity: exp of the entropy of the codes in the split; eval/used_codes: how many occur at all.
+        """
+        assert isinstance(data, ImageModule)
+        distortion = squared_error = total = 0.0
+        counts = torch.zeros(self.settings.num_codes, device=self.device)
+        for x, _ in data.batches(split):
+            codes = self.encode(x)
+            parameters = self.decode(codes)
+            distortion -= float(self.net.likelihood.log_prob(parameters, x).double().sum())
+            squared_error += float((self.net.likelihood.mean(parameters) - x).square().sum())
+            counts += torch.bincount(codes.flatten(), minlength=self.settings.num_codes)
+            total += len(x)
+        rate = math.prod(self.grid) * math.log(self.settings.num_codes)
+        metrics = {
+            "eval/elbo_nats": -distortion / total - rate,
+            "eval/distortion_nats": distortion / total,
+            "eval/squared_error": squared_error / total,
+            "eval/perplexity": float(torch.special.entr(counts / counts.sum()).sum().exp()),
+            "eval/used_codes": float((counts > 0).sum()),
+        }
+        if self.net.likelihood.discrete:
+            metrics["eval/bits_per_dim"] = bits_per_dim(-metrics["eval/elbo_nats"], self.image.numel)
+        return metrics | self.distances(data, split)
+
+    def sample(
+        self,
+        num: int,
+        *,
+        labels: Tensor | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Mean images of codes drawn each by itself, as often as training uses them: the prior without a PixelCNN."""
+        self.draw_labels(num, labels, generator)
+        logits = self.codebook.counts.clamp(min=1e-9).log()
+        if temperature == 0:
+            codes = logits.argmax().expand(num, *self.grid)
+        else:
+            share = torch.softmax(logits / temperature, 0)
+            codes = torch.multinomial(share, num * math.prod(self.grid), True, generator=generator)
+        return self.net.likelihood.mean(self.decode(codes.reshape(num, *self.grid)))
+
+    def pictures(self, data: LabDataModule) -> dict[str, Image]:
+        """Originals beside reconstructions, beside the samples."""
+        assert isinstance(data, ImageModule)
+        x, _ = next(iter(data.batches("val", 32)))
+        pairs = torch.stack([x, self.net.likelihood.mean(self.decode(self.encode(x)))], dim=1)  # (N, 2, C, H, W)
+        return {**super().pictures(data), "reconstructions": image_grid(pairs.flatten(0, 1), 8)}
+
+
+def flattened(vectors: Tensor) -> Tensor:
+    """A grid of vectors (B, D, h, w) as rows (B * h * w, D)."""
+    return vectors.movedim(1, -1).flatten(0, -2)
+
+
+# ---------------------------------------------------------------------- recipes
+
+
+def digits() -> Experiment:
+    """Embedded 8x8 digits as 4x4 grids of 32 codes; vq-vae/digits-prior is a PixelCNN over them."""
+    return Experiment(
+        name="vq-vae/digits",
+        data=ImageData(name="digits", batch_size=64, batches_per_step=20),
+        module=VQVAEConfig(
+            backbone=BackboneConfig(name="dcgan", channels=(64,), flatten=False),
+            decoder=ResNetDecoder(channels=(64,), norm="group"),
+            num_codes=32,
+            code_size=8,
+            likelihood="logistic",
+            optimizer=OptimizerConfig(lr=2e-3, max_grad_norm=100.0, schedule=ScheduleConfig(name="cosine")),
+        ),
+        trainer=TrainerConfig(budget=60_000, eval_period=10_000),
+    )
+
+
+def mnist() -> Experiment:
+    """MNIST from LAB_DATA as 7x7 grids of 128 codes; vq-vae/mnist-prior is a PixelCNN over them."""
+    return Experiment(
+        name="vq-vae/mnist",
+        data=ImageData(name="mnist", batch_size=64, batches_per_step=10, validation=1 / 12),
+        module=VQVAEConfig(
+            optimizer=OptimizerConfig(lr=2e-3, max_grad_norm=100.0, schedule=ScheduleConfig(name="cosine"))
+        ),
+        trainer=TrainerConfig(budget=150_000, eval_period=30_000),
+    )
+
+
+FAMILY = "vq-vae"
