@@ -12,13 +12,14 @@ import torch
 
 from agents.collector import as_tensor, clear_state
 from agents.envs import make_envs
-from agents.experience import Experience
+from agents.experience import environment_of
 from agents.policies import Policy
 from agents.types import Episode
 from lab.data.module import LabDataModule
 from lab.data.spec import DataSpec
 from lab.errors import Failure, UserError
 from lab.experiment import ModuleConfig
+from lab.export import Exportable
 from lab.learner import Learner, Monitor
 from lab.seeding import derive_seed
 
@@ -50,14 +51,13 @@ class Agent(Learner):
         **options: Any,
     ) -> dict[str, float]:
         """Returns and lengths over greedy episodes in environments of their own, seeded alike every time."""
-        if not isinstance(data, Experience):
-            raise UserError("an agent is evaluated in an environment: data.kind must be on_policy or replay.")
+        env_id, env_options, data_seed = environment_of(data)
         played = play_episodes(
             self.policy,
-            data.config.env,
+            env_id,
             episodes or self.eval_episodes,
-            seed=derive_seed(data.seed, "evaluation") if seed is None else seed,
-            options=data.config.env_options,
+            seed=derive_seed(data_seed, "evaluation") if seed is None else seed,
+            options=env_options,
         )
         returns = np.array([episode.episode_return for episode in played])
         return {
@@ -71,20 +71,33 @@ class Agent(Learner):
     def film(self, data: LabDataModule, folder: Path) -> Path | None:
         """One greedy episode as an mp4 in `folder`, at most 1,000 frames; None where it cannot be drawn."""
         from agents.play import fps_of, play
+        from agents.screens import Film
         from agents.video import write_video
 
-        assert isinstance(data, Experience)
-        env_id, options = data.config.env, data.config.env_options
-        frames: list[Any] = []
-        seed = derive_seed(data.seed, "film")
+        env_id, options, seed = environment_of(data)
+        film = Film()
         try:
-            play(self.policy, env_id, 1, seed=seed, options=options, on_frame=frames.append, max_steps=_FILM_FRAMES)
+            play(
+                self.policy,
+                env_id,
+                1,
+                seed=derive_seed(seed, "film"),
+                options=options,
+                on_frame=film,
+                max_steps=_FILM_FRAMES,
+            )
             folder.mkdir(parents=True, exist_ok=True)
-            write_video(folder / "episode.mp4", frames, fps_of(env_id, options))
+            write_video(folder / "episode.mp4", film.frames, fps_of(env_id, options))
         except (UserError, Failure, ImportError, gym.error.Error) as error:
             logging.getLogger("lab").warning("no film of %s: %s", env_id, error)
             return None
         return folder / "episode.mp4"
+
+    def exportable(self, data: LabDataModule) -> Exportable:
+        from agents.exported import exportable
+
+        env_id, options, _ = environment_of(data)
+        return exportable(self.policy, self.data_spec, env_id, options)
 
 
 @torch.no_grad()

@@ -41,7 +41,15 @@ class Categorical:
         log_prob = -F.nll_loss(log_p.flatten(0, -2), action.flatten(), reduction="none").view(action.shape)
         return log_prob, -(log_p.exp() * log_p).sum(-1)
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(..., K), adding up to 1."""
+        return F.softmax(logits, -1)
+
     def to_env(self, action: Tensor) -> Tensor:
+        """The action itself."""
+        return action
+
+    def from_env(self, action: Tensor) -> Tensor:
         """The action itself."""
         return action
 
@@ -72,7 +80,15 @@ class MultiCategorical:
         log_probs, entropies = zip(*pieces, strict=True)
         return torch.stack(log_probs, -1).sum(-1), torch.stack(entropies, -1).sum(-1)
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(..., sum K_i), each component's adding up to 1."""
+        return torch.cat([F.softmax(part, -1) for part in logits.split(self.nums, -1)], -1)
+
     def to_env(self, action: Tensor) -> Tensor:
+        """The action itself."""
+        return action
+
+    def from_env(self, action: Tensor) -> Tensor:
         """The action itself."""
         return action
 
@@ -107,6 +123,10 @@ class Gaussian:
         """Clipped to the bounds."""
         return action.clamp(self.low.to(action), self.high.to(action))
 
+    def from_env(self, action: Tensor) -> Tensor:
+        """The action itself."""
+        return action
+
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = parameters.chunk(2, -1)
         return mean, log_std.clamp(*self.LOG_STD_BOUNDS)
@@ -139,6 +159,11 @@ class SquashedGaussian(Gaussian):
     def to_env(self, action: Tensor) -> Tensor:
         """u -> a."""
         return self.centre.to(action) + self.half_width.to(action) * action.tanh()
+
+    def from_env(self, action: Tensor) -> Tensor:
+        """a -> u; at the bounds themselves u would be infinite, so a is held 0.1 % away from them."""
+        share = (action - self.centre.to(action)) / self.half_width.to(action)
+        return share.clamp(-0.999, 0.999).atanh()
 
     def _log_slope(self, u: Tensor) -> Tensor:
         """log |da/du| summed over components; log(1 - tanh(u)^2) without cancellation."""

@@ -17,7 +17,7 @@ from agents.agent import Agent
 from agents.dqn import discrete_actions
 from agents.experience import OnPolicyData, OnPolicyExperience
 from agents.exploration import EpsilonConfig, epsilon_greedy
-from agents.policies import Action, Policy
+from agents.policies import Action, Policy, Preferences
 from agents.returns import td_target
 from agents.types import Obs, Rollout
 from lab.data.spec import DataSpec, TensorSpec
@@ -65,6 +65,10 @@ class TablePolicy(Policy):
         best = q_values == q_values.max(-1, keepdim=True).values
         greedy = (best * (1 + noise[:, 2:])).argmax(-1)  # untouched states: any action, not always the first
         return Action(epsilon_greedy(greedy, self.epsilon, q_values.shape[1], noise), None, {})
+
+    def preferences(self, obs: Obs, state: Tensor | None = None) -> Preferences:
+        assert isinstance(obs, Tensor)
+        return Preferences("Q-value", self.table[obs])
 
 
 class QLearning(Agent):

@@ -25,7 +25,7 @@ from agents.dqn import discrete_actions, open_replay
 from agents.experience import ReplayData, ReplayExperience
 from agents.exploration import EpsilonConfig, epsilon_greedy
 from agents.partial import ENV_ID as CARTPOLE_POSITIONS
-from agents.policies import Action, Encoder, Policy
+from agents.policies import Action, Encoder, Policy, Preferences
 from agents.replay import ReplayConfig
 from agents.returns import td_target
 from agents.types import Obs, Sequences, map_obs
@@ -98,14 +98,22 @@ class RecurrentQPolicy(Policy):
         return torch.rand(num_steps, num_envs, 2, generator=generator)
 
     def act(self, obs: Obs, state: Tensor | None = None, noise: Tensor | None = None) -> Action:
-        assert state is not None
-        start = torch.zeros(1, state.shape[1], dtype=torch.bool, device=state.device)
-        q_values, state = self.q_network(self.q_network.prepare(map_obs(obs, lambda t: t[None])), state, start)
-        greedy = q_values[0].argmax(-1)
+        q_values, state = self._q_values(obs, state)
+        greedy = q_values.argmax(-1)
         if noise is None:
             return Action(greedy, state, {})
         return Action(epsilon_greedy(greedy, self.epsilon, self.num_actions, noise), state, {})
 
+
+    def preferences(self, obs: Obs, state: Tensor | None = None) -> Preferences:
+        return Preferences("Q-value", self._q_values(obs, state)[0])
+
+    def _q_values(self, obs: Obs, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Q (N, A) and the state after."""
+        assert state is not None
+        start = torch.zeros(1, state.shape[1], dtype=torch.bool, device=state.device)
+        q_values, state = self.q_network(self.q_network.prepare(map_obs(obs, lambda t: t[None])), state, start)
+        return q_values[0], state
 
 class RecurrentQ(Agent):
     """Collects into replay and learns from sequences of it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,10 +75,11 @@ def present(sweep: Sweep) -> int:
         runs,
         sweep.path / "report",
         title="Demo",
+        at="best",
         extra_media={path: files for path, (_, files) in measured.items()},
     )
     page = page.rename(page.with_name("index.html"))
-    console.print(comparison_table(runs))
+    console.print(comparison_table(runs, at="best"))
     _print_measured(console, {path: metrics for path, (metrics, _) in measured.items()})
     for entry in failed:
         console.print(f"failed: {sweep.run_path(entry)}: {entry.error}", markup=False)
@@ -87,9 +88,7 @@ def present(sweep: Sweep) -> int:
 
 
 def _measure(found: Run) -> tuple[dict[str, float], list[Path]]:
-    """Test metrics (20 greedy episodes, the test split) and pictures or a film of the best checkpoint."""
-    from PIL import Image
-
+    """Test metrics (20 greedy episodes, the test split) of the best checkpoint, and an agent's film; pictures are there."""
     from agents.agent import Agent
     from lab.train import restore
     from lab.trainer import evaluating
@@ -99,10 +98,6 @@ def _measure(found: Run) -> tuple[dict[str, float], list[Path]]:
     try:
         with evaluating(module, _EPISODE_SEED):
             metrics = module.evaluate(data, "test", episodes=_EPISODES, seed=_EPISODE_SEED)
-            for name, image in module.pictures(data).items():
-                media.append(found.media / f"best-{name.replace('/', '-')}.png")
-                found.media.mkdir(exist_ok=True)
-                Image.fromarray(image).save(media[-1])
             if isinstance(module, Agent):
                 media.append(_film(found, module))
     finally:
@@ -115,16 +110,17 @@ def _film(found: Run, agent: object) -> Path:
     from agents.agent import Agent
     from agents.experience import EnvData
     from agents.play import play
+    from agents.screens import Film
     from agents.video import write_video
 
     assert isinstance(agent, Agent)
     data = found.experiment().data
     assert isinstance(data, EnvData)
-    frames: list[Any] = []
-    play(agent.policy, data.env, 1, seed=_EPISODE_SEED, options=data.env_options, on_frame=frames.append)
+    film = Film()
+    play(agent.policy, data.env, 1, seed=_EPISODE_SEED, options=data.env_options, on_frame=film)
     found.media.mkdir(exist_ok=True)
     path = found.media / "episode.gif"
-    write_video(path, frames, _CARTPOLE_FPS)
+    write_video(path, film.frames, _CARTPOLE_FPS)
     return path
 
 

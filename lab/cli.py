@@ -44,6 +44,9 @@ COMMANDS = {
         "sample from a trained generative model",
         "lab sample runs/vae-digits-s0-... --n 64 --out grid.png",
     ),
+    "export": Command(
+        "lab.commands.export", "write a trained network as torch.export and ONNX", "lab export runs/dqn-cartpole-s3-..."
+    ),
     "sweep": Command(
         "cluster.sweep",
         "train many recipes, seeds and values on a Ray cluster",

@@ -19,6 +19,9 @@ from lab.data.spec import DataSpec
 from lab.experiment import ModuleConfig
 from lab.optim import LossFunction, OptimizerConfig, Updater
 
+if TYPE_CHECKING:
+    from lab.export import Exportable
+
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 StepMetrics = dict[str, float | Tensor]
 
@@ -70,6 +73,10 @@ class Learner(LightningModule):
     def add_updater(self, name: str, module: nn.Module, loss: LossFunction, config: OptimizerConfig) -> Updater:
         """An updater of `module`'s parameters that is saved, restored and scheduled with the run."""
         self.updaters[name] = Updater(module, loss, config)
+    def exportable(self, data: LabDataModule) -> Exportable | None:
+        """What `lab export` writes: a network of tensors in, tensors out; None where there is no such."""
+        return None
+
         return self.updaters[name]
 
     def set_engine(self, engine: Literal["auto", "eager", "traced"]) -> None:

@@ -29,6 +29,7 @@ class Progress(Callback):
         count = pl_module.counters[pl_module.counter]
         self._started_at = (time.perf_counter(), count)
         self._shown_at = time.perf_counter()
+        self._announce(pl_module, count)
         if self.console.is_terminal:
             self._bar = Bar(
                 TextColumn("[bold]{task.description}"),
@@ -63,6 +64,16 @@ class Progress(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         self._stop()
+
+    def _announce(self, module: Any, count: int) -> None:
+        """What is going to happen, where it is written, how to stop and go on."""
+        experiment, path = self._loop.experiment, self._loop.run.path
+        unit = {"env_steps": "environment steps"}.get(module.counter, module.counter)
+        whole = f"{experiment.name}, seed {experiment.seed}: {self._loop.budget:,} {unit} on {module.device.type}"
+        lines = [f"{whole}, going on from {count:,}" if count else whole]
+        lines.append(f"writes metrics, checkpoints and pictures into {path}")
+        lines.append(f"Ctrl-C ends it, saved; lab resume {path} goes on")
+        self.console.print("\n".join(lines), style="dim", highlight=False, soft_wrap=True, markup=False)
 
     def _show(self, module: Any) -> None:
         count = module.counters[module.counter]

@@ -3,6 +3,7 @@
 experiment.yaml        the resolved experiment
 result.json            recipe, status, seed, metrics, best, counters, wall time, versions, git state
 metrics.jsonl          one row a line; the truth about the run, cut back to the checkpoint on resume
+system.jsonl           what the run used of its machine, by the clock
 checkpoints/last.ckpt  everything that an exact resume needs
 checkpoints/best.ckpt  the weights of the best evaluation
 media/                 pictures and videos
@@ -52,6 +53,10 @@ class Run:
     @property
     def metrics_path(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def system_path(self) -> Path:
+        return self.path / "system.jsonl"
 
     @classmethod
     def create(cls, experiment: Experiment, path: Path | None = None, root: Path | None = None) -> Run:

@@ -52,6 +52,7 @@ _TARGETS = {
     "evaluate": ("runs",),
     "play": ("runs",),
     "sample": ("runs",),
+    "export": ("runs",),
     "compare": ("runs",),
     "sync": ("runs",),
 }

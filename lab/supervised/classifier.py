@@ -19,8 +19,23 @@ from lab.data.resident import Chunk
 from lab.data.spec import Classes, DataSpec, TensorSpec
 from lab.errors import UserError
 from lab.experiment import Experiment, ModuleConfig, TrainerConfig
+from lab.export import Exportable, Input
 from lab.learner import Learner, Monitor, StepMetrics, means
 from lab.optim import Metrics, OptimizerConfig, ScheduleConfig
+
+_EXAMPLE = '''"""Classifies an image with classifier.onnx; needs numpy and onnxruntime."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+names = {names}
+classifier = onnxruntime.InferenceSession(Path(__file__).with_name("classifier.onnx"))
+images = np.random.default_rng(0).random((1, {shape}), np.float32)  # pixels from 0 to 1
+(logits,) = classifier.run(None, {{"image": images}})
+print("class", names[int(logits[0].argmax())])
+'''
 
 
 class ClassifierConfig(ModuleConfig):
@@ -93,6 +108,14 @@ class Classifier(Learner):
             correct += float((logits.argmax(1) == y).sum())
             total += len(y)
         return {"eval/accuracy": correct / total, "eval/cross_entropy": loss / total}
+
+    def exportable(self, data: LabDataModule) -> Exportable:
+        inputs, outputs = self.data_spec.inputs, self.data_spec.outputs
+        assert isinstance(inputs, TensorSpec)
+        assert isinstance(outputs, Classes)
+        names = list(outputs.names)
+        example = _EXAMPLE.format(shape=", ".join(map(str, inputs.shape)), names=names)
+        return Exportable("classifier", self.net, {"image": Input(inputs)}, ("logits",), example, {"classes": names})
 
 
 def digits_cnn() -> Experiment:

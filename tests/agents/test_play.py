@@ -85,7 +85,7 @@ def test_films_an_episode_or_says_why_not(run: Path, tmp_path: Path, monkeypatch
     film = module.film(data, tmp_path / "media")
     assert film == tmp_path / "media" / "episode.mp4"
     assert film.stat().st_size > 1_000
-    monkeypatch.setattr("agents.play._picture", lambda env, env_id: (_ for _ in ()).throw(UserError("no pictures")))
+    monkeypatch.setattr("agents.play.picture", lambda env, env_id: (_ for _ in ()).throw(UserError("no pictures")))
     assert module.film(data, tmp_path / "none") is None
     data.close()
 

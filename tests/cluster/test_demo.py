@@ -39,8 +39,8 @@ def test_a_finished_demo_is_measured_compared_and_shown(tmp_path: Path, capsys: 
     assert "next:" in said
     report = sweep.path / "report"
     assert len(list(report.glob("curve-*.png"))) == 3
-    assert (report / "media" / "vae-digits" / "best-interpolation.png").is_file()
-    assert (report / "media" / "vae-digits" / "best-samples.png").is_file()
+    assert (report / "media" / "vae-digits" / "interpolation.png").is_file()
+    assert (report / "media" / "vae-digits" / "samples.png").is_file()
     assert (report / "media" / "pg-cartpole" / "episode.gif").read_bytes().startswith(b"GIF8")
     page = (report / "index.html").read_text()
     assert all(str(sweep.run_path(entry)) in page for entry in sweep.entries[:3])

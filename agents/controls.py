@@ -1,0 +1,216 @@
+"""What actions are called and which keys stand for them, environment by environment.
+
+Names and numbers are those of gymnasium's documentation of each environment; Atari games bring their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+
+from lab.data.spec import Continuous, Discrete, MultiDiscrete, Outputs
+from lab.errors import UserError
+
+HeldKeys = frozenset[str]
+ActionValue = int | tuple[float, ...]
+
+_DIGITS = 10
+_IDLE = "none"
+_ARROWS = {"w": "up", "a": "left", "s": "down", "d": "right"}
+
+
+class Controls(NamedTuple):
+    """Keys held down (pygame's names) -> action, counted from 0; `idle` without any, None: time stands still."""
+
+    keys: Mapping[HeldKeys, ActionValue]
+    idle: ActionValue | None = None
+
+    def action(self, held: HeldKeys, newest: str | None) -> ActionValue | None:
+        """The action of the keys held; of the newest alone where they have none together."""
+        if held in self.keys:
+            return self.keys[held]
+        alone = self.keys.get(frozenset({newest})) if newest in held else None
+        return self.idle if alone is None else alone
+
+    def lines(self, names: tuple[str, ...]) -> list[str]:
+        """What each key does, in words."""
+
+        def told(action: ActionValue) -> str:
+            return names[action] if isinstance(action, int) and action < len(names) else str(action)
+
+        return [f"{'+'.join(sorted(held)):>12}  {told(action)}" for held, action in self.keys.items()]
+
+
+class _Known(NamedTuple):
+    names: tuple[str, ...]
+    keys: dict[str, ActionValue]
+    idle: ActionValue | None = None
+
+
+_LEFT_RIGHT: dict[str, ActionValue] = {"left": 0, "right": 1}
+_KNOWN = (  # by the start of an id without namespace; the first that fits the action space
+    ("CartPole", _Known(("push left", "push right"), _LEFT_RIGHT)),
+    ("MountainCarContinuous", _Known(("force",), {"left": (-1.0,), "right": (1.0,)}, (0.0,))),
+    ("MountainCar", _Known(("push left", "nothing", "push right"), {"left": 0, "right": 2}, 1)),
+    ("Acrobot", _Known(("torque -1", "no torque", "torque +1"), {"left": 0, "right": 2}, 1)),
+    ("Pendulum", _Known(("torque",), {"left": (2.0,), "right": (-2.0,)}, (0.0,))),
+    (
+        "LunarLander",
+        _Known(
+            ("main engine", "side engines"),
+            {
+                "up": (1.0, 0.0),
+                "left": (0.0, -1.0),
+                "right": (0.0, 1.0),
+                "up+left": (1.0, -1.0),
+                "up+right": (1.0, 1.0),
+            },
+            (0.0, 0.0),
+        ),
+    ),
+    (
+        "LunarLander",
+        _Known(("nothing", "left engine", "main engine", "right engine"), {"left": 1, "up": 2, "right": 3}, 0),
+    ),
+    (
+        "CarRacing",
+        _Known(
+            ("steering", "gas", "brake"),
+            {
+                "left": (-1.0, 0.0, 0.0),
+                "right": (1.0, 0.0, 0.0),
+                "up": (0.0, 1.0, 0.0),
+                "down": (0.0, 0.0, 0.8),
+                "up+left": (-1.0, 1.0, 0.0),
+                "up+right": (1.0, 1.0, 0.0),
+                "down+left": (-1.0, 0.0, 0.8),
+                "down+right": (1.0, 0.0, 0.8),
+            },
+            (0.0, 0.0, 0.0),
+        ),
+    ),
+    ("FrozenLake", _Known(("left", "down", "right", "up"), {"left": 0, "down": 1, "right": 2, "up": 3})),
+    ("CliffWalking", _Known(("up", "right", "down", "left"), {"up": 0, "right": 1, "down": 2, "left": 3})),
+    (
+        "Taxi",
+        _Known(
+            ("south", "north", "east", "west", "pick up", "drop off"),
+            {"down": 0, "up": 1, "right": 2, "left": 3, "p": 4, "d": 5},
+        ),
+    ),
+)
+
+
+def action_names(env_id: str, env: gym.Env[Any, Any], outputs: Outputs) -> tuple[str, ...]:
+    """A name for each action, or for each component of a continuous one."""
+    if env.has_wrapper_attr("get_action_meanings"):
+        return tuple(str(name).lower() for name in env.get_wrapper_attr("get_action_meanings")())
+    known = _known(env_id, outputs)
+    if known is not None:
+        return known.names
+    if isinstance(outputs, MultiDiscrete):
+        return tuple(f"{i}: {k}" for i, num in enumerate(outputs.nums) for k in range(num))
+    return tuple(f"action {k}" for k in range(_count(outputs)))
+
+
+def controls_of(env_id: str, env: gym.Env[Any, Any], outputs: Outputs, typed: str | None = None) -> Controls:
+    """The keys of an environment: those typed, else those known, else its own, else digits (or left and right).
+
+    Raises UserError when there are none, or when what was typed does not fit.
+    """
+    if typed is not None:
+        return parse_keys(typed, outputs)
+    known = _known(env_id, outputs)
+    if known is not None:
+        return Controls({_held(keys): action for keys, action in known.keys.items()}, known.idle)
+    if env.has_wrapper_attr("get_keys_to_action"):
+        return _from_env(env.get_wrapper_attr("get_keys_to_action")())
+    if isinstance(outputs, Discrete) and outputs.num <= _DIGITS:
+        return Controls({frozenset({str(k)}): k for k in range(outputs.num)})
+    if isinstance(outputs, Continuous) and outputs.num == 1:
+        low, high = outputs.low[0], outputs.high[0]
+        return Controls({frozenset({"left"}): (low,), frozenset({"right"}): (high,)}, (min(max(0.0, low), high),))
+    raise UserError(f"no keys are known for {env_id!r}; name them, for example --keys '{_example(outputs)}'.")
+
+
+def parse_keys(text: str, outputs: Outputs) -> Controls:
+    """`left=0 right=1 up+left=2 none=0`, several numbers an action as `up=0,1,0`. Raises UserError."""
+    keys: dict[HeldKeys, ActionValue] = {}
+    idle: ActionValue | None = None
+    for word in text.split():
+        name, equals, value = word.rpartition("=")
+        try:
+            numbers = [float(part) for part in value.split(",")]
+        except ValueError:
+            numbers = []
+        single = len(numbers) == 1 and numbers[0].is_integer() and isinstance(outputs, Discrete)
+        action: ActionValue = int(numbers[0]) if single else tuple(numbers)
+        if not (equals and name and numbers) or not _fits(action, outputs):
+            raise UserError(f"--keys: {word!r} does not fit {outputs}; write for example '{_example(outputs)}'.")
+        if name == _IDLE:
+            idle = action
+        else:
+            keys[_held(name)] = action
+    if not keys:
+        raise UserError(f"--keys names no key; write for example '{_example(outputs)}'.")
+    return Controls(keys, idle)
+
+
+def _known(env_id: str, outputs: Outputs) -> _Known | None:
+    name = env_id.rpartition(":")[2].rpartition("/")[2]
+    for start, known in _KNOWN:
+        fits = len(known.names) == _count(outputs) and all(_fits(action, outputs) for action in known.keys.values())
+        if fits and name.startswith(start):
+            return known
+    return None
+
+
+def _from_env(mapping: Mapping[Any, Any]) -> Controls:
+    """An environment's own keys: characters or their codes, alone or together; the arrows mean w, a, s, d too."""
+    keys: dict[HeldKeys, ActionValue] = {}
+    idle: ActionValue | None = None
+    for held, action in mapping.items():
+        parts = held if isinstance(held, tuple | str) else (held,)
+        names = frozenset(_key_name(part) for part in parts)
+        value: ActionValue = tuple(map(float, action)) if hasattr(action, "__len__") else int(action)
+        if not names or (names == {"e"} and value == 0):  # no key, or ale-py's key for doing nothing
+            idle = value
+            continue
+        keys[names] = value
+        keys.setdefault(frozenset(_ARROWS.get(name, name) for name in names), value)
+    return Controls(keys, 0 if idle is None and all(isinstance(v, int) for v in keys.values()) else idle)
+
+
+def _key_name(key: str | int) -> str:
+    character = chr(key) if isinstance(key, int) else key
+    return "space" if character == " " else character
+
+
+def _held(keys: str) -> HeldKeys:
+    return frozenset(keys.split("+"))
+
+
+def _count(outputs: Outputs) -> int:
+    if isinstance(outputs, Discrete | Continuous):
+        return outputs.num
+    return sum(outputs.nums) if isinstance(outputs, MultiDiscrete) else 0
+
+
+def _fits(action: ActionValue, outputs: Outputs) -> bool:
+    if isinstance(outputs, Discrete):
+        return isinstance(action, int) and 0 <= action < outputs.num
+    if isinstance(action, int):
+        return False
+    if isinstance(outputs, MultiDiscrete):
+        return len(action) == len(outputs.nums) and all(0 <= a < n for a, n in zip(action, outputs.nums, strict=True))
+    return isinstance(outputs, Continuous) and len(action) == outputs.num
+
+
+def _example(outputs: Outputs) -> str:
+    if isinstance(outputs, Discrete):
+        return "left=0 right=1"
+    zeros = ",".join("0" * (len(outputs.nums) if isinstance(outputs, MultiDiscrete) else _count(outputs)))
+    ones = "1" + zeros[1:]
+    return f"up={ones} none={zeros}"

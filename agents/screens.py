@@ -1,0 +1,129 @@
+"""Where the pictures of a played episode go: a window, the terminal, a film. A frame is (H, W, 3) uint8."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from agents.video import Frame, to_blocks
+from lab.errors import UserError
+
+if TYPE_CHECKING:
+    from agents.explain import Explanation
+
+OnFrame = Callable[[Frame, "Explanation | None"], None]
+
+_SMALL = 400
+_COLUMNS = 100
+
+
+class Window:
+    """A window of our own that pictures are shown in; `held` are the keys that are down, by pygame's names."""
+
+    def __init__(self, title: str) -> None:
+        import pygame
+
+        self._pygame: Any = pygame
+        pygame.init()
+        pygame.display.set_caption(title)
+        self._screen: Any = None
+        self.held: list[str] = []
+        self.closed = False
+
+    def __call__(self, frame: Frame, explanation: Explanation | None = None) -> None:
+        """Show a frame, with what a policy thought beside it."""
+        if explanation is not None:
+            from agents.explain import beside
+
+            frame = beside(frame, explanation)
+        scale = max(1, -(-_SMALL // frame.shape[0]))
+        size = (frame.shape[1] * scale, frame.shape[0] * scale)
+        if self._screen is None or self._screen.get_size() != size:
+            self._screen = self._pygame.display.set_mode(size)
+        surface = self._pygame.surfarray.make_surface(np.ascontiguousarray(frame.swapaxes(0, 1)))
+        self._screen.blit(self._pygame.transform.scale(surface, size), (0, 0))
+        self._pygame.display.flip()
+        self.listen()
+
+    def listen(self) -> None:
+        """Take in what was pressed and let go; Escape or the closed window set `closed`."""
+        pygame = self._pygame
+        for event in pygame.event.get():
+            if event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE):
+                self.closed = True
+            elif event.type == pygame.KEYDOWN:
+                self.held.append(pygame.key.name(event.key))
+            elif event.type == pygame.KEYUP and pygame.key.name(event.key) in self.held:
+                self.held.remove(pygame.key.name(event.key))
+
+    def close(self) -> None:
+        """Take the window away."""
+        self._pygame.display.quit()
+
+
+class Terminal:
+    """Coloured blocks in the terminal, with what a policy thought below them."""
+
+    def __init__(self) -> None:
+        sys.stdout.write("\x1b[2J")
+
+    def __call__(self, frame: Frame, explanation: Explanation | None = None) -> None:
+        columns = min(shutil.get_terminal_size().columns, _COLUMNS)
+        text = to_blocks(frame, columns) + "\n"
+        if explanation is not None:
+            from agents.explain import lines
+
+            if explanation.seen is not None:
+                text += to_blocks(explanation.seen, columns // 2) + "\n"
+            text += "".join(line[:columns] + "\x1b[K\n" for line in lines(explanation, columns))
+        sys.stdout.write("\x1b[H" + text)
+        sys.stdout.flush()
+
+
+class Film:
+    """Frames kept for a film, with what a policy thought beside them."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+
+    def __call__(self, frame: Frame, explanation: Explanation | None = None) -> None:
+        if explanation is not None:
+            from agents.explain import beside
+
+            frame = beside(frame, explanation)
+        self.frames.append(frame)
+
+
+def to_all(screens: Sequence[OnFrame]) -> OnFrame | None:
+    """One callback for several screens; None for none."""
+    if not screens:
+        return None
+
+    def on_frame(frame: Frame, explanation: Explanation | None) -> None:
+        for screen in screens:
+            screen(frame, explanation)
+
+    return on_frame
+
+
+def has_display() -> bool:
+    """Whether a window can open here."""
+    named = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return bool(named) or sys.platform in ("darwin", "win32")
+
+
+def use_display(wanted: bool) -> None:
+    """Let pygame open windows, or draw without a screen; sound is left out, since few servers have any."""
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    if not wanted:
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+
+def no_display(option: str, choices: str) -> UserError:
+    """The error for a window where there is no screen."""
+    return UserError(f"{option}: there is no display here. Valid choices: {choices}.")

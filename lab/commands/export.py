@@ -1,0 +1,46 @@
+"""lab export: a trained network as torch.export and ONNX files that run without the lab."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from lab.cli import add_import_argument
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", help="a run directory")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write (default: export/ in the run)")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which weights (default: best)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_import_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from lab.errors import UserError
+    from lab.export import export
+    from lab.runs import Run
+    from lab.train import restore
+
+    found = Run.open(arguments.target)
+    experiment, data, module, _ = restore(found, arguments.checkpoint, ["trainer.device=cpu"])
+    try:
+        what = module.exportable(data)
+    finally:
+        data.close()
+    if what is None:
+        raise UserError(
+            f"{experiment.name} trains module.kind={experiment.module.kind!r}, of which lab export knows no network; "
+            f"it takes policies, classifiers, decoders and generators."
+        )
+    folder = arguments.out or found.path / "export"
+    told = export(what, folder)
+    if arguments.json:
+        print(json.dumps({"folder": str(folder), **told}, indent=2))
+        return 0
+    for form, difference in told["largest_difference"].items():
+        print(f"{form}: equal to the network on random inputs, to {difference:.1e}")
+    print(f"{folder}: {what.name}.pt2, {what.name}.onnx, model.json, example.py")
+    print(f"next: python {folder / 'example.py'}")
+    return 0
