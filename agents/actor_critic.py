@@ -17,7 +17,7 @@ from agents.agent import Agent
 from agents.distributions import ContinuousName, Gaussian, distribution_of
 from agents.experience import OnPolicyExperience
 from agents.normalization import ObsNormalizer, RewardScaler
-from agents.policies import Action, Encoder, Policy
+from agents.policies import Action, Encoder, Policy, Preferences
 from agents.types import Obs, Rollout, map_obs
 from lab.backbones import BackboneConfig
 from lab.data.spec import DataSpec
@@ -25,8 +25,8 @@ from lab.experiment import ModuleConfig
 from lab.optim import OptimizerConfig, ScheduleConfig
 
 
-class ActorCriticConfig(ModuleConfig):
-    """What every agent with a stochastic policy has."""
+class PolicyConfig(ModuleConfig):
+    """A stochastic policy."""
 
     backbone: BackboneConfig = BackboneConfig("mlp", hidden=(64, 64), activation="tanh")
     shared_backbone: bool = False
@@ -35,13 +35,18 @@ class ActorCriticConfig(ModuleConfig):
     """of continuous actions: clipped to the bounds, or squashed onto them"""
     log_std_init: float = 0.0
     """of continuous actions: the log standard deviation at the start"""
+    normalize_obs: bool = False
+    """by running mean and variance, which are saved with the policy"""
+
+
+class ActorCriticConfig(PolicyConfig):
+    """What every agent has that improves a stochastic policy by its returns."""
+
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3, max_grad_norm=0.5)
     gamma: float = Field(default=0.99, ge=0, le=1)
     value_coef: NonNegativeFloat = 0.5
     entropy_coef: NonNegativeFloat = 0.0
     entropy_schedule: ScheduleConfig = ScheduleConfig()
-    normalize_obs: bool = False
-    """by running mean and variance, which are saved with the policy"""
     normalize_rewards: bool = False
     """by the running deviation of the discounted return"""
     sequence_length: PositiveInt | None = None
@@ -52,7 +57,7 @@ class ActorCritic(Policy):
     """Action parameters and values."""
 
     def __init__(
-        self, config: ActorCriticConfig, spec: DataSpec, *, value: bool = True, record_log_prob: bool = False
+        self, config: PolicyConfig, spec: DataSpec, *, value: bool = True, record_log_prob: bool = False
     ) -> None:
         super().__init__()
         self.recurrent, self.record_log_prob = config.backbone.recurrent, record_log_prob
@@ -91,6 +96,18 @@ class ActorCritic(Policy):
         if self.record_log_prob:
             extras["log_prob"] = self.distribution.log_prob_entropy(parameters, action)[0]
         return Action(action, state, extras)
+
+    def preferences(self, obs: Obs, state: Tensor | None = None) -> Preferences:
+        x = self.normalized(self.prepared(obs))
+        if self.recurrent:
+            start = torch.zeros(1, len(x), dtype=torch.bool, device=x.device)
+            parameters, values = self.evaluate(x[None], state, start)
+            parameters, values = parameters[0], None if values is None else values[0]
+        else:
+            parameters, values = self.evaluate(x)
+        if isinstance(self.distribution, Gaussian):
+            return Preferences("action", self.env_action(self.distribution.sample(parameters, None)), values)
+        return Preferences("probability", self.distribution.probabilities(parameters), values)
 
     def env_action(self, action: Tensor) -> Tensor:
         return self.distribution.to_env(action)

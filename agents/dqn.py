@@ -26,7 +26,7 @@ from agents.agent import Agent
 from agents.distributional import ExpectedConfig, Returns, ReturnsConfig
 from agents.experience import ReplayExperience
 from agents.exploration import EpsilonConfig, epsilon_greedy
-from agents.policies import Action, Policy
+from agents.policies import Action, Policy, Preferences
 from agents.q_network import QNetwork
 from agents.types import Obs, Transition, map_obs
 from lab.backbones import BackboneConfig
@@ -94,6 +94,9 @@ class QPolicy(Policy):
         if noise is None:
             return Action(greedy, None, {})
         return Action(epsilon_greedy(greedy, self.epsilon, self.q_network.num_actions, noise), None, {})
+
+    def preferences(self, obs: Obs, state: Tensor | None = None) -> Preferences:
+        return Preferences("Q-value", self.returns.mean(self.q_network(self.q_network.prepare(obs))))
 
 
 class DQN(Agent):

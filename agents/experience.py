@@ -19,18 +19,24 @@ from agents.replay_files import RingFiles
 from agents.types import Rollout, Sequences, Transition
 from lab.data.module import LabDataModule
 from lab.data.spec import DataSpec
+from lab.errors import UserError
 from lab.experiment import DataConfig
 from lab.seeding import derive_seed
 
 
-class EnvData(DataConfig):
-    """What all experience has: an environment, how many of it, and a collector."""
+class EnvironmentData(DataConfig):
+    """What agents learn from: it belongs to an environment, in which they are evaluated and shown."""
 
     env: str
     """a gymnasium id, or package:Env-v0"""
-    num_envs: PositiveInt = 1
     env_options: dict[str, Any] = Field(default_factory=dict)
     """keyword arguments of the environment"""
+
+
+class EnvData(EnvironmentData):
+    """What all experience has: an environment, how many of it, and a collector."""
+
+    num_envs: PositiveInt = 1
     rounds: PositiveInt = 1
     """collect-and-update rounds in one training step; set so that it lasts 50 ms or more"""
     collector: SerializeAsAny[CollectorConfig] = LocalCollectorConfig()
@@ -67,6 +73,14 @@ class ReplayData(EnvData):
     def build(self, seed: int) -> ReplayExperience:
         """Raises UserError for an environment that cannot be made."""
         return ReplayExperience(self, seed)
+
+
+def environment_of(data: LabDataModule) -> tuple[str, dict[str, Any], int]:
+    """Id, options and seed of the environment that an agent's data belong to. Raises UserError for other data."""
+    settings, seed = getattr(data, "config", None), getattr(data, "seed", 0)
+    if not isinstance(settings, EnvironmentData):
+        raise UserError("an agent is evaluated in an environment: data.kind must be on_policy or replay.")
+    return settings.env, settings.env_options, seed
 
 
 class Experience(LabDataModule):

@@ -6,7 +6,7 @@ policy is a function of (parameters, observation, state, noise), and no noise me
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,14 @@ class Action(NamedTuple):
     extras: dict[str, Tensor]
 
 
+class Preferences(NamedTuple):
+    """What a policy thinks of its choices: a number each (N, K), or the components of a continuous action."""
+
+    kind: Literal["probability", "Q-value", "action"]
+    scores: Tensor  # (N, K)
+    value: Tensor | None = None  # (N,) what it expects of the state, where it has an opinion
+
+
 class Policy(nn.Module):
     """The protocol that collectors, evaluation and play rely on."""
 
@@ -41,6 +49,11 @@ class Policy(nn.Module):
     def act(self, obs: Obs, state: Tensor | None = None, noise: Tensor | None = None) -> Action:
         """Actions for N observations; greedy without noise."""
         raise NotImplementedError
+
+    def preferences(self, obs: Obs, state: Tensor | None = None) -> Preferences:
+        """What it thinks of its choices for N observations, differentiable in them; by default the greedy action."""
+        action = self.env_action(self.act(obs, state).action)
+        return Preferences("action", action.float().reshape(len(action), -1))
 
     def env_action(self, action: Tensor) -> Tensor:
         """What the environment takes for actions as `act` gives them and rollouts record them."""

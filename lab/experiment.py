@@ -124,6 +124,8 @@ class TrainerConfig(Config):
     """torch threads; by default what torch takes"""
     deterministic: bool = False
     """ask torch for deterministic kernels (CUDA; CPU runs repeat anyway)"""
+    start_from: str | None = None
+    """a run (or checkpoint) whose weights this one begins with, wherever both have the same names and shapes"""
 
 
 class TrackingConfig(Config):

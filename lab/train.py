@@ -24,6 +24,7 @@ from lab.progress import Progress
 from lab.runs import Run
 from lab.tracking import Tracker
 from lab.trainer import RunLoop, build_trainer, load_weights, resolve_device, stop_on_signals
+from lab.transfer import start_from
 
 log = logging.getLogger("lab")
 
@@ -67,6 +68,8 @@ def train(
     data = experiment.data.build(experiment.seed)
     module = experiment.module.build(data.spec)
     module.set_engine(experiment.trainer.engine)
+    if experiment.trainer.start_from is not None and not (resume and any(resume.checkpoints.glob("last.ckpt"))):
+        start_from(module, experiment.trainer.start_from)
     run = resume or Run.create(experiment, run_dir, root)
     run.lock()
     try:
