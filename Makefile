@@ -4,12 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help venv test lint format demo clean
+.PHONY: help venv test lint format demo docs clean
 
 help:
 	@echo "make test    run the tests"
 	@echo "make demo    train every family on this machine, and write a report into demo/"
 	@echo "make lint    ruff and mypy"
+	@echo "make docs    build the documentation into site/"
 	@echo "make format  let ruff rewrite the code"
 	@echo "make venv    only install; PYTHON=python3.12 chooses the interpreter"
 	@echo "make clean   remove .venv and caches; runs stay"
@@ -22,7 +23,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		exit 2; }
 	@echo "installing into .venv (once; some minutes, most of it the download of torch and ray)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev,atari,box2d]" -c constraints.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev,atari,box2d,explain,export,docs]" -c constraints.txt
 	@touch $@
 
 test: $(INSTALLED)
@@ -39,6 +40,9 @@ format: $(INSTALLED)
 
 demo: $(INSTALLED)
 	@$(BIN)/lab demo --out demo
+
+docs: $(INSTALLED)
+	$(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
