@@ -145,7 +145,7 @@ def bipedal_walker() -> Experiment:
             normalize_obs=True,
             normalize_rewards=True,
         ),
-        trainer=TrainerConfig(budget=3_000_000),
+        trainer=TrainerConfig(budget=1_000_000),
     )
 
 
