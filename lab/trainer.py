@@ -96,6 +96,8 @@ class RunLoop(Callback):
         self.log_period = trainer.log_period or max(1, trainer.budget // 200)
         self.metrics_file = MetricsFile(run.metrics_path)
         self.status = "running"
+        self.pause_at: int | None = None
+        """the count at which the run saves itself and ends, resumable"""
         self.best: dict[str, Any] | None = None
         self.latest: dict[str, float] = {}
         self.state: dict[str, Any] = {"next_eval": self.eval_period, "next_log": self.log_period, "seconds": 0.0}
@@ -144,6 +146,9 @@ class RunLoop(Callback):
         if pl_module.counters[pl_module.counter] >= self.budget:
             trainer.should_stop = True
             self.status = "completed"
+        elif self._paused(pl_module):
+            trainer.should_stop = True
+            self.status = "interrupted"
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         pl_module.set_progress(pl_module.counters[pl_module.counter] / self.budget)
@@ -154,7 +159,7 @@ class RunLoop(Callback):
         self.state["seconds"] += now - self._clock
         count = module.counters[module.counter]
         done = count >= self.budget or self._out_of_time()
-        stopping = done or self._stop_asked.is_set()
+        stopping = done or self._stop_asked.is_set() or self._paused(module)
         if trainer.is_global_zero:
             if count >= self.state["next_log"] or stopping:
                 self.state["next_log"] = (count // self.log_period + 1) * self.log_period
@@ -172,6 +177,9 @@ class RunLoop(Callback):
         self._clock = time.perf_counter()
 
     # ------------------------------------------------------------------ the pieces
+
+    def _paused(self, module: Learner) -> bool:
+        return self.pause_at is not None and module.counters[module.counter] >= self.pause_at
 
     def _out_of_time(self) -> bool:
         limit = self.experiment.trainer.max_seconds
