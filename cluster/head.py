@@ -52,11 +52,16 @@ def folder() -> Path:
 
 def find() -> Head | None:
     """The cluster that was started here, if it runs."""
+    head = _last()
+    return head if head is not None and head.alive() else None
+
+
+def _last() -> Head | None:
+    """The cluster that was started here last."""
     try:
-        head = Head(**json.loads((folder() / "cluster.json").read_text(encoding="utf-8")))
+        return Head(**json.loads((folder() / "cluster.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    return head if head.alive() else None
 
 
 def use_token() -> None:
@@ -77,6 +82,9 @@ def start(
     """
     if find() is not None:
         raise UserError("a cluster that was started here is running already; lab cluster status shows it.")
+    killed = _last()
+    if killed is not None:
+        shutil.rmtree(killed.temporary, ignore_errors=True)
     _make_token(join)
     use_token()
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]

@@ -18,10 +18,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cluster import head
 from lab.errors import Failure, UserError
 
 _QUIET = {
@@ -42,6 +44,9 @@ for pid in pids:
 """
 _OBJECT_STORE_BYTES = 512 * 2**20
 _PROBE_SECONDS = 5.0
+_WATCH_SECONDS = 2.0
+_MISSES = 3
+_UNBOUNDED = 1000  # machines of a kind of which an autoscaler may start any number
 _PREFIX = "lab-ray-"
 
 
@@ -60,11 +65,16 @@ class Session:
 
     def __init__(self, address: str | None) -> None:
         self.address = address
+        self.on_loss: Callable[[], None] = lambda: None
+        """called when the cluster's head is gone, before the process ends"""
 
     @property
     def private(self) -> bool:
         """Whether this session started the cluster and ends it."""
         return self.address is None
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.nodes())) or "no machine"
 
     def nodes(self) -> list[Resources]:
         """CPUs and GPUs of each node that is alive."""
@@ -77,12 +87,23 @@ class Session:
         """How many pieces of work that each need `need` fit onto the cluster at once."""
         return sum(_fits(node, need) for node in self.nodes())
 
+    def possible(self, need: Resources) -> int:
+        """`slots`, once an autoscaler that the cluster may have has started every machine that it may."""
+        import ray
+
+        config: Any = ray._private.state.state.get_cluster_config()
+        groups = [
+            (Resources(group.resources.get("CPU", 0), group.resources.get("GPU", 0)), group.max_count)
+            for group in (config.node_group_configs if config is not None else ())
+        ]
+        fitting = sum(_fits(machine, need) * (_UNBOUNDED if most < 0 else most) for machine, most in groups)
+        return max(self.slots(need), fitting)
+
     def require(self, need: Resources, what: str) -> int:
-        """`slots`, at least 1. Raises UserError that says what there is when nothing fits."""
-        slots = self.slots(need)
+        """`possible`, at least 1. Raises UserError that says what there is when nothing fits."""
+        slots = self.possible(need)
         if not slots:
-            nodes = ", ".join(map(str, self.nodes()))
-            raise UserError(f"{what} needs {need} on one machine; the cluster has {nodes}.")
+            raise UserError(f"{what} needs {need} on one machine; the cluster has {self}.")
         return slots
 
 
@@ -109,9 +130,12 @@ def session(
             stack.enter_context(_guard())
         else:
             stack.enter_context(_environment(_QUIET))
+            head.use_token()
             _connect(address)
         stack.callback(_shutdown)
-        yield Session(address)
+        connected = Session(address)
+        stack.enter_context(_watch(connected))
+        yield connected
 
 
 def job_address() -> str | None:
@@ -158,8 +182,39 @@ def _agents() -> list[int]:
     return [process.pid for process in below if "Agent" in " ".join(process.cmdline())]
 
 
+@contextlib.contextmanager
+def _watch(connected: Session) -> Iterator[None]:
+    """End the process, with a sentence, when the cluster's head is gone: Ray's calls would wait for it for ever."""
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    done = threading.Event()
+
+    def look() -> None:
+        misses = 0
+        while not done.wait(_WATCH_SECONDS):
+            misses = 0 if listens(address) else misses + 1
+            if misses >= _MISSES and not done.is_set():
+                connected.on_loss()
+                print(
+                    f"lab: the head of the cluster at {connected.address or address} is gone; "
+                    f"what runs have saved is there, and lab resume goes on with it.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(1)
+
+    threading.Thread(target=look, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
 def _connect(address: str) -> None:
     _probe(address)
+    if address != "auto":
+        _present_token(address)
     ray = _import_ray()
     try:
         ray.init(address=address, **_common())
@@ -205,6 +260,30 @@ def _probe(address: str) -> None:
         raise UserError(f"the cluster at {address!r} cannot be reached: nothing accepts connections there.")
 
 
+def _present_token(address: str) -> None:
+    """Raise UserError when the head at host:port refuses the token; Ray itself asks again for 20 s, and says so."""
+    import grpc
+    from ray.core.generated import gcs_service_pb2_grpc
+
+    messages: Any = importlib.import_module("ray.core.generated.gcs_service_pb2")
+    path, token = os.environ.get("RAY_AUTH_TOKEN_PATH"), os.environ.get("RAY_AUTH_TOKEN")
+    if token is None and path is not None:
+        try:
+            token = Path(path).expanduser().read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise UserError(f"the token file RAY_AUTH_TOKEN_PATH={path} cannot be read: {error.strerror}.") from None
+    metadata = [("authorization", f"Bearer {token}")] if token else []
+    with grpc.insecure_channel(address) as channel:
+        stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+        try:
+            stub.GetClusterId(messages.GetClusterIdRequest(), timeout=_PROBE_SECONDS, metadata=metadata)
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                said = "refused the token" if token else "asks for a token, and there is none here"
+                raise UserError(f"the cluster at {address!r} {said}: RAY_AUTH_TOKEN_PATH names its file.") from None
+            raise UserError(f"the cluster at {address!r} cannot be reached: no head of Ray answers there.") from None
+
+
 def _common() -> dict[str, Any]:
     return {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "lab"}
 
@@ -219,6 +298,10 @@ def _import_ray() -> Any:
     """Import ray so that it takes the environment as it is now, even if it was imported before."""
     loaded = "ray" in sys.modules
     import ray
+
+    ray._private.worker.print_to_stdstream = lambda *arguments, **more: (
+        None
+    )  # a dead node's log, in the driver's output
 
     if loaded:
         raylet: Any = importlib.import_module("ray._raylet")
