@@ -40,6 +40,10 @@ class Display:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the terminal."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -85,7 +89,7 @@ class Display:
         table = Table(box=None, padding=(0, 1), show_header=False)
         for _ in range(6):
             table.add_column(no_wrap=True)
-        order = {"running": 0, "failed": 1, "completed": 2, "stopped": 3, "waiting": 4}
+        order = {"running": 0, "failed": 1, "completed": 2, "stopped": 3, "paused": 4, "waiting": 5}
         shown = sorted(rows, key=lambda row: order.get(row.status, 9))[: max(4, self.console.height - 4)]
         for row in sorted(shown, key=rows.index):
             table.add_row(*self._cells(row, now))
@@ -93,7 +97,9 @@ class Display:
         return Group(Text(self._headline(rows, now), style="bold"), table, *hidden)
 
     def _cells(self, row: Row, now: float) -> list[Any]:
-        style = {"failed": "red", "completed": "green", "waiting": "dim", "stopped": "dim"}.get(row.status, "")
+        style = {"failed": "red", "completed": "green", "waiting": "dim", "paused": "dim", "stopped": "dim"}.get(
+            row.status, ""
+        )
         if row.result is None or row.result.get("counter") not in row.result:
             word = "starting" if row.status == "running" else row.status
             return [Text(row.name, style=style), "", Text(word, style=style)]

@@ -10,12 +10,13 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster.display import Display, Row
+from cluster.search import Search
 from cluster.session import Resources, Session
 from cluster.state import Entry, Sweep
 from cluster.worker import Outcome, Worker
@@ -32,6 +33,8 @@ class _Job(NamedTuple):
     worker: Any
     entry: Entry
     started: float
+    up: Any
+    """resolves when the worker's process is there"""
 
 
 class Pool:
@@ -39,8 +42,7 @@ class Pool:
 
     Args:
         fixed: overrides that all runs share.
-        propose: gives further entries from all so far, called at the start and whenever a run ends.
-        judge: whether a running entry, given its result so far, should be stopped early.
+        search: proposes entries, lets runs wait for one another, and stops them early.
     """
 
     def __init__(
@@ -49,11 +51,10 @@ class Pool:
         sweep: Sweep,
         display: Display,
         fixed: tuple[str, ...],
-        propose: Callable[[int], list[Entry]],
-        judge: Callable[[Entry, dict[str, Any]], bool],
+        search: Search,
     ) -> None:
-        self.cluster, self.sweep, self.display, self.fixed = cluster, sweep, display, fixed
-        self.propose, self.judge = propose, judge
+        self.cluster, self.sweep, self.display, self.fixed, self.search = cluster, sweep, display, fixed, search
+        search.say = display.note
         settings = sweep.settings
         self.need = Resources(settings.cpus_per_run, settings.gpus_per_run)
         self.slots = cluster.require(self.need, "each run")
@@ -61,12 +62,15 @@ class Pool:
         self._jobs: dict[Any, _Job] = {}
         self._stop_signals = 0
         self._broken_starts = 0
+        self._said_waiting = False
         self._judged: set[int] = set()
+        self._silence: dict[int, float] = {}
 
     def run(self) -> bool:
         """Work until every run has ended. Returns False when interrupted: what ran is saved and waits to be resumed."""
         try:
             with self._signals():
+                self.search.prepare()
                 self._loop()
         finally:
             self._kill_all()
@@ -90,18 +94,20 @@ class Pool:
         self._show()
 
     def _assign(self) -> None:
-        self.slots = max(1, self.cluster.slots(self.need))
+        self.slots = max(1, self.cluster.possible(self.need))
         free = self.slots - len(self._jobs)
-        waiting = [entry for entry in self.sweep.entries if entry.status == "waiting"]
+        waiting = self._waiting()
         if len(waiting) < free:
-            new = self.propose(free - len(waiting))
-            self.sweep.entries += new
-            waiting += new
+            self.sweep.entries += self.search.propose(free - len(waiting))
+            waiting = self._waiting()
         for entry in waiting[: max(free, 0)]:
             self._start(entry)
         for worker in self._idle[max(free, 0) :]:
             self._discard(worker)
         self.sweep.save()
+
+    def _waiting(self) -> list[Entry]:
+        return [entry for entry in self.sweep.entries if entry.status == "waiting"]
 
     def _start(self, entry: Entry) -> None:
         result = self.sweep.result(entry)
@@ -109,10 +115,11 @@ class Pool:
         if result and result["status"] == "completed" and result["budget"] >= experiment.trainer.budget:
             entry.status = "completed"
             return
+        pause_at = self.search.pause_at(entry, experiment.trainer.budget)
         worker = self._idle.pop() if self._idle else self._new_worker()
         entry.status, entry.attempts, entry.error = "running", entry.attempts + 1, ""
-        reference = worker.train.remote(config.dump(experiment), str(self.sweep.run_path(entry)))
-        self._jobs[reference] = _Job(worker, entry, time.time())
+        reference = worker.train.remote(config.dump(experiment), str(self.sweep.run_path(entry)), pause_at)
+        self._jobs[reference] = _Job(worker, entry, time.time(), worker.identity.remote())
 
     def _finish(self, reference: Any) -> None:
         import ray
@@ -126,14 +133,21 @@ class Pool:
             if self._broken_starts >= _MAX_BROKEN_STARTS:
                 reason = " ".join(str(error).split())[:400]
                 raise Failure(f"workers end before they train anything: {reason}") from None
-            outcome = Outcome("failed", "its worker died", worth_retrying=True)
+            silence = self._silence.pop(job.entry.index, None)
+            reason = "its worker died" if silence is None else f"it gave no sign of life for {silence:.0f} s"
+            outcome = Outcome("failed", reason, worth_retrying=True)
+        if outcome.status == "unseen":
+            raise UserError(
+                f"{str(self.sweep.path)!r} cannot be seen from {outcome.error!r}; put --out on storage that all "
+                f"machines share, or send the whole command to the cluster with lab submit."
+            )
         if outcome.status == "failed":
             self._discard(job.worker)
             self._failed(job.entry, outcome)
             return
         self._idle.append(job.worker)
         early = job.entry.index in self._judged
-        job.entry.status = "completed" if outcome.status == "completed" else ("stopped" if early else "waiting")
+        job.entry.status = outcome.status if outcome.status != "interrupted" else ("stopped" if early else "waiting")
         if not self.display.quiet and job.entry.ended and not self.display.console.is_terminal:
             self.display.note(self.display.line(self._row(job.entry)))
 
@@ -157,19 +171,33 @@ class Pool:
         """End what hangs, stop early what the search has judged."""
         import ray
 
-        for job in self._jobs.values():
+        for reference, job in list(self._jobs.items()):
+            if not self._has_machine(job):
+                self._jobs[reference] = job._replace(started=time.time())
+                continue
             path = self.sweep.run_path(job.entry)
             seen = max(_modified(path / name) for name in ("result.json", "metrics.jsonl", "log.txt"))
             limit = self.sweep.settings.hang_seconds + (0 if seen > job.started else _START_SECONDS)
             silence = time.time() - max(seen, job.started)
             if silence > limit:
-                self.display.note(f"{job.entry.folder}: no sign of life for {silence:.0f} s")
+                self._silence[job.entry.index] = silence
                 ray.kill(job.worker)
                 continue
             result = self.sweep.result(job.entry)
-            if result and job.entry.index not in self._judged and self.judge(job.entry, result):
+            if result and job.entry.index not in self._judged and self.search.judge(job.entry, result):
                 self._judged.add(job.entry.index)
                 job.worker.stop.remote()
+
+    def _has_machine(self, job: _Job) -> bool:
+        """Whether a job's worker runs, or there is room for it to start; else it waits for a machine."""
+        import ray
+
+        if ray.wait([job.up], timeout=0)[0] or self.cluster.slots(self.need) >= len(self._jobs):
+            return True
+        if not self._said_waiting:
+            self._said_waiting = True
+            self.display.note(f"waiting for a machine with {self.need} free; the cluster has {self.cluster}")
+        return False
 
     def _save_all(self) -> None:
         """Ask every run to save and end, and wait for that, at most a minute; another signal cuts it short."""
@@ -208,14 +236,7 @@ class Pool:
         }
         actor: Any = ray.remote(**options)(Worker)
         paths = [str(Path.cwd()), *(path for path in sys.path if path)]
-        worker = actor.remote(paths, catalog.allowed_imports(), self.need.gpus)
-        if not self.cluster.private and not ray.get(worker.sees.remote(str(self.sweep.path / "sweep.yaml"))):
-            host, _ = ray.get(worker.identity.remote())
-            raise UserError(
-                f"{str(self.sweep.path)!r} cannot be seen from {host!r}; put --out on storage that all machines share, "
-                f"or send the whole command to the cluster with lab submit."
-            )
-        return worker
+        return actor.remote(paths, catalog.allowed_imports(), self.need.gpus)
 
     def _discard(self, worker: Any) -> None:
         import ray

@@ -5,12 +5,14 @@ grid     every combination of recipes, values and seeds
 random   `num_samples` draws from the ranges for each of them (Bergstra and Bengio, 2012)
 asha     the same, and at each rung (budget / 4, / 16, ...) a run goes on only if it is among the best quarter of those
          that have come so far (asynchronous successive halving: Li et al., 2020)
+pbt      the same, and the worst quarter take over from the best one as they train (pbt.py)
+optuna   each point is chosen from what the earlier ones came to (tpe.py)
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,8 +33,11 @@ class Search:
 
     def __init__(self, sweep: Sweep, space: Space) -> None:
         self.sweep, self.space = sweep, space
+        self.say: Callable[[str], None] = lambda text: None
+        """tells the user something in a line"""
         settings = sweep.settings
-        if settings.search != "grid" and not space.ranges:
+        searched = space.ranges or (settings.search == "optuna" and space.grid)
+        if settings.search != "grid" and not searched:
             raise UserError(
                 f"--search {settings.search} needs a range, for example module.optimizer.lr=log(1e-5,1e-2)."
             )
@@ -42,6 +47,11 @@ class Search:
             )
         if settings.stages > 1 and not space.ranges:
             raise UserError("--stages needs a range to narrow, for example module.optimizer.lr=log(1e-5,1e-2).")
+        if settings.stages > 1 and settings.search in ("pbt", "optuna"):
+            raise UserError(f"--search {settings.search} narrows by itself; --stages goes with random and asha.")
+
+    def prepare(self) -> None:
+        """Finish what a driver that was killed had begun."""
 
     def propose(self, free: int) -> list[Entry]:
         """The next stage's entries once the last one has ended, else none."""
@@ -54,6 +64,10 @@ class Search:
     def judge(self, entry: Entry, result: dict[str, Any]) -> bool:
         """Whether a running entry should be stopped: never."""
         return False
+
+    def pause_at(self, entry: Entry, budget: int) -> int | None:
+        """The count of steps or samples at which an entry's run waits for the others; None for no wait."""
+        return None
 
     def ranges(self, target: str, stage: int) -> dict[str, Range]:
         """The ranges of a stage: the whole ones first, then a third around the best run so far."""
@@ -80,13 +94,11 @@ class Search:
             space = self.space._replace(ranges=self.ranges(target, stage))
             for point in space.points():
                 for _ in range(draws):
-                    values = point | space.sample(generator)
-                    for seed in range(settings.seeds):
-                        folder = folder_name(index, target, values, seed)
-                        entry = Entry(index=index, folder=folder, target=target, values=values, seed=seed, stage=stage)
-                        entries.append(entry)
-                        index += 1
+                    entries += entries_of(self, index + len(entries), target, point | space.sample(generator), stage)
         return entries
+
+    def _folder(self, index: int, values: dict[str, str], target: str, seed: int) -> str:
+        return folder_name(index, target, values, seed)
 
 
 class Asha(Search):
@@ -127,6 +139,22 @@ class Asha(Search):
         return self._values[entry.index, rung]
 
 
+def entries_of(search: Search, index: int, target: str, values: dict[str, str], stage: int) -> list[Entry]:
+    """The entries of one point, a seed each, numbered from `index` on."""
+    return [
+        Entry(
+            index=index + seed,
+            folder=search._folder(index + seed, values, target, seed),
+            target=target,
+            values=values,
+            seed=seed,
+            stage=stage,
+            point=index,
+        )
+        for seed in range(search.sweep.settings.seeds)
+    ]
+
+
 def rungs(budget: int) -> list[int]:
     """Where runs are compared: budget / 64, / 16, / 4."""
     found, share = [], 1 / _REDUCTION
@@ -144,7 +172,17 @@ def survives(value: float, others: Sequence[float], mode: str) -> bool:
 
 def make_search(sweep: Sweep, space: Space) -> Search:
     """The search that a sweep's settings name."""
-    return Asha(sweep, space) if sweep.settings.search == "asha" else Search(sweep, space)
+    if sweep.settings.search == "asha":
+        return Asha(sweep, space)
+    if sweep.settings.search == "pbt":
+        from cluster.pbt import PopulationBased
+
+        return PopulationBased(sweep, space)
+    if sweep.settings.search == "optuna":
+        from cluster.tpe import Optuna
+
+        return Optuna(sweep, space)
+    return Search(sweep, space)
 
 
 def folder_name(index: int, target: str, values: dict[str, str], seed: int) -> str:

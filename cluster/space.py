@@ -49,6 +49,15 @@ class Range(NamedTuple):
             return Range("int", math.floor(centre - half), math.ceil(centre + half))
         return Range(self.kind, self._round(self._unscale(centre - half)), self._round(self._unscale(centre + half)))
 
+    def moved(self, value: float, share: float) -> float:
+        """`value` moved by a share of the range's width (whole numbers by one at least), held inside."""
+        low, high = self._scale(self.low), self._scale(self.high)
+        step = (high - low) * share
+        if self.kind == "int":
+            step = math.copysign(max(1.0, abs(round(step))), share)
+        found = self._unscale(min(max(self._scale(value) + step, low), high))
+        return int(found) if self.kind == "int" else self._round(found)
+
     def _scale(self, value: float) -> float:
         return math.log(value) if self.kind == "log" else float(value)
 

@@ -21,7 +21,7 @@ from lab.errors import UserError
 from lab.experiment import Config, Experiment
 from lab.runs import Run, write_atomic
 
-Status = Literal["waiting", "running", "completed", "stopped", "failed"]
+Status = Literal["waiting", "running", "paused", "completed", "stopped", "failed"]
 
 
 class SweepConfig(Config):
@@ -33,11 +33,13 @@ class SweepConfig(Config):
     overrides: tuple[str, ...] = ()
     """as typed, with grids and ranges"""
     seeds: PositiveInt = 1
-    search: Literal["grid", "random", "asha"] = "grid"
+    search: Literal["grid", "random", "asha", "pbt", "optuna"] = "grid"
     num_samples: PositiveInt = 1
     """draws from the ranges for each recipe and grid point"""
     stages: PositiveInt = 1
     """coarse to fine: each further stage searches a third of the last one's ranges, around its best run"""
+    generations: PositiveInt = 10
+    """pbt: how often a population meets, the end included"""
     search_seed: NonNegativeInt = 0
     cpus_per_run: PositiveFloat = 1.0
     gpus_per_run: NonNegativeFloat = 0.0
@@ -60,6 +62,12 @@ class Entry(BaseModel):
     """the overrides that tell it from its siblings, without the seed"""
     seed: int = 0
     stage: int = 0
+    point: int = 0
+    """the number of the first of the entries that differ from it only in their seed"""
+    generation: int = 0
+    """pbt: how often it has met its population"""
+    inherits: int | None = None
+    """pbt: the entry whose weights it is about to take over"""
     status: Status = "waiting"
     attempts: int = 0
     error: str = ""
@@ -79,7 +87,7 @@ class Sweep:
     def __init__(self, path: Path, settings: SweepConfig, entries: list[Entry]) -> None:
         self.path, self.settings, self.entries = path, settings, entries
         self._lock_file: Any = None
-        self._experiments: dict[int, Experiment] = {}
+        self._experiments: dict[tuple[object, ...], Experiment] = {}
 
     @classmethod
     def create(cls, path: Path, settings: SweepConfig) -> Sweep:
@@ -138,12 +146,13 @@ class Sweep:
 
     def experiment(self, entry: Entry, fixed: tuple[str, ...]) -> Experiment:
         """The experiment of an entry. Raises UserError for a wrong recipe, field or value."""
-        if entry.index not in self._experiments:
+        key = (entry.index, *entry.values.values())
+        if key not in self._experiments:
             overrides = [*fixed, *entry.overrides()]
             if not any(item.startswith("seed=") for item in overrides):
                 overrides.append(f"seed={entry.seed}")
-            self._experiments[entry.index] = self._placed(config.resolve(entry.target, overrides))
-        return self._experiments[entry.index]
+            self._experiments[key] = self._placed(config.resolve(entry.target, overrides))
+        return self._experiments[key]
 
     def forget_experiments(self) -> None:
         """Resolve each experiment afresh when it is next asked for."""

@@ -31,13 +31,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 of each point (default: 1)")
     parser.add_argument(
         "--search",
-        choices=("grid", "random", "asha"),
+        choices=("grid", "random", "asha", "pbt", "optuna"),
         help="grid: every combination; random: draws from the ranges; asha: random, and the worse ones are stopped "
-        "early (default: random where there are ranges, else grid)",
+        "early; pbt: random, and the worse ones take over from the better ones as they train; optuna: each point is "
+        "chosen from what the earlier ones came to (default: random where there are ranges, else grid)",
     )
     parser.add_argument("--num-samples", type=int, metavar="N", help="draws from the ranges (default: 8)")
     parser.add_argument(
         "--stages", type=int, default=1, metavar="N", help="search again in narrower ranges around the best"
+    )
+    parser.add_argument(
+        "--generations", type=int, default=10, metavar="N", help="pbt: how often a population meets (default: 10)"
     )
     parser.add_argument("--search-seed", type=int, default=0, metavar="N", help="seed of the draws (default: 0)")
     add_resource_arguments(parser)
@@ -87,8 +91,9 @@ def run(arguments: argparse.Namespace) -> int:
         overrides=tuple(overrides),
         seeds=arguments.seeds,
         search=arguments.search or ("random" if space.ranges else "grid"),
-        num_samples=arguments.num_samples or (8 if space.ranges else 1),
+        num_samples=arguments.num_samples or (8 if space.ranges or arguments.search == "optuna" else 1),
         stages=arguments.stages,
+        generations=arguments.generations,
         search_seed=arguments.search_seed,
         cpus_per_run=arguments.cpus_per_run,
         gpus_per_run=_gpus(arguments),
@@ -105,8 +110,11 @@ def run(arguments: argparse.Namespace) -> int:
         return conduct(cluster, Sweep.create(path, settings), quiet=arguments.quiet)
 
 
-def resume(path: Path, overrides: Sequence[str], quiet: bool) -> int:
-    """Go on with a sweep: what had not ended goes on from its checkpoint, what had failed is tried again."""
+def resume(path: Path, overrides: Sequence[str], quiet: bool, address: str | None = None) -> int:
+    """Go on with a sweep: what had not ended goes on from its checkpoint, what had failed is tried again.
+
+    `address` is a running cluster, which need not be the one that it began on; by default a private one is started.
+    """
     from cluster.session import session
     from cluster.state import Sweep
     from lab import catalog
@@ -122,7 +130,7 @@ def resume(path: Path, overrides: Sequence[str], quiet: bool) -> int:
         if overrides or entry.status in ("running", "failed"):
             entry.status = "waiting"
         entry.attempts, entry.error = 0, ""
-    with session() as cluster:
+    with session(address) as cluster:
         return conduct(cluster, sweep, overrides=overrides, quiet=quiet)
 
 
@@ -137,7 +145,8 @@ def conduct(cluster: Any, sweep: Sweep, overrides: Sequence[str] = (), quiet: bo
     space = parse(sweep.settings.overrides)
     search = make_search(sweep, space)
     with Display(sweep.settings.name, quiet) as display:
-        pool = Pool(cluster, sweep, display, (*space.fixed, *overrides), search.propose, search.judge)
+        cluster.on_loss = display.close
+        pool = Pool(cluster, sweep, display, (*space.fixed, *overrides), search)
         finished = pool.run()
     if not finished:
         print(f"interrupted: every run is saved; go on with: lab resume {sweep.path}")
@@ -190,7 +199,7 @@ def _check(sweep: Sweep, overrides: Sequence[str] = ()) -> None:
 def _check_numbers(arguments: argparse.Namespace) -> None:
     from lab.errors import UserError
 
-    for option in ("seeds", "num_samples", "stages", "cpus_per_run", "hang_seconds"):
+    for option in ("seeds", "num_samples", "stages", "generations", "cpus_per_run", "hang_seconds"):
         value = getattr(arguments, option)
         if value is not None and value <= 0:
             raise UserError(f"--{option.replace('_', '-')} {value} is not valid; it must be above 0.")
@@ -198,6 +207,9 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, option)
         if value is not None and value < 0:
             raise UserError(f"--{option.replace('_', '-')} {value} is not valid; it must be 0 or more.")
+    gpus = arguments.gpus_per_run or 0
+    if gpus > 1 and gpus % 1:
+        raise UserError(f"--gpus-per-run {gpus} is not valid; a run takes a part of one GPU, or whole ones.")
 
 
 def _gpus(arguments: argparse.Namespace) -> float:

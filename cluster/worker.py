@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from lab import catalog, config
 from lab.errors import Failure, UserError
@@ -23,15 +23,19 @@ from lab.runs import Run, write_atomic
 _RELEASE_SECONDS = 30.0
 
 
+OutcomeStatus = Literal["completed", "paused", "interrupted", "failed", "unseen"]
+
+
 class Outcome(NamedTuple):
     """How a worker's work on a run ended.
 
-    status: completed, interrupted (saved and resumable), or failed
-    error: one line when it failed
+    status: completed, paused where it should wait, interrupted (both are saved and resumable), failed, or unseen: the
+        sweep's directory is not there
+    error: one line when it failed, the host when it was unseen
     worth_retrying: whether the same work may succeed in a fresh process
     """
 
-    status: str
+    status: OutcomeStatus
     error: str = ""
     worth_retrying: bool = False
 
@@ -57,19 +61,22 @@ class Worker:
             torch.cuda.set_per_process_memory_fraction(gpu_share)
         self._train = lab.train.train
         self._stop_asked = threading.Event()
+        self._pause_at: int | None = None
         self._loop: Any = None
 
     def identity(self) -> tuple[str, int]:
         """The host and the process id."""
         return socket.gethostname(), os.getpid()
 
-    def sees(self, path: str) -> bool:
-        """Whether a file of the driver's is visible here, as it is on shared storage."""
-        return Path(path).is_file()
+    def train(self, tree: dict[str, Any], path: str, pause_at: int | None = None) -> Outcome:
+        """Train the experiment `tree` in the run directory `path`: from its start, or on from its last checkpoint.
 
-    def train(self, tree: dict[str, Any], path: str) -> Outcome:
-        """Train the experiment `tree` in the run directory `path`: from its start, or on from its last checkpoint."""
+        `pause_at` is the count of steps or samples at which it saves itself and waits.
+        """
+        if not Path(path).parent.is_dir():  # the driver has made it; it should be on storage that all machines share
+            return Outcome("unseen", socket.gethostname())
         self._stop_asked.clear()
+        self._pause_at = pause_at
         try:
             run = Run(Path(path))
             experiment = config.validate(tree)
@@ -94,7 +101,10 @@ class Worker:
         finally:
             self._loop = None
             _free_memory()
-        return Outcome(result.status)
+        reached = result.run.result()
+        if result.status == "interrupted" and pause_at is not None and reached[reached["counter"]] >= pause_at:
+            return Outcome("paused")
+        return Outcome("completed" if result.status == "completed" else "interrupted")
 
     def stop(self) -> None:
         """Ask the run that is being trained to end after its current chunk, saved."""
@@ -104,6 +114,7 @@ class Worker:
 
     def _attach(self, loop: Any) -> None:
         self._loop = loop
+        loop.pause_at = self._pause_at
         if self._stop_asked.is_set():
             loop.ask_to_stop()
 

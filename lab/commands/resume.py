@@ -11,17 +11,22 @@ from lab.cli import INTERRUPTED, add_override_arguments
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_override_arguments(parser, "a run directory, or the directory of a sweep")
     parser.add_argument("--quiet", action="store_true", help="no progress display")
+    parser.add_argument("--address", metavar="HOST:PORT", help="for a sweep: the Ray cluster to go on with")
 
 
 def run(arguments: argparse.Namespace) -> int:
     from lab import config
+    from lab.errors import UserError
     from lab.runs import Run
 
     if (Path(arguments.target) / "sweep.yaml").is_file():
         from importlib import import_module
 
-        code: int = import_module("cluster.sweep").resume(Path(arguments.target), arguments.overrides, arguments.quiet)
+        resume = import_module("cluster.sweep").resume
+        code: int = resume(Path(arguments.target), arguments.overrides, arguments.quiet, arguments.address)
         return code
+    if arguments.address:
+        raise UserError(f"--address goes with a sweep, and {arguments.target!r} is none.")
     found = Run.open(arguments.target)
     experiment = config.override(found.experiment(), arguments.overrides)
 

@@ -142,7 +142,10 @@ def test_a_hanging_run_is_ended_and_retried(cluster: Any, tmp_path: Path, capsys
     assert conduct(cluster, sweep, quiet=True) == 0
     thread.join()
     assert sweep.entries[0].attempts == 2
-    assert "no sign of life" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "it gave no sign of life for" in said
+    assert "it goes on from its last checkpoint (attempt 2 of 3)" in said
+    assert said.count("\n") == 1
 
 
 @pytest.fixture
