@@ -107,8 +107,8 @@ def stored(field: str) -> str:
 
 
 def _by_section(members: Sequence[Record]) -> dict[str, list[str]]:
-    """Metrics by the part before the slash, evaluation first; pictures last."""
-    names = sorted({name for record in members for name in record.curves})
+    """Metrics by the part before the slash, evaluation first; pictures last; W&B has its own panels for the system."""
+    names = sorted({name for record in members for name in record.curves if not name.startswith("system/")})
     found: dict[str, list[str]] = {}
     for prefix in [*_TITLES, *(name.partition("/")[0] for name in names)]:
         matching = [name for name in names if name.startswith(f"{prefix}/")]

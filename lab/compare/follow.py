@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lab.compare.records import Curve, Record, curves_of, media_of, read_config
+from lab.compare.records import Curve, Record, curves_of, media_of, read_config, system_rows
 from lab.errors import UserError
 from lab.runs import FORMAT, Run
 
@@ -73,15 +73,15 @@ class _Followed:
             url=None,
             result=result,
             config=config,
-            curves=self._curves(run.metrics_path, str(result.get("counter", "samples"))),
+            curves=self._curves(run, str(result.get("counter", "samples"))),
             media=media_of(run.media),
         )
         return True
 
-    def _curves(self, path: Path, counter: str) -> dict[str, Curve]:
+    def _curves(self, run: Run, counter: str) -> dict[str, Curve]:
         """Read the complete lines that are new; a file that was cut (a resumed run) is read from its start."""
         try:
-            with path.open("rb") as file:
+            with run.metrics_path.open("rb") as file:
                 file.seek(self._offset - len(self._tail))
                 if file.read(len(self._tail)) != self._tail:
                     self._offset, self._tail, self._rows = 0, b"", []
@@ -94,7 +94,7 @@ class _Followed:
             self._rows += [json.loads(line) for line in complete.splitlines()]
         self._offset += len(complete)
         self._tail = (self._tail + complete)[-_TAIL:]
-        return curves_of(self._rows, counter)
+        return curves_of([*self._rows, *system_rows(run)], counter)
 
 
 def run_folders(folder: Path) -> Iterator[Path]:

@@ -29,27 +29,51 @@ def write_page(
     series = sum(len(run.curves) for run in runs.values())
     max_points = min(_MAX_POINTS, max(_MIN_POINTS, _CURVE_POINTS // max(1, series)))
     data = page_data(sections, title, partial(_link, path.parent.resolve()))
-    data["curves"] = [
-        {metric: curve_data(section, metric, max_points) for metric in metrics_of(section)} for section in sections
-    ]
-    data["media"] = media_data(runs, extra_media or {}, _MEDIA_BYTES)
-    write_atomic(path, html(title, data, plotly_source()))
+    first: dict[str, Any] = {}
+    rest: dict[str, Any] = {"media": media_data(runs, extra_media or {}, _MEDIA_BYTES)}
+    for index, section in enumerate(sections):
+        for place, metric in enumerate(metrics_of(section)):
+            (rest if place else first)[f"curves-{index}-{place}"] = curve_data(section, metric, max_points)
+    write_atomic(path, html(title, data, plotly_source(), first, rest))
 
 
-def html(title: str, data: dict[str, Any] | None, plotly: str) -> str:
-    """The page as text; without data it asks its server for them."""
+def html(
+    title: str,
+    data: dict[str, Any] | None,
+    plotly: str,
+    first: Mapping[str, Any] | None = None,
+    rest: Mapping[str, Any] | None = None,
+) -> str:
+    """The page as text; without data it asks its server for them.
+
+    Args:
+        first: parts by name that are needed for what is on the screen at once: the curves of the compared metrics.
+        rest: parts that are read when they are asked for.
+    """
     parts = {
         "TITLE": title.replace("&", "&amp;").replace("<", "&lt;"),
         "SERVER": "" if data is not None else "'self'",
         "CONNECT": "'none'" if data is not None else "'self'",
         "STYLE": (_ASSETS / "page.css").read_text(encoding="utf-8"),
         "SCRIPT": (_ASSETS / "page.js").read_text(encoding="utf-8"),
-        "DATA": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("</", "<\\/"),
+        "DATA": _json(data),
+        "FIRST": _embedded(first or {}),
+        "REST": _embedded(rest or {}),
         "PLOTLY": plotly,
     }
     page = (_ASSETS / "page.html").read_text(encoding="utf-8")
-    head, *rest = page.split("{{")
-    return head + "".join(parts[piece.partition("}}")[0]] + piece.partition("}}")[2] for piece in rest)
+    start, *pieces = page.split("{{")
+    return start + "".join(parts[piece.partition("}}")[0]] + piece.partition("}}")[2] for piece in pieces)
+
+
+def _embedded(parts: Mapping[str, Any]) -> str:
+    lines = [f'<script type="application/json" id="{name}">{_json(part)}</script>' for name, part in parts.items()]
+    return "\n".join(lines)
+
+
+def _json(value: Any) -> str:
+    """JSON that cannot end the element it stands in."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _link(folder: Path, path: Path) -> str:

@@ -5,6 +5,7 @@ Runs of kinds that are not installed here compare as well as any other.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from lab.runs import Run
 VIDEOS = (".gif", ".mp4", ".webm")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _MANY = 20
+_NUMBERS = {int, float, bool}
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -96,7 +98,7 @@ def read(run: Run) -> Record:
         url=None,
         result=result,
         config=read_config(run.path / "experiment.yaml"),
-        curves=curves_of(run.metrics(), counter),
+        curves=curves_of([*run.metrics(), *system_rows(run)], counter),
         media=media_of(run.media),
     )
 
@@ -122,15 +124,50 @@ def read_config(path: Path) -> dict[str, Any]:
     return flatten(tree)
 
 
+def system_rows(run: Run) -> list[dict[str, Any]]:
+    """What a run used of its machine, row by row, the whole lines of its file."""
+    try:
+        lines = run.system_path.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.endswith("}")]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        return []
+
+
 def curves_of(rows: Iterable[dict[str, Any]], counter: str) -> dict[str, Curve]:
-    """Rows of metrics as one curve a metric; metrics are the keys with a slash."""
-    points: dict[str, list[tuple[float, float, float]]] = {}
-    for row in rows:
-        step, seconds = row.get(counter, 0), row.get("seconds", 0.0)
-        for key, value in row.items():
-            if "/" in key and isinstance(value, int | float):
-                points.setdefault(key, []).append((step, seconds, value))
-    return {key: Curve(*np.array(columns, dtype=np.float64).T) for key, columns in points.items()}
+    """Rows of metrics as one curve a metric; metrics are the keys with a slash.
+
+    Rows with the same keys are taken together, column by column: a run has millions of numbers but few sorts of rows.
+    """
+    alike: dict[tuple[str, ...], list[tuple[int, dict[str, Any]]]] = {}
+    for index, row in enumerate(rows):
+        alike.setdefault(tuple(row), []).append((index, row))
+    parts: dict[str, list[tuple[Array, Array, Array, Array]]] = {}
+    for keys, members in alike.items():
+        columns = dict(zip(keys, zip(*(row.values() for _, row in members), strict=True), strict=True))
+        order = np.array([index for index, _ in members])
+        nothing = (0.0,) * len(members)
+        steps, seconds = (np.array(columns.get(key, nothing), dtype=np.float64) for key in (counter, "seconds"))
+        for key, column in columns.items():
+            if "/" not in key:
+                continue
+            numbers = np.ones(len(column), bool)
+            if not set(map(type, column)) <= _NUMBERS:
+                numbers = np.array([type(value) in _NUMBERS for value in column])
+            if numbers.all():
+                parts.setdefault(key, []).append((order, steps, seconds, np.array(column, dtype=np.float64)))
+            elif numbers.any():
+                kept = np.array([value for value, number in zip(column, numbers, strict=True) if number], np.float64)
+                parts.setdefault(key, []).append((order[numbers], steps[numbers], seconds[numbers], kept))
+    return {key: _in_order(found) for key, found in parts.items()}
+
+
+def _in_order(parts: list[tuple[Array, Array, Array, Array]]) -> Curve:
+    """One curve of the pieces (row numbers, steps, seconds, values) that different sorts of rows gave."""
+    if len(parts) == 1:
+        return Curve(*parts[0][1:])
+    order, *columns = (np.concatenate(pieces) for pieces in zip(*parts, strict=True))
+    rank = np.argsort(order, kind="stable")
+    return Curve(*(column[rank] for column in columns))
 
 
 def media_of(folder: Path) -> Media:

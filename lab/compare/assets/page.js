@@ -1,11 +1,12 @@
 "use strict";
-/* The page of a comparison. `data` comes embedded, or (live) from the server that serves this page.
-   Everything that is shown is set as text, never as markup. */
+/* The page of a comparison. `data` comes embedded, or (live) from the server that serves this page. Curves lie in elements
+   of their own, each read when its chart comes on screen. Charts are sketched at once and handed to plotly.js, which takes
+   a second to start, as soon as that is there. Everything that is shown is set as text, never as markup. */
 (() => {
   const COLOURS = ["#3b7ddd", "#e8862e", "#2ba36b", "#d64f6b", "#8a63d2", "#17a2b8", "#b8860b", "#d264b6", "#6b8e23", "#7f8c9b"];
   const DASHES = ["solid", "dash", "dot", "dashdot"];
   const UNITS = { env_steps: "environment steps", samples: "samples", seconds: "seconds of training" };
-  const state = { axis: "steps", view: "groups", log: false, filter: "", metrics: "", hidden: new Set(), theme: "auto", at: {}, fields: {} };
+  const state = { axis: "steps", view: "groups", log: false, filter: "", metrics: {}, hidden: new Set(), theme: "auto", at: {}, fields: {} };
   const charts = new Map();      // element -> function that draws it
   const visible = new Set();     // chart elements on screen
   const stale = new Set();       // elements to draw when they come on screen
@@ -105,6 +106,19 @@
     }
   }
 
+  /* One chart a frame, so that the page answers meanwhile. */
+  function redrawInTurn() {
+    for (const node of charts.keys()) stale.add(node);
+    const waiting = [...charts.keys()].filter((node) => visible.has(node));
+    const next = () => {
+      const node = waiting.shift();
+      if (!node) return;
+      if (stale.delete(node)) charts.get(node)?.();
+      requestAnimationFrame(next);
+    };
+    next();
+  }
+
   function layout(x, y, logarithmic) {
     const axis = { gridcolor: ink("--line"), zeroline: false, linecolor: ink("--line"), ticks: "", automargin: true };
     return {
@@ -117,8 +131,69 @@
     };
   }
 
+  function svg(tag, attributes, ...children) {
+    const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    node.append(...children);
+    return node;
+  }
+
+  function ticks(low, high, count = 5) {
+    const rough = (high - low) / count || 1, size = 10 ** Math.floor(Math.log10(rough));
+    const step = size * ([1, 2, 5].find((factor) => factor * size >= rough) ?? 10);
+    const first = Math.ceil(low / step);
+    return Array.from({ length: Math.max(0, Math.floor(high / step) - first + 1) }, (_, at) => (first + at) * step);
+  }
+
+  const short = (value) => (Math.abs(value) >= 1e6 ? `${number(value / 1e6, 3)}M` : Math.abs(value) >= 1e4 ? `${number(value / 1e3, 3)}k` : number(value, 3));
+
+  /* The same traces and layout as plotly.js takes, drawn once: lines, bands, two axes. */
+  function sketch(node, traces, look) {
+    const width = node.clientWidth, height = node.clientHeight, margin = { l: 52, r: 12, t: 8, b: 40 };
+    const logarithmic = look.yaxis.type === "log", along = (value) => (logarithmic ? Math.log10(value) : value);
+    let [left, right, low, high] = [look.xaxis.rangemode === "tozero" ? 0 : Infinity, -Infinity, Infinity, -Infinity];
+    for (const { x, y } of traces) {
+      for (let at = 0; at < x.length; at++) {
+        const value = along(y[at]);
+        if (!Number.isFinite(value)) continue;
+        left = Math.min(left, x[at]); right = Math.max(right, x[at]); low = Math.min(low, value); high = Math.max(high, value);
+      }
+    }
+    if (!(right >= left && high >= low)) return;
+    if (look.yaxis.range) [low, high] = look.yaxis.range;
+    else { const room = 0.055 * (high - low || Math.abs(high) || 1); low -= room; high += room; }
+    const across = (value) => margin.l + ((value - left) / (right - left || 1)) * (width - margin.l - margin.r);
+    const up = (value) => height - margin.b - ((value - low) / (high - low)) * (height - margin.t - margin.b);
+    const text = (x, y, words, anchor) => svg("text", { x, y, fill: ink("--soft"), "font-size": 12, "text-anchor": anchor }, words);
+    const parts = [];
+    for (const at of ticks(low, high)) {
+      parts.push(svg("line", { x1: margin.l, x2: width - margin.r, y1: up(at), y2: up(at), stroke: ink("--line") }), text(margin.l - 6, up(at) + 4, short(logarithmic ? 10 ** at : at), "end"));
+    }
+    for (const at of ticks(left, right, width < 500 ? 4 : 7)) {
+      parts.push(svg("line", { x1: across(at), x2: across(at), y1: margin.t, y2: height - margin.b, stroke: ink("--line") }), text(across(at), height - margin.b + 16, short(at), "middle"));
+    }
+    parts.push(text(width / 2, height - 6, look.xaxis.title.text, "middle"));
+    for (const { x, y, fill, fillcolor, line, opacity, mode } of traces) {
+      let path = "", pen = "M", before = null;
+      for (let at = 0; at < x.length; at++) {
+        const value = along(y[at]);
+        if (!Number.isFinite(value)) { pen = "M"; continue; }
+        const px = across(x[at]).toFixed(1), py = up(value).toFixed(1);
+        path += line.shape === "hv" && pen === "L" ? `L${px} ${before}L${px} ${py}` : `${pen}${px} ${py}`;
+        [pen, before] = ["L", py];
+      }
+      const dots = { dash: "9 4", dot: "3 3", dashdot: "9 3 3 3" }[line.dash];
+      parts.push(svg("path", {
+        d: mode === "markers" ? `${path}h0.01` : path, fill: fill ? fillcolor : "none", stroke: line.width ? line.color : "none", opacity: opacity ?? 1,
+        "stroke-width": mode === "markers" ? 6 : line.width, "stroke-linecap": mode === "markers" ? "round" : "butt", "stroke-linejoin": "round", ...(dots ? { "stroke-dasharray": dots } : {}),
+      }));
+    }
+    node.replaceChildren(svg("svg", { class: "sketch", width, height, role: "img" }, ...parts));
+  }
+
   function plot(node, traces, look) {
-    if (!window.Plotly) { stale.add(node); return; }
+    if (!window.Plotly) { sketch(node, traces, look); stale.add(node); return; }
+    node.querySelector(".sketch")?.remove();
     const config = { responsive: true, displaylogo: false, displayModeBar: pointer.matches ? "hover" : false, modeBarButtons: [["toImage", "zoomIn2d", "zoomOut2d", "resetScale2d"]] };
     Plotly.react(node, traces, look, config);
   }
@@ -153,10 +228,21 @@
     return traces;
   }
 
+  const parsed = new Map();      // what the page brought with it, read when it is first asked for
+  function embedded(name) {
+    if (!parsed.has(name)) {
+      const part = document.getElementById(name);
+      if (!part) return null;    // further down in a page that is still being read
+      parsed.set(name, JSON.parse(part.textContent));
+      part.remove();
+    }
+    return parsed.get(name);
+  }
+
   const fetched = new Map();
   async function curvesOf(section, metric) {
     const index = data.sections.indexOf(section);
-    if (!live) return data.curves[index][metric];
+    if (!live) return embedded(`curves-${index}-${section.metrics.indexOf(metric)}`);
     const groups = section.groups.flatMap((group, at) => (shown(section, group) ? [at] : []));
     const address = `curves?section=${index}&metric=${encodeURIComponent(metric)}&groups=${groups}&version=${data.version}`;
     const name = `${index} ${metric}`;
@@ -171,6 +257,7 @@
   function drawCurves(section, metric, large) {
     return async (node) => {
       const curves = await curvesOf(section, metric);
+      if (!curves) stale.add(node);
       if (!curves || !node.isConnected) return;
       const look = layout(large ? UNITS[state.axis === "steps" ? section.counter : "seconds"] : "", large ? metric : "", state.log);
       if (large && section.threshold !== null) {
@@ -199,21 +286,12 @@
   /* ------------------------------------------------------------ the parts of a section */
 
   function whisker(row, lowest, highest, index) {
-    const space = "http://www.w3.org/2000/svg";
-    const svg = document.createElementNS(space, "svg");
-    svg.setAttribute("class", "whisker");
-    svg.setAttribute("role", "img");
     const at = (value) => 4 + (142 * (value - lowest)) / (highest - lowest || 1);
-    const draw = (tag, attributes) => {
-      const part = document.createElementNS(space, tag);
-      for (const [name, value] of Object.entries(attributes)) part.setAttribute(name, value);
-      svg.append(part);
-    };
-    draw("line", { x1: 4, x2: 146, y1: 8, y2: 8, stroke: ink("--line"), "stroke-width": 1 });
-    if (row.iqm.low !== null) draw("line", { x1: at(row.iqm.low), x2: at(row.iqm.high), y1: 8, y2: 8, stroke: colour(index), "stroke-width": 5, "stroke-linecap": "round", opacity: 0.35 });
-    for (const value of row.values) draw("circle", { cx: at(value), cy: 8, r: 1.7, fill: colour(index), opacity: 0.7 });
-    draw("circle", { cx: at(row.iqm.value), cy: 8, r: 4, fill: colour(index) });
-    return svg;
+    const node = svg("svg", { class: "whisker", role: "img" }, svg("line", { x1: 4, x2: 146, y1: 8, y2: 8, stroke: ink("--line"), "stroke-width": 1 }));
+    if (row.iqm.low !== null) node.append(svg("line", { x1: at(row.iqm.low), x2: at(row.iqm.high), y1: 8, y2: 8, stroke: colour(index), "stroke-width": 5, "stroke-linecap": "round", opacity: 0.35 }));
+    for (const value of row.values) node.append(svg("circle", { cx: at(value), cy: 8, r: 1.7, fill: colour(index), opacity: 0.7 }));
+    node.append(svg("circle", { cx: at(row.iqm.value), cy: 8, r: 4, fill: colour(index) }));
+    return node;
   }
 
   function range(estimate, digits) {
@@ -298,12 +376,13 @@
   }
 
   function mediaCard(section) {
-    if (!data.media) return null;
+    const all = live ? data.media : embedded("media");
+    if (!all) return null;
     const pictures = [], others = [];
     section.groups.forEach((group, index) => {
       if (!shown(section, group)) return;
       for (const id of group.runs) {
-        const media = data.media[id];
+        const media = all[id];
         if (!media) continue;
         const who = () => [make("span", { className: "swatch", style: { "--colour": colour(index) } }), " ", `${group.label} · seed ${data.runs[id].seed}`];
         for (const [name, items] of Object.entries(media.pictures)) pictures.push({ name, items, who });
@@ -350,20 +429,20 @@
     return card;
   }
 
-  function metricsCard(section) {
-    const names = section.metrics.slice(1);
+  const SYSTEM = "system/";
+  function metricsCard(section, title, names) {
     if (!names.length) return null;
+    const name = `${section.id} ${title}`;
     const grid = make("div", { className: "many" });
     const fill = () => {
-      const words = state.metrics.toLowerCase().split(/\s+/);
+      const words = (state.metrics[name] ?? "").toLowerCase().split(/\s+/);
       grid.replaceChildren(...names.filter((name) => words.every((word) => name.toLowerCase().includes(word)))
         .map((name) => make("div", { className: "card" }, make("h3", {}, name), chart(drawCurves(section, name, false)))));
     };
     fill();
-    const search = make("input", { type: "search", placeholder: "filter metrics", value: state.metrics, ariaLabel: "filter metrics", on: { input: (event) => { state.metrics = event.target.value; fill(); } } });
-    const name = `${section.id} metrics`;
+    const search = make("input", { type: "search", placeholder: "filter metrics", value: state.metrics[name] ?? "", ariaLabel: "filter metrics", on: { input: (event) => { state.metrics[name] = event.target.value; fill(); } } });
     return make("details", { className: "card", open: state.at[name] ?? true, on: { toggle: (event) => { state.at[name] = event.target.open; } } },
-      make("summary", {}, `All metrics (${names.length})`), make("div", { className: "bar" }, search), grid);
+      make("summary", {}, `${title} (${names.length})`), make("div", { className: "bar" }, search), grid);
   }
 
   /* ------------------------------------------------------------ the page */
@@ -392,9 +471,9 @@
     const main = () => make("div", { className: "card" }, make("h3", {}, "Learning curve"), chart(drawCurves(section, section.metric, true), true));
     const curves = section.across ? profile() : profiled ? make("div", { className: "two" }, main(), profile()) : main();
     const node = make("section", { id: section.id }, make("h2", {}, section.title, " ", make("small", {}, section.metric)), summary, curves, media);
-    const more = metricsCard(section);
-    if (more) node.append(more);
-    node.append(config, runs);
+    const others = section.metrics.slice(1);
+    node.append(metricsCard(section, "All metrics", others.filter((name) => !name.startsWith(SYSTEM))) ?? "", config, runs,
+      metricsCard(section, "System use", others.filter((name) => name.startsWith(SYSTEM))) ?? "");
     parts.set(section.id, renew);
     renew();
     return node;
@@ -472,12 +551,16 @@
     setTimeout(poll, 2000);
   }
 
-  /* Tables are on the screen before plotly.js, megabytes long, is run. */
-  addEventListener("DOMContentLoaded", () => requestAnimationFrame(() => setTimeout(() => {
-    document.head.append(make("script", {}, document.getElementById("plotly").textContent));
-    document.getElementById("plotly").remove();
-    redraw();
-  })));
+  /* Tables and sketches are on the screen before plotly.js, megabytes long, is run; as a file it is compiled aside. */
+  addEventListener("DOMContentLoaded", () => {
+    if (data) (embedded("media") ? refresh : redraw)();
+    requestAnimationFrame(() => setTimeout(() => {
+      const source = document.getElementById("plotly");
+      const address = URL.createObjectURL(new Blob([source.textContent], { type: "text/javascript" }));
+      source.remove();
+      document.head.append(make("script", { src: address, on: { load: () => { URL.revokeObjectURL(address); redrawInTurn(); } } }));
+    }));
+  });
 
   setTheme();
   if (live) poll();

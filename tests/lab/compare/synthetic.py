@@ -68,6 +68,10 @@ def make_run(
         if index in evaluated and remaining:
             lines.append(json.dumps(row | {metric: remaining.pop(0)}))
     (path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    used = [
+        {counter: int(step), "seconds": 0.001 * int(step), "system/cpu_cores": 1 + 0.1 * seed} for step in steps[::5]
+    ]
+    (path / "system.jsonl").write_text("".join(json.dumps(row) + "\n" for row in used))
     best = (max if mode == "max" else min)(evaluations)
     Run(path).write_result(
         {

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lab.compare.curves import band, downsample
-from lab.compare.records import Curve
+from lab.compare.records import Curve, curves_of
 
 
 def curve(values, scale=1.0):
@@ -55,3 +55,33 @@ def test_what_has_ended_does_not_bend_the_rest():
     found = band([curve([1.0] * 10), curve([3.0] * 20)], "steps")
     assert np.allclose(found.middle[found.x <= 10], 2.0)
     assert np.allclose(found.middle[found.x > 10], 3.0)
+
+
+def slowly(rows, counter):
+    """`curves_of`, row by row."""
+    points = {}
+    for row in rows:
+        for key, value in row.items():
+            if "/" in key and isinstance(value, int | float):
+                points.setdefault(key, []).append((row.get(counter, 0), row.get("seconds", 0.0), value))
+    return points
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from(["n", "seconds", "a/x", "a/y", "b/z", "pictures"]),
+            st.one_of(st.integers(0, 1000), st.floats(-1e6, 1e6), st.none(), st.booleans(), st.just({"p": "q"})),
+        ).map(
+            lambda row: row | {key: 1.5 for key in ("n", "seconds") if not isinstance(row.get(key, 1.0), int | float)}
+        ),
+        max_size=30,
+    )
+)
+def test_rows_taken_together_are_the_rows_one_by_one(rows):
+    found = curves_of(rows, "n")
+    wanted = slowly(rows, "n")
+    assert set(found) == set(wanted)
+    for key, points in wanted.items():
+        np.testing.assert_array_equal(np.array(found[key]).T, np.array(points, dtype=float))

@@ -54,9 +54,33 @@ def test_it_draws_without_errors_or_requests(opened, page):
             "return [...document.querySelectorAll('.chart')].filter(c => { const r = "
             "c.getBoundingClientRect(); return r.top < innerHeight && r.bottom > 0 && !c.data }).length === 0"
         )
-    assert opened.run("return [...document.querySelectorAll('.chart')].filter(c => c.data).length") == 9
+    assert opened.run("return [...document.querySelectorAll('.chart')].filter(c => c.data).length") == 11
     assert opened.errors() == []
     assert {url.partition("#")[0] for url in opened.asked_for()} <= {page.as_uri()}
+
+
+def test_a_chart_is_sketched_before_plotly_is_there(browser, page):
+    """What is on the screen while plotly.js starts: the same lines, drawn at once."""
+    browser.devtools("Page.enable")
+    stop = "Object.defineProperty(window, 'Plotly', { get: () => undefined, set: () => {}, configurable: true })"
+    added = browser.devtools("Page.addScriptToEvaluateOnNewDocument", source=stop)
+    try:
+        browser.emulate(1280, 1000)
+        browser.open(page.as_uri())
+        browser.until("return document.querySelectorAll('#section-0 .chart .sketch path').length")
+        parts = "return [...document.querySelector('#section-0 .sketch').querySelectorAll(arguments[0])]"
+        assert browser.run(f"{parts}.length", "path") == 8
+        words = browser.run(f"{parts}.map(t => t.textContent)", "text")
+        assert "environment steps" in words
+        assert {"0", "200", "400", "10k", "50k"} <= set(words)
+        inside = (
+            ".every(p => { const r = p.getBoundingClientRect(), c = p.ownerSVGElement.getBoundingClientRect();"
+            "return r.left >= c.left && r.right <= c.right + 1 && r.top >= c.top && r.bottom <= c.bottom })"
+        )
+        assert browser.run(parts + inside, "path")
+        assert browser.errors() == []
+    finally:
+        browser.devtools("Page.removeScriptToEvaluateOnNewDocument", identifier=added["identifier"])
 
 
 def test_the_policy_forbids_requests(opened):
@@ -97,7 +121,9 @@ def test_the_filter_leaves_what_matches(opened):
 
 def test_metrics_can_be_filtered(opened):
     opened.type("#section-0 details input[type=search]", "part_1")
-    opened.until("return document.querySelectorAll('#section-0 .many .chart').length === 1")
+    opened.until("return document.querySelector('#section-0 .many').querySelectorAll('.chart').length === 1")
+    system = "return [...document.querySelectorAll('#section-0 details:last-of-type h3')].map(h => h.textContent)"
+    assert opened.run(system) == ["system/cpu_cores"]
 
 
 def test_the_slider_moves_through_the_steps(opened):
