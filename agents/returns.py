@@ -28,7 +28,7 @@ def discounted_returns(
     at_end = gamma * next_values * (~terminated)
     done[-1] = True  # the rollout's end is a cut
     keep = gamma * (~done).to(reward.dtype)
-    return _backward_recursion(torch.where(done, reward + at_end, reward), keep)
+    return backward_recursion(torch.where(done, reward + at_end, reward), keep)
 
 
 def gae(
@@ -46,7 +46,7 @@ def gae(
     """
     delta = reward + gamma * next_values * (~terminated) - values
     keep = (gamma * gae_lambda) * (~(terminated | truncated)).to(reward.dtype)
-    return _backward_recursion(delta, keep)
+    return backward_recursion(delta, keep)
 
 
 class VTrace(NamedTuple):
@@ -79,7 +79,7 @@ def vtrace(
     not_terminated = (~terminated).to(reward.dtype)
     delta = clipped_rhos * (reward + gamma * next_values * not_terminated - values)
     keep = gamma * cs * (~done).to(reward.dtype)
-    correction = _backward_recursion(delta, keep)  # v_t - V(s_t)
+    correction = backward_recursion(delta, keep)  # v_t - V(s_t)
     targets = values + correction
     next_targets = torch.cat([targets[1:], next_values[-1:]])
     next_targets = torch.where(done, next_values, next_targets)
@@ -124,10 +124,15 @@ def td_target(reward: Tensor, discount: Tensor, next_values: Tensor) -> Tensor:
     return torch.addcmul(reward, discount, next_values)
 
 
-def _backward_recursion(x: Tensor, keep: Tensor) -> Tensor:
-    """y_t = x_t + keep_t * y_{t+1}, over the first dimension."""
-    following, rows = torch.zeros_like(x[0]), []
-    for x_t, keep_t in zip(reversed(x.unbind()), reversed(keep.unbind()), strict=True):
-        following = torch.addcmul(x_t, keep_t, following)
-        rows.append(following)
-    return torch.stack(rows[::-1])
+def backward_recursion(x: Tensor, keep: Tensor) -> Tensor:
+    """y_t = x_t + keep_t * y_{t+1}, over the first dimension, (T, N) -> (T, N).
+
+    By doubling: after i passes y_t is the sum over the 2^i rows from t on, and k_t the product of `keep` over them. A
+    few operations on whole tensors take the place of T small ones.
+    """
+    y, k, span = x, keep[:-1], 1
+    while span < len(x):
+        y = torch.cat([torch.addcmul(y[:-span], k, y[span:]), y[-span:]])
+        k = k[:-span] * k[span:]
+        span *= 2
+    return y
