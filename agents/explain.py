@@ -174,7 +174,7 @@ def _panel(explanation: Explanation) -> Image.Image:
         draw.text((_EDGE, y), name, fill=_INK, font=small)
         number = f"{score:.3g}"
         draw.text((_WIDTH - _EDGE - draw.textlength(number, font=small), y), number, fill=_INK, font=small)
-        draw.rectangle((_EDGE, y + 16, _EDGE + max(1, round(share * room)), y + 26), fill=_CHOSEN if chosen else _BAR)
+        draw.rectangle((_EDGE, y + 18, _EDGE + max(1, round(share * room)), y + 27), fill=_CHOSEN if chosen else _BAR)
     if seen is not None:
         y = top + _ROW * len(rows)
         draw.text((_EDGE, y), "what moves the choice", fill=_SOFT, font=small)

@@ -65,10 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         envs.close()
         if window is not None:
             window.close()
-    if not episodes:
-        print("no episode was finished, so none was kept.")
-        return 0
-    if film is not None:
+    if film is not None and film.frames:
         write_video(arguments.video, film.frames, fps_of(arguments.human, None))
     report(episodes, arguments.human, arguments)
     return 0

@@ -99,6 +99,8 @@ def _watch(
     from agents.screens import Film, Terminal, Window, to_all, use_display
     from agents.video import write_video
 
+    if arguments.explain and render == "none" and arguments.video is None:
+        raise UserError("--explain has nowhere to be shown here: add --render ansi or --video play.gif.")
     own_window = render == "human" and arguments.explain
     use_display(render == "human")
     film = Film() if arguments.video is not None else None
@@ -249,6 +251,9 @@ def report(episodes: list[Episode], env_id: str, arguments: argparse.Namespace) 
     """Print returns and lengths, as a table or as JSON."""
     import numpy as np
 
+    if not episodes:
+        print("no episode was finished.")
+        return
     returns = [episode.episode_return for episode in episodes]
     if arguments.json:
         rows = [{"return": episode.episode_return, "length": episode.length} for episode in episodes]

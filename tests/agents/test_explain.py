@@ -160,3 +160,22 @@ def test_play_explains_in_the_film_and_in_the_terminal(
     assert "action probabilities, value" in done.out
     with Image.open(film) as image:
         assert image.size == (600 + 230, 400)
+
+
+def test_play_explains_in_a_window_of_its_own(lab: Lab, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    from agents.screens import Window
+
+    sizes = []
+    inner = Window.__call__
+
+    def seen(self: Window, frame: Any, explanation: Explanation | None = None) -> None:
+        inner(self, frame, explanation)
+        sizes.append(self._screen.get_size())
+        self.closed = len(sizes) == 5
+
+    monkeypatch.setattr(Window, "__call__", seen)
+    monkeypatch.setenv("DISPLAY", ":0")
+    done = lab("play", runs["pg/cartpole"], "--render", "human", "--explain")
+    assert done.code == 0
+    assert sizes == [(830, 400)] * 5
+    assert "no episode was finished" in done.out

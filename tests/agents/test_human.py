@@ -118,3 +118,16 @@ def test_bad_input_is_one_sentence(lab: Lab, monkeypatch: pytest.MonkeyPatch, wo
     assert done.code == 2
     assert says in done.err
     assert done.err.count("\n") == 1
+
+
+def test_a_person_plays_from_the_command_line(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(Window, "listen", lambda self: self.held.__setitem__(slice(None), ["right"]))
+    words = ("--episodes", 2, "--record", tmp_path / "demos", "--video", tmp_path / "me.gif")
+    done = lab("play", "--human", "CartPole-v1", *words)
+    assert done.code == 0, done.err
+    assert "right  push right" in done.out
+    assert "over 2 episodes of CartPole-v1" in done.out
+    assert (tmp_path / "me.gif").stat().st_size > 1_000
+    index = json.loads((tmp_path / "demos" / "dataset.json").read_text())
+    assert [episode["source"] for episode in index["episodes"]] == ["human", "human"]

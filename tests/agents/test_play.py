@@ -63,6 +63,7 @@ def test_draws_in_the_terminal(lab: Lab, run: Path) -> None:
         (["--video", "film.avi"], ".gif or .mp4"),
         (["--video", "no/such/folder/film.gif"], "there is no folder"),
         (["--episodes", "0"], "give 1 or more"),
+        (["--explain"], "nowhere to be shown"),
     ],
 )
 def test_bad_input_is_one_sentence(lab: Lab, run: Path, arguments: list[str], says: str) -> None:
