@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from generative.autoregressive_heads import Head
-from lab.backbones.masked import Causal
+from lab.backbones.causal import Causal
 
 Backend = Literal["naive", "cached", "fixed_point"]
 Progress = Callable[[int, int], None]
+Recorder = Callable[[Callable[[], None]], Callable[[], None]]
+"""work on memory that stays where it is -> the same work, to be done again"""
 
 
 class AutoregressiveNet(Protocol):
@@ -80,28 +82,74 @@ def naive(net: AutoregressiveNet, task: Task, progress: Progress) -> Tensor:
     return x
 
 
-def cached(net: AutoregressiveNet, task: Task, progress: Progress) -> Tensor:
-    """The backbone's stream: whole rows where possible, one pixel where not."""
+def cached(net: AutoregressiveNet, task: Task, progress: Progress, record: Recorder | None = None) -> Tensor:
+    """The backbone's stream: whole rows where possible, one pixel where not.
+
+    `record` makes the pixels of a row a recording that is replayed; by default a CUDA graph where there is a GPU.
+    The stream's first rows, one for each recording, warm it up.
+    """
     channels, height, width = task.shape
-    num = len(task.noise)
-    stream = net.causal.stream(num, width, task.context)
-    x = task.noise.new_zeros(num, height + 1, width + 1, channels)  # a row of zeros above, a column on the left
+    if record is None and task.noise.is_cuda:
+        record = cuda_graph
+    work = RowWork(net, task)
+    recordings: list[Callable[[], None]] = []
+    x = task.noise.new_zeros(len(task.noise), height + 1, width, channels)  # a row of zeros above
     for row in range(height):
-        stream.begin_row(x[:, row, 1:])
-        for column in range(width):
-            hidden = net.head.prepare(stream.step(column, x[:, row + 1, column])[:, :, None, None])
-            noise = task.noise[:, :, row : row + 1, column : column + 1]
-            pixel = x[:, row + 1, column + 1, :, None, None]  # (N, C, 1, 1), a view
-            for channel in range(channels):
-                drawn = net.head.draw(hidden, pixel, noise, task.temperature)
-                pixel[:, channel] = drawn[:, channel]
-            if task.given is not None:
-                known = task.given.known[:, 0, row, column, None]
-                x[:, row + 1, column + 1] = torch.where(
-                    known, task.given.image[:, :, row, column], x[:, row + 1, column + 1]
-                )
+        work.begin_row(row, x[:, row])
+        if record is None or work.period is None or row < work.period:
+            work.draw()
+        else:
+            if len(recordings) < work.period:
+                recordings.append(record(work.draw))
+            recordings[row % work.period]()
+        x[:, row + 1] = work.pixels[:, 1:]
         progress(row + 1, height)
-    return x[:, 1:, 1:].permute(0, 3, 1, 2).contiguous()
+    return x[:, 1:].permute(0, 3, 1, 2).contiguous()
+
+
+class RowWork:
+    """All that drawing the pixels of a row reads and writes, in memory that stays where it is."""
+
+    def __init__(self, net: AutoregressiveNet, task: Task) -> None:
+        channels, _, width = task.shape
+        self.net, self.task, self.width = net, task, width
+        self.stream = net.causal.stream(len(task.noise), width, task.context)
+        self.period = self.stream.period
+        self.pixels = task.noise.new_zeros(len(task.noise), width + 1, channels)  # the row, a zero on its left
+        self.noise = torch.empty_like(task.noise[:, :, :1])  # (N, num_noise, 1, W)
+        if task.given is not None:
+            self.known = torch.empty_like(task.given.known[:, 0, 0, :, None])  # (N, W, 1)
+            self.image = torch.empty_like(task.given.image[:, :, 0].transpose(1, 2))  # (N, W, C)
+
+    def begin_row(self, row: int, above: Tensor) -> None:
+        """Go on to `row`; `above` (N, W, C) is the finished row before it."""
+        self.noise.copy_(self.task.noise[:, :, row : row + 1])
+        if self.task.given is not None:
+            self.known.copy_(self.task.given.known[:, 0, row, :, None])
+            self.image.copy_(self.task.given.image[:, :, row].transpose(1, 2))
+        self.stream.begin_row(above)
+
+    def draw(self) -> None:
+        """Draw the row's pixels from left to right."""
+        for column in range(self.width):
+            hidden = self.net.head.prepare(self.stream.step(column, self.pixels[:, column])[:, :, None, None])
+            noise = self.noise[..., column : column + 1]
+            pixel = self.pixels[:, column + 1, :, None, None]  # (N, C, 1, 1), a view
+            for channel in range(self.pixels.shape[2]):
+                drawn = self.net.head.draw(hidden, pixel, noise, self.task.temperature)
+                pixel[:, channel] = drawn[:, channel]
+            if self.task.given is not None:
+                now = self.pixels[:, column + 1]
+                now.copy_(torch.where(self.known[:, column], self.image[:, column], now))
+
+
+def cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
+    """`work` as a CUDA graph: one launch instead of thousands. It has to have run before, so that it is warm."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    replay: Callable[[], None] = graph.replay
+    return replay
 
 
 def fixed_point(net: AutoregressiveNet, task: Task, progress: Progress) -> Tensor:

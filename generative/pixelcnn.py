@@ -21,7 +21,7 @@ from generative.generator import GenerativeLearner, Progress
 from generative.grids import Image, image_grid
 from generative.likelihoods import bits_per_dim
 from lab.backbones import BackboneConfig, build_backbone
-from lab.backbones.masked import Causal
+from lab.backbones.causal import Causal
 from lab.data.images import ImageData, ImageModule
 from lab.data.module import LabDataModule
 from lab.data.resident import Chunk

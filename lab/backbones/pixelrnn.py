@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.backbones.masked import (
+from lab.backbones.causal import (
     Causal,
-    CausalConv2d,
     ContextBias,
     RowBuffer,
     Stream,
@@ -25,6 +24,7 @@ from lab.backbones.masked import (
     pointwise,
     tap_matrix,
 )
+from lab.backbones.masked import CausalConv2d
 from lab.backbones.registry import register
 
 
@@ -66,11 +66,11 @@ class RowLSTMStream:
         self.buffer = RowBuffer(weight, batch_size, width, weight.shape[1], 1)
         self.states = weight.new_zeros(batch_size, width, layer.hidden)  # of the row above, then of this one
         self.cells = torch.zeros_like(self.states)
-        self.gates = self.states
+        self.gates = weight.new_zeros(batch_size, width, 4 * layer.hidden)
 
     def begin_row(self, above: Tensor) -> None:
         from_state = self.layer.from_state(self.states.transpose(1, 2)).transpose(1, 2)
-        self.gates = add_bias(from_state + bias_of(self.layer.from_input), self.bias)  # (B, W, 4 D)
+        self.gates.copy_(add_bias(from_state + bias_of(self.layer.from_input), self.bias))
 
     def step(self, column: int, x: Tensor) -> Tensor:
         self.buffer.put(column, x)
@@ -141,17 +141,17 @@ class DiagonalStream:
         self.inputs = weight.new_zeros(batch_size, width, weight.shape[1])
         self.right = weight.new_zeros(batch_size, width, layer.hidden)  # states of the row above, then of this one
         self.left = torch.zeros_like(self.right)  # states of the row above
-        self.zeros = torch.zeros_like(self.right[:, 0])
-        self.state = self.cell = self.zeros
+        self.state, self.cell = torch.zeros_like(self.right[:, 0]), torch.zeros_like(self.right[:, 0])
 
     def begin_row(self, above: Tensor) -> None:
-        self.state = self.cell = self.zeros
+        self.state.zero_()
+        self.cell.zero_()
         if self.first:
             self.first = False
             return
         gates = add_bias(F.linear(self.inputs, self.weights[1], self.biases[1]), self.context[1])
         gates = gates + pointwise(self.layer.from_pixel, above)  # (B, W, 4 D)
-        state = cell = self.zeros
+        state = cell = torch.zeros_like(self.state)
         for column in reversed(range(self.width)):
             both = torch.cat([state, self.left[:, column]], 1)
             state, cell = lstm_cell(torch.addmm(gates[:, column], both, self.layer.from_state[1]), cell, 1)
@@ -162,9 +162,11 @@ class DiagonalStream:
         gates = add_bias(F.linear(x, self.weights[0], self.biases[0]), self.context[0])
         both = torch.cat([self.state, self.right[:, column]], 1)
         gates = torch.addmm(gates, both, self.layer.from_state[0])
-        self.state, self.cell = lstm_cell(gates, self.cell, 1)
-        self.right[:, column] = self.state
-        return self.state + self.left[:, column]
+        state, cell = lstm_cell(gates, self.cell, 1)
+        self.state.copy_(state)
+        self.cell.copy_(cell)
+        self.right[:, column] = state
+        return state + self.left[:, column]
 
 
 class PixelRNN(Causal):

@@ -8,7 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.backbones.masked import Causal, GatedPixelCNN, Stream, image_channels
+from lab.backbones.causal import Causal, Stream, image_channels
+from lab.backbones.gated import GatedPixelCNN
 from lab.backbones.registry import register
 
 

@@ -176,7 +176,7 @@ def test_pictures_show_samples_and_completions():
     learner = PixelCNNConfig(backbone=BackboneConfig("gated_pixelcnn", channels=4, layers=2)).build(data.spec).eval()
     with torch.no_grad():
         pictures = learner.pictures(data)
-    assert set(pictures) == {"samples", "completions"}
+    assert {"samples", "completions"} <= set(pictures)
     x = next(iter(data.batches("val", 2)))
     completed = learner.completions(x.x, x.y, 3)
     assert completed.shape == (2, 4, 1, 8, 8)

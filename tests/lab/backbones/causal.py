@@ -8,6 +8,7 @@ SMALL = {
     "pixelcnn": {"channels": 3, "blocks": 3, "first_kernel": 5},
     "gated_pixelcnn": {"channels": 4, "layers": 5, "first_kernel": 5},
     "pixelcnn_pp": {"filters": 4, "blocks": 1, "stages": 2},
+    "pixelsnail": {"filters": 4, "blocks": 2, "residuals": 1, "keys": 3, "values": 4, "first_kernel": 3},
     "row_lstm": {"hidden": 4, "layers": 2, "first_kernel": 3},
     "diagonal_bilstm": {"hidden": 4, "layers": 2, "first_kernel": 3},
 }

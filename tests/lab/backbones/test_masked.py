@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from lab.backbones import BackboneConfig, build_backbone
-from lab.backbones.masked import Causal, CausalConv2d
+from lab.backbones.causal import Causal
+from lab.backbones.masked import CausalConv2d
 from tests.lab.backbones.causal import CAUSAL, NO_BLIND_SPOT, causal_net
 
 

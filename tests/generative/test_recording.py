@@ -1,0 +1,93 @@
+"""The recorded sampler: a tape does here what a CUDA graph does, the same operators on the same memory."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from generative.autoregressive_sampling import Given, Task, cached, naive
+from tests.generative.test_pixelcnn import OUTPUTS, model
+from tests.lab.backbones.causal import CAUSAL
+
+
+class Tape(TorchDispatchMode):
+    """Keeps every operator with its arguments and results; replayed, results land where they lay."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, out))
+        return out
+
+    def replay(self):
+        for func, args, kwargs, out in self.calls:
+            aliases = [returned.alias_info for returned in func._schema.returns]
+            if any(alias is not None and not alias.is_write for alias in aliases):
+                continue  # a view needs no work
+            for place, tensor in zip(tree_leaves(out), tree_leaves(func(*args, **kwargs)), strict=True):
+                if place is not tensor:
+                    place.copy_(tensor)
+
+
+class Recorder:
+    """Counts recordings and replays. Unlike a graph a tape works while it records: its first replay does nothing."""
+
+    def __init__(self):
+        self.num_recordings = self.num_replays = 0
+
+    def __call__(self, work):
+        self.num_recordings += 1
+        tape, first = Tape(), [True]
+        with tape:
+            work()
+
+        def replay():
+            self.num_replays += 1
+            if first:
+                first.clear()
+            else:
+                tape.replay()
+
+        return replay
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_recorded_rows_draw_the_images_of_the_oracle(name, output):
+    learner = model(name, (2, 8, 4), 4, output, conditional=True)
+    context = learner.net.context(torch.tensor([0, 1, 2]))
+    noise = torch.rand(3, learner.net.head.num_noise, 8, 4, dtype=torch.float64)
+    task = Task((2, 8, 4), noise, context, 1.0, None)
+    record = Recorder()
+    with torch.no_grad():
+        drawn = cached(learner.net, task, lambda done, total: None, record)
+        expected = naive(learner.net, task, lambda done, total: None)
+    period = {"pixelcnn_pp": 2, "pixelsnail": None}.get(name, 1)
+    assert record.num_recordings == (period or 0)
+    assert record.num_replays == (8 - period if period else 0)
+    assert torch.equal(drawn, expected)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_recorded_rows_keep_what_is_given(temperature):
+    learner = model(levels=4, shape=(1, 6, 4))
+    given = Given(torch.full((3, 1, 6, 4), 1 / 3, dtype=torch.float64), torch.rand(3, 1, 6, 4) < 0.4)
+    task = Task((1, 6, 4), torch.rand(3, 1, 6, 4, dtype=torch.float64), None, temperature, given)
+    with torch.no_grad():
+        drawn = cached(learner.net, task, lambda done, total: None, Recorder())
+        expected = naive(learner.net, task, lambda done, total: None)
+    assert torch.equal(drawn, expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", CAUSAL)
+def test_cuda_graphs_draw_the_images_of_the_oracle(name):
+    learner = model(name, (2, 8, 4), 4).cuda()
+    drawn, expected = (
+        learner.sample(3, backend=backend, generator=torch.Generator("cuda").manual_seed(0))
+        for backend in ("cached", "naive")
+    )
+    assert torch.equal(drawn, expected)
