@@ -109,12 +109,18 @@ class CodeModule(ImageModule):
 
 
 def digits_prior() -> Experiment:
-    """A PixelCNN over the codes of runs/vq-vae-digits (lab train vq-vae/digits --out runs/vq-vae-digits)."""
+    """A PixelCNN over the codes of runs/vq-vae-digits, by class: Frechet ratio 2.0 after half a minute on a core.
+
+    lab train vq-vae/digits --out runs/vq-vae-digits     first
+    """
     return _prior("digits", levels=32, channels=32, layers=4, budget=40_000)
 
 
 def mnist_prior() -> Experiment:
-    """A PixelCNN over the codes of runs/vq-vae-mnist (lab train vq-vae/mnist --out runs/vq-vae-mnist)."""
+    """A PixelCNN over the codes of runs/vq-vae-mnist, by class. It has not been run to its end.
+
+    lab train vq-vae/mnist --out runs/vq-vae-mnist       first
+    """
     return _prior("mnist", levels=128, channels=48, layers=6, budget=300_000)
 
 

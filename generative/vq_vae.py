@@ -32,6 +32,8 @@ from lab.experiment import Experiment, ModuleConfig, TrainerConfig
 from lab.learner import Monitor, StepMetrics
 from lab.optim import Metrics, OptimizerConfig, ScheduleConfig
 
+FAMILY = "vq-vae"
+
 _KMEANS_ROUNDS = 10
 
 
@@ -294,7 +296,7 @@ def flattened(vectors: Tensor) -> Tensor:
 
 
 def digits() -> Experiment:
-    """Embedded 8x8 digits as 4x4 grids of 32 codes; vq-vae/digits-prior is a PixelCNN over them."""
+    """Embedded 8x8 digits as 4x4 grids of 32 codes, half a minute on a core; vq-vae/digits-prior learns the codes."""
     return Experiment(
         name="vq-vae/digits",
         data=ImageData(name="digits", batch_size=64, batches_per_step=20),
@@ -311,7 +313,7 @@ def digits() -> Experiment:
 
 
 def mnist() -> Experiment:
-    """MNIST from LAB_DATA as 7x7 grids of 128 codes; vq-vae/mnist-prior is a PixelCNN over them."""
+    """MNIST from LAB_DATA as 7x7 grids of 128 codes, for vq-vae/mnist-prior. It has not been run to its end."""
     return Experiment(
         name="vq-vae/mnist",
         data=ImageData(name="mnist", batch_size=64, batches_per_step=10, validation=1 / 12),
@@ -320,6 +322,3 @@ def mnist() -> Experiment:
         ),
         trainer=TrainerConfig(budget=150_000, eval_period=30_000),
     )
-
-
-FAMILY = "vq-vae"
