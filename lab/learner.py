@@ -33,8 +33,8 @@ class Monitor(NamedTuple):
     mode: Literal["max", "min"]
 
     def better(self, value: float, than: float | None) -> bool:
-        """Whether `value` beats the best so far."""
-        return than is None or (value > than if self.mode == "max" else value < than)
+        """Whether `value` is at least as good as the best so far: of two alike, the later one has learned longer."""
+        return than is None or (value >= than if self.mode == "max" else value <= than)
 
 
 class Learner(LightningModule):
