@@ -7,7 +7,7 @@ returns its metrics once. Evaluation, checkpoints, logging and stopping are call
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -70,13 +70,13 @@ class Learner(LightningModule):
         """A film (.mp4) written into `folder` when the run is complete, or None; tracked and shown in reports."""
         return None
 
-    def add_updater(self, name: str, module: nn.Module, loss: LossFunction, config: OptimizerConfig) -> Updater:
-        """An updater of `module`'s parameters that is saved, restored and scheduled with the run."""
-        self.updaters[name] = Updater(module, loss, config)
     def exportable(self, data: LabDataModule) -> Exportable | None:
         """What `lab export` writes: a network of tensors in, tensors out; None where there is no such."""
         return None
 
+    def add_updater(self, name: str, module: nn.Module, loss: LossFunction, config: OptimizerConfig) -> Updater:
+        """An updater of `module`'s parameters that is saved, restored and scheduled with the run."""
+        self.updaters[name] = Updater(module, loss, config)
         return self.updaters[name]
 
     def set_engine(self, engine: Literal["auto", "eager", "traced"]) -> None:
