@@ -240,6 +240,7 @@ class ActorCriticAgent(Agent):
             parameters, values = self.policy.evaluate(torch.cat([x, next_x]))
             parameters = parameters[: len(x)].view(num_steps, num_envs, -1)
             last_values = None if values is None else values[len(x) :]
+    rank_state = {"reward_running": 0}
             values = None if values is None else values[: len(x)]
         log_prob, _ = self.policy.distribution.log_prob_entropy(parameters, action)
         if values is None or last_values is None:

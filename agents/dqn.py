@@ -30,6 +30,7 @@ from agents.policies import Action, Policy, Preferences
 from agents.q_network import QNetwork
 from agents.types import Obs, Transition, map_obs
 from lab.backbones import BackboneConfig
+from lab import parallel
 from lab.data.spec import DataSpec, Discrete
 from lab.errors import UserError
 from lab.experiment import ModuleConfig
@@ -142,7 +143,7 @@ class DQN(Agent):
             self.counters["env_steps"] += rollout.num_env_steps
             self.counters["episodes"] += len(rollout.episodes)
             if experience.ready:
-                self.updates_owed += rollout.num_env_steps * self.config.updates_per_env_step
+                self.updates_owed += parallel.total(rollout.num_env_steps) * self.config.updates_per_env_step
                 num_updates = int(self.updates_owed)
                 self.updates_owed -= num_updates
                 rows += self.update(experience, num_updates)

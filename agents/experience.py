@@ -6,6 +6,9 @@ training step covers. Environments, buffers and collectors stay behind it.
 
 from __future__ import annotations
 
+import logging
+import zlib
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -15,13 +18,16 @@ from torch import Tensor
 from agents.collector import CollectorConfig, EnvArguments, LocalCollectorConfig
 from agents.policies import Policy
 from agents.replay import ReplayBuffer, ReplayConfig
-from agents.replay_files import RingFiles
+from agents.replay_files import RingFiles, folder_name
 from agents.types import Rollout, Sequences, Transition
+from lab import parallel
 from lab.data.module import LabDataModule
 from lab.data.spec import DataSpec
 from lab.errors import UserError
 from lab.experiment import DataConfig
 from lab.seeding import derive_seed
+
+log = logging.getLogger("lab")
 
 
 class EnvironmentData(DataConfig):
@@ -90,7 +96,8 @@ class Experience(LabDataModule):
         super().__init__()
         self.config, self.seed = config, seed
         self.rounds = config.rounds
-        self.collector = config.collector.build(config.arguments(), derive_seed(seed, "collector"))
+        collector_seed = parallel.rank_seed(derive_seed(seed, "collector"), "collector")
+        self.collector = config.collector.build(config.arguments(), collector_seed)
         self.spec: DataSpec = self.collector.spec
 
     def next_chunk(self) -> Experience:
@@ -106,6 +113,19 @@ class Experience(LabDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.collector.load_state_dict(state_dict["collector"])
 
+    def load_state_dicts(self, states: Sequence[dict[str, Any]]) -> None:
+        """Remote collectors are divided anew; environments of this process start fresh episodes."""
+        collectors = [state["collector"] for state in states]
+        first = dict(collectors[0], recent=[episode for state in collectors for episode in state["recent"]])
+        if "collectors" in first:
+            whole = [one for state in collectors for one in state["collectors"]]
+            first |= {"collectors": whole[parallel.part(len(whole))]}
+        else:
+            position = zlib.crc32(first["generator"].numpy().tobytes())
+            seed = derive_seed(self.seed, "regrouped", position, parallel.rank())
+            first |= {"envs": None, "state": None, "generator": torch.Generator().manual_seed(seed).get_state()}
+        self.collector.load_state_dict(first)
+
     def close(self) -> None:
         self.collector.close()
 
@@ -118,7 +138,10 @@ class OnPolicyExperience(Experience):
     def collect(self, policy: Policy, policy_version: int = 0) -> Rollout:
         """The next rollout, on the CPU."""
         options = {"whole_episodes": True} if self.config.whole_episodes else {}
-        return self.collector.collect(policy, self.config.num_steps, policy_version, **options)
+        rollout = self.collector.collect(policy, self.config.num_steps, policy_version, **options)
+        if self.config.whole_episodes:  # every rank updates as often as the others
+            rollout = rollout.lengthened(parallel.largest(len(rollout.reward)))
+        return rollout
 
 
 class ReplayExperience(Experience):
@@ -130,10 +153,11 @@ class ReplayExperience(Experience):
 
     def open_buffer(self, gamma: float, device: torch.device) -> None:
         """Make the buffer; called by the agent before the first chunk, since the discount belongs to the agent."""
-        seed = derive_seed(self.seed, "replay")
+        seed = parallel.rank_seed(derive_seed(self.seed, "replay"), "replay")
         self.buffer = ReplayBuffer(self.config.replay, gamma, self.spec, self.config.num_envs, seed, device)
         if self.folder is not None:
-            self._files = RingFiles(self.folder / "replay", self.buffer.rings)
+            folder = self.folder / folder_name(parallel.rank(), parallel.num_ranks())
+            self._files = RingFiles(folder, self.buffer.rings)
 
     @property
     def ready(self) -> bool:
@@ -167,6 +191,17 @@ class ReplayExperience(Experience):
         super().load_state_dict(state_dict)
         self._files.load(state_dict["replay"])
         self.buffer.load_state_dict(state_dict["buffer"])
+
+    def load_state_dicts(self, states: Sequence[dict[str, Any]]) -> None:
+        """The environments' columns are divided anew; replay that keeps single frames starts empty."""
+        super().load_state_dicts(states)
+        if not self.buffer.in_columns:
+            log.warning("replay of single frames cannot be divided among another number of workers; it starts empty")
+            return
+        folders = [self._files.folder.parent / folder_name(rank, len(states)) for rank in range(len(states))]
+        columns = parallel.part(self.config.num_envs * parallel.num_ranks())
+        self._files.load_columns(folders, [state["replay"] for state in states], columns)
+        self.buffer.take_over([state["buffer"] for state in states])
 
     def on_saved(self) -> None:
         self._files.remove_unneeded()

@@ -18,6 +18,7 @@ from agents.actor_critic import ActorCriticAgent, ActorCriticConfig
 from agents.experience import OnPolicyData, OnPolicyExperience
 from agents.returns import vtrace
 from agents.types import Rollout
+from lab import parallel
 from lab.data.spec import DataSpec
 from lab.experiment import Experiment, TrainerConfig
 from lab.learner import StepMetrics, means
@@ -48,6 +49,7 @@ class Impala(ActorCriticAgent):
     """Learns from a queue of rollouts."""
 
     config: ImpalaConfig
+    rank_state = {**ActorCriticAgent.rank_state, "queue": None}
 
     def __init__(self, config: ImpalaConfig, spec: DataSpec) -> None:
         super().__init__(config, spec, record_log_prob=True)
@@ -94,7 +96,7 @@ class Impala(ActorCriticAgent):
         )
         if first:
             self.update_normalizer(seen)
-        weights = seen.valid.float() / seen.valid.sum()
+        weights = seen.valid.float() / parallel.mean(seen.valid.sum())
         tensors = (seen.x, seen.action, corrected.advantages, corrected.targets, weights)
         mean_rho = (weights * log_rhos.exp().clamp(max=self.config.rho_bar)).sum()
         return (

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lab import parallel
+
 _CLIP = 10.0
 _EPS = 1e-8
 
 
 class RunningMoments(nn.Module):
-    """Mean and variance of everything seen, merged batch by batch (Chan et al. 1979)."""
+    """Mean and variance of everything seen, by all ranks, merged batch by batch (Chan et al. 1979)."""
 
     mean: Tensor
     var: Tensor
@@ -25,11 +27,10 @@ class RunningMoments(nn.Module):
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
         """Take in x (B, *shape)."""
-        if len(x) == 0:
+        if len(x) == 0 and parallel.num_ranks() == 1:
             return
-        x = x.to(self.mean)
-        seen, new = self.count.clone(), len(x)
-        var, mean = torch.var_mean(x, 0, correction=0)
+        seen = self.count.clone()
+        new, var, mean = parallel.moments(x.to(self.mean))
         total = seen + new
         delta = mean - self.mean
         self.mean += delta * (new / total)

@@ -26,6 +26,7 @@ from agents.actor_critic import ActorCriticAgent, ActorCriticConfig
 from agents.experience import OnPolicyData, OnPolicyExperience
 from agents.returns import discounted_returns, gae
 from agents.types import Rollout
+from lab import parallel
 from lab.data.spec import DataSpec
 from lab.errors import UserError
 from lab.experiment import Experiment, TrainerConfig
@@ -96,7 +97,7 @@ class PolicyGradient(ActorCriticAgent):
         if self.config.normalize_advantages:
             advantages = (advantages - advantages[valid].mean()) / (advantages[valid].std() + 1e-8)
         self.update_normalizer(seen)
-        weights = valid.float() / valid.sum()
+        weights = valid.float() / parallel.mean(valid.sum())
         entropy_coef = torch.tensor(self.entropy_coef, device=self.device)
         batch = self.sequences(rollout, seen.x, seen.action, advantages, returns, weights)
         if not self.policy.recurrent and not bool(valid.all()):

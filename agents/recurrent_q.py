@@ -29,6 +29,7 @@ from agents.policies import Action, Encoder, Policy, Preferences
 from agents.replay import ReplayConfig
 from agents.returns import td_target
 from agents.types import Obs, Sequences, map_obs
+from lab import parallel
 from lab.backbones import BackboneConfig
 from lab.data.spec import DataSpec
 from lab.errors import UserError
@@ -153,7 +154,7 @@ class RecurrentQ(Agent):
             self.counters["episodes"] += len(rollout.episodes)
             if not experience.ready or len(experience.buffer) < length * experience.config.num_envs:
                 continue
-            self.updates_owed += rollout.num_env_steps * self.config.updates_per_env_step
+            self.updates_owed += parallel.total(rollout.num_env_steps) * self.config.updates_per_env_step
             while self.updates_owed >= 1:
                 self.updates_owed -= 1
                 rows.append(self._update(experience.sample_sequences(self.config.batch_size, length)))

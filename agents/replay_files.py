@@ -8,6 +8,7 @@ removed when the checkpoint that no longer names them is itself on disk.
 from __future__ import annotations
 
 import os
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,16 @@ import numpy as np
 import torch
 
 from agents.ring import Ring
+from lab import parallel
 from lab.errors import UserError
 from lab.runs import disk_failure
 
 Manifest = dict[str, Any]
+
+
+def folder_name(rank: int, num_ranks: int) -> str:
+    """Where a rank keeps its rings; a number of ranks never overwrites what another one left."""
+    return "replay" if num_ranks == 1 else f"replay-{rank + 1}-of-{num_ranks}"
 
 
 class RingFiles:
@@ -66,7 +73,10 @@ class RingFiles:
         self._segments, self._saved = list(manifest["segments"]), dict(manifest["written"])
 
     def remove_unneeded(self) -> None:
-        """Remove the files that the last manifest does not name."""
+        """Remove the files that the last manifest does not name, and what another number of ranks left."""
+        for other in self.folder.parent.glob("replay*"):
+            if other.name not in (folder_name(r, parallel.num_ranks()) for r in range(parallel.num_ranks())):
+                shutil.rmtree(other, ignore_errors=True)
         if self.folder.is_dir():
             named = {segment["file"] for segment in self._segments}
             for path in self.folder.iterdir():

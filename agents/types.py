@@ -48,6 +48,27 @@ class Rollout(NamedTuple):
         """Environment steps taken, resets left out."""
         return int(self.valid.sum())
 
+    def lengthened(self, num_steps: int) -> Rollout:
+        """With rows at the end that are not valid, so that T is `num_steps`."""
+        missing = num_steps - len(self.reward)
+        if not missing:
+            return self
+
+        def longer(t: Tensor) -> Tensor:
+            return torch.cat([t, t.new_zeros(missing, *t.shape[1:])])
+
+        return self._replace(
+            obs=map_obs(self.obs, longer),
+            next_obs=map_obs(self.next_obs, longer),
+            extras={key: longer(value) for key, value in self.extras.items()},
+            action=longer(self.action),
+            reward=longer(self.reward),
+            terminated=longer(self.terminated),
+            truncated=longer(self.truncated),
+            start=longer(self.start),
+            valid=longer(self.valid),
+        )
+
 
 class Transition(NamedTuple):
     """A batch of transitions (..., B) from replay; `discount` is gamma^n, or 0 where the episode terminated."""

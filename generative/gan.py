@@ -22,6 +22,7 @@ from generative.exported import of_images
 from generative.features import ImageFeatures
 from generative.generator import NUM_SAMPLES, GenerativeLearner, Progress, slerp
 from generative.grids import Image, image_grid
+from lab import parallel
 from lab.backbones import BackboneConfig
 from lab.data.images import ImageData, ImageModule
 from lab.data.module import LabDataModule
@@ -192,7 +193,7 @@ class GAN(GenerativeLearner):
             penalty = squared_gradient_norm(real_logits, x).mean()
             loss = loss + 0.5 * settings.r1 * settings.penalty_period * penalty
         if penalize and settings.gradient_penalty > 0:
-            share = torch.rand(len(x), 1, 1, 1, device=x.device)
+            share = parallel.rand(len(x), 1, 1, 1, device=x.device)
             between = (x + share * (fake - x)).detach().requires_grad_()
             norm = (squared_gradient_norm(self.discriminator(between, labels), between) + 1e-12).sqrt()
             loss = loss + settings.gradient_penalty * settings.penalty_period * (norm - 1).square().mean()
@@ -210,7 +211,7 @@ class GAN(GenerativeLearner):
     def update(self, x: Tensor, y: Tensor) -> Metrics:
         """One step of the discriminator on images x (B, C, H, W) of classes y (B,), and in its turn the generator's."""
         generator_turn = self.counters["updates"] % self.settings.discriminator_steps == 0
-        z = torch.randn(len(x), self.settings.latents, device=x.device)
+        z = parallel.randn(len(x), self.settings.latents, device=x.device)
         with torch.set_grad_enabled(generator_turn):
             fake = self.generator(z, y if self.conditional else None)
         metrics = self.discriminator_updater.step(x, fake.detach(), y)

@@ -21,6 +21,7 @@ from generative.features import ImageFeatures
 from generative.generator import GenerativeLearner, Progress, slerp
 from generative.grids import Image, image_grid, scatter, two_axes
 from generative.pixels import Likelihood, build_likelihood
+from lab import parallel
 from lab.backbones import BackboneConfig
 from lab.data.images import ImageData, ImageModule
 from lab.data.module import LabDataModule
@@ -145,7 +146,7 @@ class VAE(GenerativeLearner):
 
     def update(self, x: Tensor, y: Tensor) -> Metrics:
         """One step on images x (B, C, H, W) of classes y (B,)."""
-        noise = torch.randn(self.settings.samples, len(x), self.noise_size, device=x.device)
+        noise = parallel.randn(self.settings.samples, len(x), self.noise_size, dim=1, device=x.device)
         return self.updater.step(x, y, noise, self._beta)
 
     # ------------------------------------------------------------------ evaluation

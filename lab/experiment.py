@@ -126,6 +126,16 @@ class TrainerConfig(Config):
     """ask torch for deterministic kernels (CUDA; CPU runs repeat anyway)"""
     start_from: str | None = None
     """a run (or checkpoint) whose weights this one begins with, wherever both have the same names and shapes"""
+    num_workers: PositiveInt = 1
+    """processes that train together on a Ray cluster, with a GPU each if there are any; sizes stay those of all"""
+    min_workers: PositiveInt | None = None
+    """go on with so few when there is no room for num_workers; by default all are needed"""
+
+    @model_validator(mode="after")
+    def _check_workers(self) -> Self:
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(f"min_workers={self.min_workers} is more than num_workers={self.num_workers}.")
+        return self
 
 
 class TrackingConfig(Config):

@@ -47,6 +47,9 @@ class Learner(LightningModule):
     monitor: ClassVar[Monitor]
     auto_engine: ClassVar[Literal["eager", "traced"]] = "eager"
     """the update engine that `trainer.engine=auto` takes"""
+    rank_state: ClassVar[dict[str, int | None]] = {}
+    """entries of `train_state` that each of several workers has of its own, with the dimension along which theirs lie
+    side by side; None where another number of workers cannot go on with them"""
 
     def __init__(self, config: ModuleConfig, spec: DataSpec) -> None:
         super().__init__()

@@ -17,6 +17,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
+from lab import parallel
 from lab.errors import UserError
 from lab.experiment import Config
 from lab.fused import FlatGradients, fused_step
@@ -191,6 +192,6 @@ class Updater:
 
 
 def _mean_over_ranks(gradients: Tensor) -> None:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if parallel.num_ranks() > 1:
         torch.distributed.all_reduce(gradients)
-        gradients /= torch.distributed.get_world_size()
+        gradients /= parallel.num_ranks()

@@ -7,7 +7,8 @@ import random
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,18 +16,22 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback
 
-from lab import checkpoint, config
+from lab import checkpoint, config, parallel
 from lab.data.module import LabDataModule
 from lab.errors import UserError
-from lab.experiment import Experiment
+from lab.experiment import Experiment, TrackingConfig
 from lab.learner import Learner
 from lab.progress import Progress
 from lab.runs import Run
+from lab.system import SystemUse
 from lab.tracking import Tracker
 from lab.trainer import RunLoop, build_trainer, load_weights, resolve_device, stop_on_signals
 from lab.transfer import start_from
+from lab.whole_batch import normalize_whole_batches
 
 log = logging.getLogger("lab")
+
+_UNTRACKED = TrackingConfig(mode="disabled")
 
 
 class Result(NamedTuple):
@@ -46,35 +51,46 @@ def train(
     resume: Run | None = None,
     progress: Progress | None = None,
     callbacks: Sequence[Callback] = (),
-    strategy: Any = "auto",
-    plugins: Sequence[Any] = (),
-    on_loop: Callable[[RunLoop], None] | None = None,
+    on_loop: Callable[[Any], None] | None = None,
 ) -> Result:
     """Train an experiment in a run directory of its own, or go on with the run `resume` from its last checkpoint.
+
+    With `trainer.num_workers` above 1 that is done by processes on a Ray cluster, which each call this as a rank.
 
     Args:
         run_dir: the run directory; by default a fresh one below `root`, which is LAB_RUNS or ./runs.
         progress: shows what happens; by default nothing does.
-        strategy, plugins: handed to Lightning for data-parallel training.
-        on_loop: called with the RunLoop before training starts, for callers that want to stop it from outside.
+        callbacks: more of Lightning's.
+        on_loop: called before training starts with what has `ask_to_stop()`, the RunLoop.
 
     Raises:
         UserError: for bad input, before anything is written where that is possible.
         Failure: when the loss is not finite or the disk is full; what was saved before stays resumable.
     """
+    if experiment.trainer.num_workers > 1 and not parallel.is_joined():
+        workers: Any = import_module("cluster.data_parallel")
+        result: Result = workers.train(experiment, run_dir, root, resume, progress, callbacks, on_loop)
+        return result
     torch.set_num_threads(experiment.trainer.num_threads or torch.get_num_threads())
     resolve_device(experiment.trainer.device)
     seed_everything(experiment.seed)
-    data = experiment.data.build(experiment.seed)
-    module = experiment.module.build(data.spec)
-    module.set_engine(experiment.trainer.engine)
+    share = parallel.share(experiment, parallel.num_ranks())
+    data = share.data.build(share.seed)
+    module = share.module.build(data.spec)
+    module.set_engine("eager" if normalize_whole_batches(module.modules()) else experiment.trainer.engine)
+    if parallel.num_ranks() > 1 and not module.updaters:
+        raise UserError(
+            f"module.kind={experiment.module.kind!r} has no gradients to average: trainer.num_workers must be 1."
+        )
     if experiment.trainer.start_from is not None and not (resume and any(resume.checkpoints.glob("last.ckpt"))):
         start_from(module, experiment.trainer.start_from)
     run = resume or Run.create(experiment, run_dir, root)
-    run.lock()
+    first = parallel.rank() == 0
+    if first:
+        run.lock()
     try:
-        with _log_to(run), _quiet_libraries():
-            return _fit(experiment, run, data, module, resume, progress, callbacks, strategy, plugins, on_loop)
+        with _log_to(run) if first else nullcontext(), _quiet_libraries():
+            return _fit(experiment, run, data, module, resume, progress, callbacks, on_loop)
     finally:
         run.unlock()
         data.close()
@@ -112,17 +128,16 @@ def _fit(
     resume: Run | None,
     progress: Progress | None,
     callbacks: Sequence[Callback],
-    strategy: Any,
-    plugins: Sequence[Any],
-    on_loop: Callable[[RunLoop], None] | None,
+    on_loop: Callable[[Any], None] | None,
 ) -> Result:
     data.folder = run.path
     content = checkpoint.load(run.checkpoint("last")) if resume and any(run.checkpoints.glob("last.ckpt")) else None
-    tracker = Tracker(experiment, run, module.counter, experiment.module.kind)
+    tracked = experiment if parallel.rank() == 0 else experiment.model_copy(update={"tracking": _UNTRACKED})
+    tracker = Tracker(tracked, run, module.counter, experiment.module.kind)
     loop = RunLoop(experiment, run, data, tracker)
     if content is not None:
         loop.resume_from(content)
-    elif resume:
+    elif resume and loop.writes:
         loop.metrics_file.truncate(0)  # it ended before its first checkpoint and starts anew
     if on_loop is not None:
         on_loop(loop)
@@ -131,9 +146,7 @@ def _fit(
         experiment.trainer,
         run=run,
         logger=tracker.logger,
-        callbacks=[loop, *shown, *callbacks],
-        strategy=strategy,
-        plugins=plugins,
+        callbacks=[loop, SystemUse(loop), *shown, *callbacks],
     )
     try:
         with stop_on_signals(loop):

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import signal
 import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ from lightning.pytorch import Callback, Trainer
 from PIL import Image as PILImage
 from torch import Tensor
 
-from lab import checkpoint, config
+from lab import checkpoint, config, parallel
 from lab.data.module import LabDataModule
 from lab.errors import Failure, UserError
 from lab.experiment import Experiment, TrainerConfig
@@ -57,20 +59,19 @@ def build_trainer(
     run: Run,
     logger: Any,
     callbacks: Sequence[Callback],
-    strategy: Any = "auto",
-    plugins: Sequence[Any] = (),
 ) -> Trainer:
-    """The Lightning trainer of an experiment: one endless epoch, ended by the callbacks."""
+    """The Lightning trainer of an experiment: one endless epoch, ended by the callbacks.
+
+    On several workers each has a trainer of its own; what they do together, they do by `lab.parallel`.
+    """
     device = resolve_device(trainer_config.device)
     devices: Any = [device.index] if device.type == "cuda" and device.index is not None else 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices="auto" if strategy != "auto" else devices,
+            devices=devices,
             precision="bf16-mixed" if trainer_config.precision == "bf16" else "32-true",
-            strategy=strategy,
-            plugins=list(plugins) or None,
             max_epochs=-1,
             logger=logger or False,
             callbacks=list(callbacks),
@@ -85,8 +86,19 @@ def build_trainer(
         )
 
 
+class _Agreement(NamedTuple):
+    """What all ranks take for true after a chunk."""
+
+    stop: bool
+    out_of_time: bool
+    save: bool
+
+
 class RunLoop(Callback):
-    """What happens around the chunks of a run: metrics, evaluation, checkpoints, the end."""
+    """What happens around the chunks of a run: metrics, evaluation, checkpoints, the end.
+
+    Of several ranks the first evaluates and writes for all; counters are those of all.
+    """
 
     def __init__(self, experiment: Experiment, run: Run, data: LabDataModule, tracker: Tracker) -> None:
         self.experiment, self.run, self.data, self.tracker = experiment, run, data, tracker
@@ -94,7 +106,8 @@ class RunLoop(Callback):
         self.budget = trainer.budget
         self.eval_period = trainer.eval_period or max(1, trainer.budget // 20)
         self.log_period = trainer.log_period or max(1, trainer.budget // 200)
-        self.metrics_file = MetricsFile(run.metrics_path)
+        self.writes = parallel.rank() == 0
+        self.metrics_file = MetricsFile(run.metrics_path if self.writes else Path(os.devnull))
         self.status = "running"
         self.pause_at: int | None = None
         """the count at which the run saves itself and ends, resumable"""
@@ -103,6 +116,7 @@ class RunLoop(Callback):
         self.state: dict[str, Any] = {"next_eval": self.eval_period, "next_log": self.log_period, "seconds": 0.0}
         self._environment = environment()
         self._resume_from: dict[str, Any] | None = None
+        self._counted: dict[str, int] = {}
         self._stop_asked = threading.Event()
         self._clock = self._last_save = self._last_result = 0.0
         self._metrics_offset = 0
@@ -125,7 +139,7 @@ class RunLoop(Callback):
 
     def close(self, module: Learner, error: str | None = None) -> None:
         """Write the result, end tracking, let go of the files. A run that could not be restored stays as it was."""
-        if self._resume_from is None:
+        if self._resume_from is None and self.writes:
             self._write_result(module, error)
         summary = {key: value for key, value in self.latest.items() if key.startswith("eval/")}
         self.tracker.finish(self.status, {**summary, "monitor": module.monitor._asdict()})
@@ -137,12 +151,17 @@ class RunLoop(Callback):
         if signal.getsignal(signal.SIGINT) == self.on_signal:
             signal.signal(signal.SIGTERM, self.on_signal)  # Lightning's own handler may leave a chunk without saving it
         self.data.to(trainer.strategy.root_device)
-        if self._resume_from is not None:
+        if self._resume_from is None:
+            parallel.make_alike(pl_module)
+            parallel.separate_generators(self.experiment.seed, trainer.strategy.root_device)
+        else:
             self._restore(pl_module, self._resume_from)
             self._resume_from = None
-            write_atomic(self.run.path / "experiment.yaml", config.to_yaml(self.experiment))
+            if self.writes:
+                write_atomic(self.run.path / "experiment.yaml", config.to_yaml(self.experiment))
         self._clock = self._last_save = time.perf_counter()
-        self._write_result(pl_module)
+        if self.writes:
+            self._write_result(pl_module)
         if pl_module.counters[pl_module.counter] >= self.budget:
             trainer.should_stop = True
             self.status = "completed"
@@ -152,27 +171,31 @@ class RunLoop(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         pl_module.set_progress(pl_module.counters[pl_module.counter] / self.budget)
+        self._counted = dict(pl_module.counters)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         module: Learner = pl_module
         now = time.perf_counter()
         self.state["seconds"] += now - self._clock
+        agreed = self._agree(module, now)
         count = module.counters[module.counter]
-        done = count >= self.budget or self._out_of_time()
-        stopping = done or self._stop_asked.is_set() or self._paused(module)
-        if trainer.is_global_zero:
-            if count >= self.state["next_log"] or stopping:
-                self.state["next_log"] = (count // self.log_period + 1) * self.log_period
-                self._log_row(module, outputs or {})
-            if count >= self.state["next_eval"] or done:
-                self.state["next_eval"] = (count // self.eval_period + 1) * self.eval_period
+        done = count >= self.budget or agreed.out_of_time
+        stopping = done or agreed.stop or self._paused(module)
+        if count >= self.state["next_log"] or stopping:
+            self.state["next_log"] = (count // self.log_period + 1) * self.log_period
+            metrics = parallel.mean_metrics(outputs or {})
+            if self.writes:
+                self._log_row(module, metrics)
+        if count >= self.state["next_eval"] or done:
+            self.state["next_eval"] = (count // self.eval_period + 1) * self.eval_period
+            if self.writes:
                 self._evaluate(module, last=done)
-            if stopping:
-                self.status = "completed" if done else "interrupted"
-            if stopping or now - self._last_save >= self.experiment.trainer.checkpoint_seconds:
-                self._save_last(module)
-            if stopping or now - self._last_result >= _RESULT_SECONDS:
-                self._write_result(module)
+        if stopping:
+            self.status = "completed" if done else "interrupted"
+        if stopping or agreed.save:
+            self._save_last(module)
+        if self.writes and (stopping or now - self._last_result >= _RESULT_SECONDS):
+            self._write_result(module)
         trainer.should_stop = trainer.should_stop or stopping
         self._clock = time.perf_counter()
 
@@ -180,6 +203,18 @@ class RunLoop(Callback):
 
     def _paused(self, module: Learner) -> bool:
         return self.pause_at is not None and module.counters[module.counter] >= self.pause_at
+
+    def _agree(self, module: Learner, now: float) -> _Agreement:
+        """Count what all ranks did in this chunk; end, and save, when any of them has a reason to."""
+        due = self.writes and now - self._last_save >= self.experiment.trainer.checkpoint_seconds
+        flags = [self._stop_asked.is_set(), self._out_of_time(), due]
+        if parallel.num_ranks() == 1:
+            return _Agreement(*flags)
+        names = [name for name in module.counters if name != "updates"]  # every rank takes part in each update
+        done = [module.counters[name] - self._counted[name] for name in names]
+        *sums, stop, out_of_time, save = parallel.totals([*done, *flags])
+        module.counters.update({name: self._counted[name] + int(n) for name, n in zip(names, sums, strict=True)})
+        return _Agreement(stop > 0, out_of_time > 0, save > 0)
 
     def _out_of_time(self) -> bool:
         limit = self.experiment.trainer.max_seconds
@@ -233,28 +268,48 @@ class RunLoop(Callback):
         }
 
     def _save_last(self, module: Learner) -> None:
-        offset = self.metrics_file.offset()
-        content = self._weights(module) | {
-            "train": module.train_state(),
-            "data": self.data.state_dict(),
-            "rng": checkpoint.rng_state(),
-            "loop": {**self.state, "metrics_offset": offset, "latest": self.latest},
-        }
-        checkpoint.save(self.run.checkpoints / "last.ckpt", content)
+        parallel.check_alike(module)
+        train, own = module.train_state(), {"data": self.data.state_dict(), "rng": checkpoint.rng_state()}
+        ranks = parallel.gather({"train": {key: train[key] for key in module.rank_state}, **own})
+        if self.writes:
+            offset = self.metrics_file.offset()
+            content = self._weights(module) | {
+                "train": train,
+                **own,
+                "ranks": ranks[1:],
+                "noise": parallel.noise_state(),
+                "loop": {**self.state, "metrics_offset": offset, "latest": self.latest},
+            }
+            checkpoint.save(self.run.checkpoints / "last.ckpt", content)
+            self.tracker.flush(self.metrics_file, offset)
+        parallel.wait()
         self.data.on_saved()
-        self.tracker.flush(self.metrics_file, offset)
         self._last_save = time.perf_counter()
 
     def _restore(self, module: Learner, content: dict[str, Any]) -> None:
         load_weights(module, content)
-        module.load_train_state(content["train"])
-        self.data.load_state_dict(content["data"])
+        checkpoint.set_rng_state(content["rng"])
+        parallel.set_noise_state(content.get("noise", {}))
+        count = content["counters"][module.counter]
+        parallel.separate_generators(derive_seed(self.experiment.seed, "resumed", count), self.data.device)
+        ranks = [{key: content[key] for key in ("train", "data", "rng")}, *content.get("ranks", ())]
+        if len(ranks) == parallel.num_ranks():
+            own = ranks[parallel.rank()]
+            module.load_train_state(content["train"] | own["train"])
+            self.data.load_state_dict(own["data"])
+            checkpoint.set_rng_state(own["rng"])
+        else:
+            trains = [state["train"] for state in ranks]
+            regrouped = parallel.regrouped(trains, module.rank_state, module.train_state())
+            module.load_train_state(content["train"] | regrouped)
+            self.data.load_state_dicts([state["data"] for state in ranks])
         loop = dict(content["loop"])
-        self.metrics_file.truncate(loop.pop("metrics_offset"))
+        offset = loop.pop("metrics_offset")
+        if self.writes:
+            self.metrics_file.truncate(offset)
         self.latest = loop.pop("latest")
         self.state |= loop
         self.best = content["best"]
-        checkpoint.set_rng_state(content["rng"])
 
     def _write_result(self, module: Learner, error: str | None = None) -> None:
         self._last_result = time.perf_counter()
@@ -268,6 +323,7 @@ class RunLoop(Callback):
                 "budget": self.budget,
                 "counter": module.counter,
                 **module.counters,
+                "workers": parallel.num_ranks(),
                 "seconds": round(self.state["seconds"], 3),
                 "metrics": self.latest,
                 "monitor": module.monitor._asdict(),
@@ -294,7 +350,7 @@ def evaluating(module: Learner, seed: int) -> Iterator[None]:
     np.random.seed(seed % 2**32)
     module.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), parallel.alone():
             yield
     finally:
         module.train(training)

@@ -23,7 +23,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from lab import catalog
+from lab import catalog, parallel
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch, Chunk, ShuffledOrder
 from lab.data.spec import Classes, DataSpec, TensorSpec
@@ -145,9 +145,13 @@ class ImageModule(LabDataModule):
     def _draw(self) -> Iterator[Batch]:
         images, labels = self._splits["train"]
         for _ in range(self.config.batches_per_step):
-            generator = self.order.generator() if self.config.binarize == "dynamic" else None
-            index = self.order.next()
-            yield Batch(self._as_float(images[index], generator), labels[index])
+            if self.config.binarize == "dynamic":  # drawn for the minibatches of all ranks, so that it is one process's
+                generator, index = self.order.generator(), self.order.next_of_all()
+                mine = parallel.part(len(index))
+                yield Batch(self._as_float(images[index], generator)[mine], labels[index[mine]])
+            else:
+                index = self.order.next()
+                yield Batch(self._as_float(images[index], None), labels[index])
 
     def _as_float(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         x = x.float() / (self.levels - 1)

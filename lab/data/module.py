@@ -6,7 +6,7 @@ itself (the budget does), continues from the data module's state, and has a leng
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,10 @@ class LabDataModule(LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         pass
+
+    def load_state_dicts(self, states: Sequence[dict[str, Any]]) -> None:
+        """Restore what the `state_dict`s of another number of ranks were, in their order."""
+        self.load_state_dict(states[0])
 
     def on_saved(self) -> None:
         """Called when the checkpoint that holds the last `state_dict` is on disk."""

@@ -1,6 +1,7 @@
 """Small data sets live on the device whole and are shuffled there: no worker processes, no copies.
 
-The order of an epoch is a function of (seed, epoch) alone, so the number of samples drawn is the whole state.
+The order of an epoch is a function of (seed, epoch) alone, so the number of samples drawn is the whole state. Several
+ranks walk the same order together: what all of them draw at once is the minibatch that one process would draw.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from lab import parallel
 from lab.seeding import derive_seed
 
 
@@ -38,7 +40,10 @@ class Chunk(Generic[AnyBatch]):
 
 
 class ShuffledOrder:
-    """Which samples come next: without replacement within an epoch, epochs shuffled afresh, batches always full."""
+    """Which samples come next: without replacement within an epoch, epochs shuffled afresh, batches always full.
+
+    `batch_size` is this rank's; `drawn` counts the samples of all ranks.
+    """
 
     def __init__(self, num_samples: int, batch_size: int, seed: int, device: torch.device) -> None:
         if num_samples < 1:
@@ -48,8 +53,13 @@ class ShuffledOrder:
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 
     def next(self) -> Tensor:
-        """Indices of the next minibatch (B,)."""
-        parts, wanted = [], self.batch_size
+        """Indices of this rank's next minibatch (B,)."""
+        indices = self.next_of_all()
+        return indices[parallel.part(len(indices))]
+
+    def next_of_all(self) -> Tensor:
+        """Indices of the minibatches of all ranks (W B,)."""
+        parts, wanted = [], self.batch_size * parallel.num_ranks()
         while wanted:
             epoch, start = divmod(self.drawn, self.num_samples)
             part = self._order_of(epoch)[start : start + wanted]

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from lab import catalog
+from lab import catalog, parallel
 from lab.data.module import LabDataModule
 from lab.data.resident import Chunk
 from lab.data.spec import DataSpec, Symbols, TensorSpec
@@ -88,10 +88,11 @@ class TextModule(LabDataModule):
         num_val, num_test = round(len(codes) * config.validation), round(len(codes) * config.test)
         train, val, test = codes.split([len(codes) - num_val - num_test, num_val, num_test])
         self._splits = {"train": train, "val": val, "test": test if num_test else val}
-        self.stream_length = len(train) // config.batch_size
+        num_streams = config.batch_size * parallel.num_ranks()
+        self.stream_length = len(train) // num_streams
         if self.stream_length <= config.window or min(map(len, self._splits.values())) < 2:
             raise UserError(
-                f"text {config.name!r} has {len(text):,} characters, too few for data.batch_size={config.batch_size} "
+                f"text {config.name!r} has {len(text):,} characters, too few for data.batch_size={num_streams} "
                 f"streams with windows of data.window={config.window}."
             )
         self.windows_a_pass = (self.stream_length - 1) // config.window
@@ -130,7 +131,9 @@ class TextModule(LabDataModule):
             generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
             codes = self._splits["train"]
             shift = int(torch.randint(len(codes), (), generator=generator))
-            starts = shift + torch.arange(self.config.batch_size, device=self.device) * self.stream_length
+            first = parallel.rank() * self.config.batch_size
+            streams = torch.arange(first, first + self.config.batch_size, device=self.device)
+            starts = shift + streams * self.stream_length
             steps = torch.arange(self.config.window + 1, device=self.device) + window * self.config.window
             piece = codes[(starts[None, :] + steps[:, None]) % len(codes)]  # (T + 1, B)
             self.drawn += 1

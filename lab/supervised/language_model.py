@@ -62,6 +62,7 @@ class LanguageModel(Learner):
     """Trains a LanguageModelNet; a sample is one character."""
 
     monitor = Monitor("eval/bits_per_char", "min")
+    rank_state = {"state": 1}
 
     def __init__(self, config: LanguageModelConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
