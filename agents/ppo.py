@@ -18,6 +18,7 @@ from agents.actor_critic import ActorCriticAgent, ActorCriticConfig
 from agents.experience import OnPolicyExperience
 from agents.returns import gae
 from agents.types import Rollout
+from lab import parallel
 from lab.data.spec import DataSpec
 from lab.learner import StepMetrics, means
 from lab.optim import Metrics, OptimizerConfig, ScheduleConfig
@@ -91,7 +92,7 @@ class PPO(ActorCriticAgent):
             self.counters["updates"] += len(epoch)
             rows += epoch
             if self.config.target_kl is not None:
-                approx_kl = torch.stack([metrics["approx_kl"] for metrics in epoch]).mean()
+                approx_kl = parallel.mean(torch.stack([metrics["approx_kl"] for metrics in epoch]).mean())
                 if float(approx_kl) > 1.5 * self.config.target_kl:
                     break
         self.update_normalizer(seen)
