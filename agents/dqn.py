@@ -25,7 +25,7 @@ from torch import Tensor
 from agents.agent import Agent
 from agents.distributional import ExpectedConfig, Returns, ReturnsConfig
 from agents.experience import ReplayExperience
-from agents.exploration import EpsilonConfig, epsilon_greedy
+from agents.exploration import EpsilonConfig, epsilon_greedy, exploration_noise
 from agents.policies import Action, Policy, Preferences
 from agents.q_network import QNetwork
 from agents.types import Obs, Transition, map_obs
@@ -75,14 +75,14 @@ class QPolicy(Policy):
 
     epsilon: Tensor
 
-    def __init__(self, q_network: QNetwork, returns: Returns) -> None:
+    def __init__(self, q_network: QNetwork, returns: Returns, hold: int = 1) -> None:
         super().__init__()
-        self.q_network, self.returns = q_network, returns
+        self.q_network, self.returns, self.hold = q_network, returns, hold
         self.register_buffer("epsilon", torch.ones(()))
 
     def draw_noise(self, num_steps: int, num_envs: int, generator: torch.Generator) -> Tensor:
         """(T, N, 2 + num_noise): uniform, whether to explore and where to; then normal, for noisy layers."""
-        uniform = torch.rand(num_steps, num_envs, 2, generator=generator)
+        uniform = exploration_noise(num_steps, num_envs, self.hold, generator)
         if not self.q_network.num_noise:
             return uniform
         return torch.cat([uniform, torch.randn(num_steps, num_envs, self.q_network.num_noise, generator=generator)], -1)
@@ -121,7 +121,7 @@ class DQN(Agent):
             initial_value=config.initial_value,
         )
         self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)
-        self.policy = QPolicy(self.q_network, self.returns)
+        self.policy = QPolicy(self.q_network, self.returns, config.epsilon.hold)
         self.updater = self.add_updater(
             "q_network", self.q_network, self.double_loss if config.double else self.loss, config.optimizer
         )

@@ -1,4 +1,4 @@
-"""How a value-based agent explores: epsilon schedules and epsilon-greedy actions. N environments."""
+"""How a value-based agent explores: epsilon schedules and epsilon-greedy actions. T time steps, N environments."""
 
 from __future__ import annotations
 
@@ -16,10 +16,18 @@ class EpsilonConfig(Config):
     end: float = Field(default=0.05, ge=0, le=1)
     decay_steps: PositiveInt = 10_000
     """environment steps from start to end"""
+    hold: PositiveInt = 1
+    """steps that a random action is held (Dabney et al. 2021), where single ones cancel out"""
 
     def at(self, env_steps: int) -> float:
         """Epsilon after so many environment steps."""
         return self.start + (self.end - self.start) * min(env_steps / self.decay_steps, 1.0)
+
+
+def exploration_noise(num_steps: int, num_envs: int, hold: int, generator: torch.Generator) -> Tensor:
+    """(T, N, 2) uniform in [0, 1): whether to explore and where to, drawn anew every `hold` steps."""
+    noise = torch.rand(-(-num_steps // hold), num_envs, 2, generator=generator)
+    return noise.repeat_interleave(hold, 0)[:num_steps]
 
 
 def epsilon_greedy(greedy: Tensor, epsilon: Tensor, num_actions: int, noise: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from agents.agent import Agent
 from agents.dqn import discrete_actions
 from agents.experience import OnPolicyData, OnPolicyExperience
-from agents.exploration import EpsilonConfig, epsilon_greedy
+from agents.exploration import EpsilonConfig, epsilon_greedy, exploration_noise
 from agents.policies import Action, Policy, Preferences
 from agents.returns import td_target
 from agents.types import Obs, Rollout
@@ -48,14 +48,16 @@ class TablePolicy(Policy):
 
     epsilon: Tensor
 
-    def __init__(self, num_states: int, num_actions: int) -> None:
+    def __init__(self, num_states: int, num_actions: int, hold: int = 1) -> None:
         super().__init__()
+        self.hold = hold
         self.table = nn.Parameter(torch.zeros(num_states, num_actions), requires_grad=False)
         self.register_buffer("epsilon", torch.ones(()))
 
     def draw_noise(self, num_steps: int, num_envs: int, generator: torch.Generator) -> Tensor:
         """Uniform (T, N, 2): whether to explore and where to; and which of the best actions to take (T, N, A)."""
-        return torch.rand(num_steps, num_envs, 2 + self.table.shape[1], generator=generator)
+        explore = exploration_noise(num_steps, num_envs, self.hold, generator)
+        return torch.cat([explore, torch.rand(num_steps, num_envs, self.table.shape[1], generator=generator)], -1)
 
     def act(self, obs: Obs, state: Tensor | None = None, noise: Tensor | None = None) -> Action:
         assert isinstance(obs, Tensor)
@@ -84,7 +86,7 @@ class QLearning(Agent):
             raise UserError(
                 f"module.kind={config.kind!r} needs numbered states (FrozenLake-v1, Taxi-v3), not {spec.inputs}."
             )
-        self.policy = TablePolicy(int(spec.inputs.high) + 1, num_actions)
+        self.policy = TablePolicy(int(spec.inputs.high) + 1, num_actions, config.epsilon.hold)
         self.alpha = config.alpha
 
     def set_progress(self, progress: float) -> None:

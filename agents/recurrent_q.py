@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from agents.agent import Agent
 from agents.dqn import discrete_actions, open_replay
 from agents.experience import ReplayData, ReplayExperience
-from agents.exploration import EpsilonConfig, epsilon_greedy
+from agents.exploration import EpsilonConfig, epsilon_greedy, exploration_noise
 from agents.partial import ENV_ID as CARTPOLE_POSITIONS
 from agents.policies import Action, Encoder, Policy, Preferences
 from agents.replay import ReplayConfig
@@ -86,9 +86,9 @@ class RecurrentQPolicy(Policy):
     recurrent = True
     epsilon: Tensor
 
-    def __init__(self, q_network: RecurrentQNetwork, num_actions: int) -> None:
+    def __init__(self, q_network: RecurrentQNetwork, num_actions: int, hold: int = 1) -> None:
         super().__init__()
-        self.q_network, self.num_actions = q_network, num_actions
+        self.q_network, self.num_actions, self.hold = q_network, num_actions, hold
         self.register_buffer("epsilon", torch.ones(()))
 
     def initial_state(self, num_envs: int) -> Tensor:
@@ -96,7 +96,7 @@ class RecurrentQPolicy(Policy):
 
     def draw_noise(self, num_steps: int, num_envs: int, generator: torch.Generator) -> Tensor:
         """Uniform (T, N, 2): whether to explore, and where to."""
-        return torch.rand(num_steps, num_envs, 2, generator=generator)
+        return exploration_noise(num_steps, num_envs, self.hold, generator)
 
     def act(self, obs: Obs, state: Tensor | None = None, noise: Tensor | None = None) -> Action:
         q_values, state = self._q_values(obs, state)
@@ -130,7 +130,7 @@ class RecurrentQ(Agent):
             raise UserError(f"module.backbone.name={config.backbone.name!r} has no memory. Valid choices: lstm, gru.")
         self.q_network = RecurrentQNetwork(config.backbone, spec, num_actions)
         self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)
-        self.policy = RecurrentQPolicy(self.q_network, num_actions)
+        self.policy = RecurrentQPolicy(self.q_network, num_actions, config.epsilon.hold)
         self.updater = self.add_updater("q_network", self.q_network, self.loss, config.optimizer)
         self.updates_owed = 0.0
 

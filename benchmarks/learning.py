@@ -1,7 +1,7 @@
 """What learning benchmarks share: seeds of each recipe, one training at a time on one thread at low priority.
 
-Finished runs are kept below `--runs` and not repeated, and an interrupted one goes on, so that a benchmark of hours can
-be ended and started again. For each recipe, over its seeds:
+Finished runs are kept below `--runs` and not repeated while the recipe is the same, and an interrupted one goes on,
+so that a benchmark of hours can be ended and started again. For each recipe, over its seeds:
 
     best   the checkpoint that the run's own evaluations chose, over 100 greedy episodes that it was not chosen on
     last   the weights at the end, over the same episodes
@@ -11,15 +11,18 @@ be ended and started again. For each recipe, over its seeds:
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from form import Benchmark, run_json
+
+from lab import config
 
 Runs = dict[str, list[dict[str, Any]]]
 
@@ -33,11 +36,8 @@ torch.set_num_threads(1)
 from lab import config
 from lab.runs import Run
 from lab.train import restore, train
-recipe, seed, folder, share, episodes = sys.argv[1:]
-experiment = config.resolve(recipe, [f"seed={seed}", "tracking.mode=disabled", "trainer.num_threads=1"])
-budget = max(1, int(experiment.trainer.budget * float(share)))
-experiment = config.override(experiment, [f"trainer.budget={budget}"])
-folder = Path(folder)
+yaml, folder, episodes = sys.argv[1:]
+experiment, folder = config.resolve(yaml, []), Path(folder)
 resume = Run.open(folder) if (folder / "result.json").exists() else None
 rows = train(experiment, run_dir=None if resume else folder, resume=resume).run.metrics()
 found = {}
@@ -47,10 +47,10 @@ for which in ("best", "last"):
         found[which] = module.evaluate(data, "test", episodes=int(episodes), seed=77_777)["eval/return_mean"]
     data.close()
 evaluations = [row for row in rows if "eval/return_mean" in row]
-late = [row["eval/return_mean"] for row in evaluations if row["env_steps"] >= 0.75 * budget]
+late = [row["eval/return_mean"] for row in evaluations if row["env_steps"] >= 0.75 * experiment.trainer.budget]
 curve = [(row["env_steps"], round(row["seconds"], 1), round(row["eval/return_mean"], 3)) for row in evaluations]
-print(json.dumps({**found, "late": sum(late) / len(late), "late_min": min(late), "curve": curve,
-    "seconds": rows[-1]["seconds"], "env_steps": rows[-1]["env_steps"]}))
+print(json.dumps({**found, "late": sum(late) / len(late), "curve": curve, "seconds": rows[-1]["seconds"],
+    "env_steps": rows[-1]["env_steps"]}))
 """
 
 
@@ -81,28 +81,33 @@ _WHICH = ("best", "last", "late")
 
 
 def _figures(runs: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean, spread and worst seed of each measure, and what a run takes."""
-    measures: dict[str, Callable[[list[float]], float]] = {"": statistics.mean, "_std": statistics.pstdev, "_min": min}
-    figures = {
-        f"{which}{suffix}": measure([run[which] for run in runs])
-        for which in _WHICH
-        for suffix, measure in measures.items()
-    }
+    """Means over seeds with their spread, the worst seed's last weights, and what one run takes."""
+    values = {which: [run[which] for run in runs] for which in _WHICH}
     return {
-        **figures,
-        "thousand_steps": runs[0]["env_steps"] / 1000,
+        "best": statistics.mean(values["best"]),
+        "best_std": statistics.pstdev(values["best"]),
+        "last": statistics.mean(values["last"]),
+        "last_std": statistics.pstdev(values["last"]),
+        "last_min": min(values["last"]),
+        "late": statistics.mean(values["late"]),
         "training_seconds": statistics.median(run["seconds"] for run in runs),
     }
 
 
 def _one(recipe: str, seed: int, root: Path, quick: bool) -> dict[str, Any]:
-    """One training and its measurement, from earlier ones if it is there."""
-    name = f"{_key(recipe)}-{seed}{'-quick' if quick else ''}"
+    """One training and its measurement, from an earlier one of the same experiment if it is there."""
+    experiment = config.resolve(recipe, [f"seed={seed}", "tracking.mode=disabled", "trainer.num_threads=1"])
+    if quick:
+        budget = max(1, int(experiment.trainer.budget * _QUICK_SHARE))
+        experiment = config.override(experiment, [f"trainer.budget={budget}"])
+    yaml = config.to_yaml(experiment)
+    name = f"{_key(recipe)}-{seed}-{hashlib.sha256(yaml.encode()).hexdigest()[:8]}"
     kept = root / f"{name}.json"
     if not kept.exists():
         root.mkdir(parents=True, exist_ok=True)
-        share, episodes = (_QUICK_SHARE, _QUICK_EPISODES) if quick else (1, 100)
-        result = run_json(sys.executable, _ONE_RUN, recipe, seed, root / name, share, episodes, threads=1)
+        (root / f"{name}.yaml").write_text(yaml, encoding="utf-8")
+        episodes = _QUICK_EPISODES if quick else 100
+        result = run_json(sys.executable, _ONE_RUN, root / f"{name}.yaml", root / name, episodes, threads=1)
         kept.write_text(json.dumps(result), encoding="utf-8")
     found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
     words = ", ".join(f"{which} {found[which]:.2f}" for which in _WHICH)
