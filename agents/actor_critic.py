@@ -86,7 +86,7 @@ class ActorCritic(Policy):
         x = self.normalized(self.prepared(obs))
         extras: dict[str, Tensor] = {}
         if self.recurrent:
-            start = torch.zeros(1, len(x), dtype=torch.bool, device=x.device)
+            start = torch.zeros(1, x.shape[0], dtype=torch.bool, device=x.device)
             features, _, state = self._sequence_features(x[None], state, start)
             parameters = self.action_parameters(features[0])
             extras["state"] = state.transpose(0, 1)
@@ -100,7 +100,7 @@ class ActorCritic(Policy):
     def preferences(self, obs: Obs, state: Tensor | None = None) -> Preferences:
         x = self.normalized(self.prepared(obs))
         if self.recurrent:
-            start = torch.zeros(1, len(x), dtype=torch.bool, device=x.device)
+            start = torch.zeros(1, x.shape[0], dtype=torch.bool, device=x.device)
             parameters, values = self.evaluate(x[None], state, start)
             parameters, values = parameters[0], None if values is None else values[0]
         else:

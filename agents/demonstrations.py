@@ -198,11 +198,12 @@ class DemonstrationModule(LabDataModule):
     def __init__(self, config: DemonstrationData, folder: Path, seed: int) -> None:
         super().__init__()
         self.config, self.seed = config, seed
-        written_for = read_index(folder)["env"]
-        if written_for != config.env:
-            raise UserError(
-                f"data.path={str(folder)!r} holds episodes of {written_for!r}, not of data.env={config.env!r}."
-            )
+        index = read_index(folder)
+        for field, wanted in (("env", config.env), ("env_options", config.env_options)):
+            if index.get(field) != wanted:
+                raise UserError(
+                    f"data.path={str(folder)!r} holds episodes of {index.get(field)!r}, not of data.{field}={wanted!r}."
+                )
         envs = InProcessEnvs([lambda: make_env(config.env, config.env_options)])
         self.spec = envs.spec
         envs.close()

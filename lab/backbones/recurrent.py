@@ -26,9 +26,8 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor, state: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
         x = x.flatten(2)  # (T, B, D)
-        cuts = [0, *(reset.any(dim=1).nonzero().flatten().tolist()), x.shape[0]]  # run whole stretches between resets
         features = []
-        for start, end in itertools.pairwise(cuts):
+        for start, end in itertools.pairwise(_cuts(reset)):
             if start == end:
                 continue
             keep = (~reset[start]).to(state.dtype)[None, :, None]
@@ -43,6 +42,15 @@ class Recurrent(nn.Module):
         hidden, cell = state.chunk(2)
         features, (hidden, cell) = self.core(x, (hidden.contiguous(), cell.contiguous()))
         return features, torch.cat([hidden, cell])
+
+
+def _cuts(reset: Tensor) -> list[int]:
+    """Where stretches begin that run in one piece, and the end: at resets (T, B), or at each step where what is reset
+    cannot be known (a network that is exported)."""
+    num_steps = reset.shape[0]
+    if num_steps == 1 or torch.compiler.is_exporting():
+        return list(range(num_steps + 1))
+    return [0, *(reset.any(dim=1).nonzero().flatten().tolist()), num_steps]
 
 
 @register("lstm", example_shape=(8,), recurrent=True)

@@ -18,6 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
     from lab.errors import UserError
     from lab.export import export
     from lab.runs import Run
@@ -35,7 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"it takes policies, classifiers, decoders and generators."
         )
     folder = arguments.out or found.path / "export"
-    told = export(what, folder)
+    with Console(stderr=True).status("exporting, and comparing outputs"):
+        told = export(what, folder)
     if arguments.json:
         print(json.dumps({"folder": str(folder), **told}, indent=2))
         return 0

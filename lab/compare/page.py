@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from rich.console import Console
+from rich.progress import track
+
 from lab.compare.media import media_data
 from lab.compare.pagedata import curve_data, groups_of, metrics_of, page_data, run_id
 from lab.compare.summary import Section
@@ -19,6 +22,8 @@ _ASSETS = Path(__file__).parent / "assets"
 _CURVE_POINTS = 600_000
 _MEDIA_BYTES = 9_000_000
 _MIN_POINTS, _MAX_POINTS = 40, 1_000
+_MANY_SERIES = 100
+"""curves that take long enough for a person to want to see how far they are"""
 
 
 def write_page(
@@ -31,9 +36,15 @@ def write_page(
     data = page_data(sections, title, partial(_link, path.parent.resolve()))
     first: dict[str, Any] = {}
     rest: dict[str, Any] = {"media": media_data(runs, extra_media or {}, _MEDIA_BYTES)}
-    for index, section in enumerate(sections):
-        for place, metric in enumerate(metrics_of(section)):
-            (rest if place else first)[f"curves-{index}-{place}"] = curve_data(section, metric, max_points)
+    wanted = [
+        (index, place, metric)
+        for index, section in enumerate(sections)
+        for place, metric in enumerate(metrics_of(section))
+    ]
+    console = Console(stderr=True)
+    shown = console.is_terminal and series > _MANY_SERIES
+    for index, place, metric in track(wanted, "curves", console=console, disable=not shown, transient=True):
+        (rest if place else first)[f"curves-{index}-{place}"] = curve_data(sections[index], metric, max_points)
     write_atomic(path, html(title, data, plotly_source(), first, rest))
 
 

@@ -163,6 +163,7 @@ def test_agents_record_too(lab: Lab, clone: Path, tmp_path: Path) -> None:
         ([], "lab play --record"),
         (["data.path=/no/such"], "no data set"),
         (["data.path={demos}", "data.env=Acrobot-v1"], "not of data.env='Acrobot-v1'"),
+        (["data.path={demos}", "data.env_options={{sutton_barto_reward: true}}"], "not of data.env_options="),
         (["data.path={bad}"], "no plain .npz file"),
     ],
 )
