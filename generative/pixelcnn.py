@@ -32,6 +32,8 @@ from lab.learner import Monitor, StepMetrics, means
 from lab.optim import Metrics, OptimizerConfig, ScheduleConfig
 
 SAMPLES_AT_ONCE = 256
+CACHED_PIXELS = 2**15
+"""pixels whose feature maps in float32, of 16 to 32 channels, lie in a core's cache"""
 
 
 class PixelCNNConfig(ModuleConfig):
@@ -96,7 +98,27 @@ class PixelNet(nn.Module):
         return (labels[:, None] == classes).to(next(self.parameters()).dtype)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.head.log_prob(self.head.prepare(self.features(x, self.context(labels))), x)
+        parts = num_parts(x)
+        if parts == 1:
+            return self.log_prob(x, labels)
+        pairs = zip(
+            x.tensor_split(parts), [None] * parts if labels is None else labels.tensor_split(parts), strict=True
+        )
+        return torch.cat([self.log_prob(part, part_labels) for part, part_labels in pairs])
+
+    def log_prob(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """`forward` in one piece; under bf16 the head still works in the precision of the image."""
+        features = self.features(x, self.context(labels))
+        with torch.autocast(x.device.type, enabled=False):
+            return self.head.log_prob(self.head.prepare(features.to(x.dtype)), x)
+
+
+def num_parts(x: Tensor) -> int:
+    """In how many pieces images (B, C, H, W) are best done: on a CPU feature maps ought to stay in the cache."""
+    if x.device.type != "cpu":
+        return 1
+    pixels_at_once = CACHED_PIXELS * (2 if torch.is_autocast_enabled("cpu") else 1)
+    return min(len(x), max(1, -(-x[:, 0].numel() // pixels_at_once)))
 
 
 class PixelCNN(GenerativeLearner):

@@ -7,6 +7,9 @@ B batch, C channels, H height, W width, K kernel size.
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,6 +20,7 @@ from lab.backbones.causal import (
     RowBuffer,
     Stream,
     add_bias,
+    bias_of,
     channels_last,
     image_channels,
     pointwise,
@@ -45,11 +49,15 @@ class CausalConv2d(nn.Module):
         self.left = nn.Parameter(torch.empty(channels_out, channels_in, 1, num_left).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(channels_out).uniform_(-bound, bound))
 
+    def weight(self) -> Tensor:
+        """The taps as one kernel (out, in, reach + 1, K) over the rows that are seen.
+
+        It beats two kernels that leave out the last row's few zeros as well.
+        """
+        return torch.cat([self.above, F.pad(self.left, (0, self.above.shape[-1] - self.left.shape[-1]))], 2)
+
     def forward(self, x: Tensor) -> Tensor:
-        # One convolution over the rows that are seen. It beats two that leave out the last row's few zeros as well.
-        right = self.above.shape[-1] - self.left.shape[-1]
-        weight = torch.cat([self.above, F.pad(self.left, (0, right))], 2)  # (out, in, reach + 1, K)
-        return F.conv2d(F.pad(x, (self.reach, self.reach, self.reach, 0)), weight, self.bias)
+        return F.conv2d(F.pad(x, (self.reach, self.reach, self.reach, 0)), self.weight(), self.bias)
 
     def stream(self, batch_size: int, width: int) -> CausalConvStream:
         return CausalConvStream(self, batch_size, width)
@@ -92,9 +100,62 @@ class PixelCNNBlock(nn.Module):
         self.context = ContextBias(context, channels)
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        bias = self.context(context)
+        if bias is None and torch.is_grad_enabled() and x.requires_grad and not x.is_leaf:
+            reduce, causal, expand = self.reduce, self.causal, self.expand
+            weights = (reduce.weight, causal.weight(), expand.weight)
+            biases = (bias_of(reduce), causal.bias, bias_of(expand))
+            parameters = itertools.chain.from_iterable(zip(weights, biases, strict=True))
+            added: Tensor = AddBottleneck.apply(x, *(p.to(x.dtype) for p in parameters))
+            return added
         h = self.causal(self.reduce(F.relu(x)).relu_())
-        out: Tensor = x + self.expand(add_bias(h, self.context(context)).relu_())
+        out: Tensor = x + self.expand(add_bias(h, bias).relu_())
         return out
+
+
+class AddBottleneck(torch.autograd.Function):
+    """What a PixelCNNBlock does, added to x (B, 2 C, H, W) in place; the gradients, too, are made where they lie.
+
+    Small networks spend their time on moving feature maps. This moves a quarter less of them than plain autograd does.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, w_in: Tensor, b_in: Tensor, w: Tensor, b: Tensor, w_out: Tensor, b_out: Tensor
+    ) -> Tensor:
+        reach = w.shape[2] - 1
+        active = F.relu(x)
+        padded = F.pad(F.conv2d(active, w_in, b_in).relu_(), (reach, reach, reach, 0))
+        h = F.conv2d(padded, w, b).relu_()
+        ctx.save_for_backward(active, padded, h, w_in, w, w_out)
+        ctx.mark_dirty(x)
+        return x.add_(F.conv2d(h, w_out, b_out))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        active, padded, h, w_in, w, w_out = ctx.saved_tensors
+        reach = w.shape[2] - 1
+        grad_h, grad_w_out, grad_b_out = conv_gradients(grad, h, w_out)
+        grad_padded, grad_w, grad_b = conv_gradients(where_positive_(grad_h, h), padded, w)
+        inside = (..., slice(reach, None), slice(reach, -reach))
+        grad_reduced = where_positive_(grad_padded[inside], padded[inside])
+        grad_active, grad_w_in, grad_b_in = conv_gradients(grad_reduced, active, w_in)
+        grad_x = where_positive_(grad_active, active).add_(grad)
+        return grad_x, grad_w_in, grad_b_in, grad_w, grad_b, grad_w_out, grad_b_out
+
+
+def conv_gradients(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of a plain convolution's input, weight and bias."""
+    gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+        grad, x, weight, [len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, True]
+    )
+    return gradients
+
+
+def where_positive_(grad: Tensor, x: Tensor) -> Tensor:
+    """The gradient through a ReLU whose output was `x`, in place."""
+    out: Tensor = torch.ops.aten.threshold_backward.grad_input(grad, x, 0, grad_input=grad)
+    return out
 
 
 class PixelCNN(Causal):

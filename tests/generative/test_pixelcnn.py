@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from generative import pixelcnn
 from generative.autoregressive_sampling import Given
 from generative.pixelcnn import PixelCNN, PixelCNNConfig
 from lab.backbones import BackboneConfig
@@ -183,12 +184,36 @@ def test_pictures_show_samples_and_completions():
     assert torch.equal(completed[:, :, :, :4], x.x[:, None, :, :4].expand(-1, 4, -1, -1, -1))
 
 
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_bf16_reaches_the_backbone_but_not_the_likelihood(output):
+    learner = model("pixelcnn_pp", (3, 4, 4), 256, output).float()
+    seen = []
+    learner.net.head.out.register_forward_hook(lambda module, inputs, out: seen.append((inputs[0].dtype, out.dtype)))
+    learner.net.backbone.register_forward_hook(lambda module, inputs, out: seen.append(out.dtype))
+    x = torch.randint(256, (2, 3, 4, 4)) / 255
+    with torch.autocast("cpu", torch.bfloat16):
+        log_prob = learner.net(x)
+    assert seen == [torch.bfloat16, (torch.float32, torch.float32)]
+    assert log_prob.dtype == torch.float32
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_likelihoods_in_parts_are_those_in_one_piece(conditional, monkeypatch):
+    learner = model(conditional=conditional)
+    x, labels = torch.rand(7, 1, 4, 4).round().double(), torch.arange(7) % 3 if conditional else None
+    whole = learner.net(x, labels)
+    monkeypatch.setattr(pixelcnn, "CACHED_PIXELS", 48)
+    assert pixelcnn.num_parts(x) == 3
+    torch.testing.assert_close(learner.net(x, labels), whole)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
 @pytest.mark.parametrize("name", ["pixelcnn", "gated_pixelcnn"])
-def test_traced_updates_equal_eager_ones(name):
+def test_traced_updates_equal_eager_ones(name, conditional):
     x, labels = torch.rand(4, 1, 4, 4).round().double(), torch.tensor([0, 1, 2, 0])
     after = []
     for engine in ("eager", "traced"):
-        learner = model(name, conditional=True)
+        learner = model(name, conditional=conditional)
         learner.set_engine(engine)
         for _ in range(2):
             learner.updater.step(x, labels)

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from lab.backbones import BackboneConfig, build_backbone
 from lab.backbones.causal import Causal
-from lab.backbones.masked import CausalConv2d
+from lab.backbones.masked import AddBottleneck, CausalConv2d, PixelCNNBlock
 from tests.lab.backbones.causal import CAUSAL, NO_BLIND_SPOT, causal_net
 
 
@@ -31,6 +31,22 @@ def test_sliced_kernel_equals_masked_kernel(kernel, center):
 def test_kernel_sizes_without_a_centre_are_refused(kernel):
     with pytest.raises(ValueError, match=f"kernel_size={kernel} "):
         CausalConv2d(1, 1, kernel, center=True)
+
+
+def test_block_in_place_equals_the_block_and_its_gradients():
+    block = PixelCNNBlock(3, 5, 0).double()
+    x = torch.randn(2, 6, 5, 4, dtype=torch.float64)
+    with torch.no_grad():
+        expected = block(x, None)
+
+    def in_place(x, *parameters):
+        return AddBottleneck.apply(x.clone(), *parameters)
+
+    causal = block.causal
+    parameters = (block.reduce.weight, block.reduce.bias, causal.weight(), causal.bias)
+    parameters = [p.detach().requires_grad_() for p in (*parameters, block.expand.weight, block.expand.bias)]
+    torch.testing.assert_close(in_place(x, *parameters), expected)
+    assert torch.autograd.gradcheck(in_place, (x.requires_grad_(), *parameters))
 
 
 @pytest.mark.parametrize("name", CAUSAL)
