@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from generative.pixelcnn import PixelCNNConfig
 from lab.backbones import BackboneConfig
 from lab.data.images import ImageData
@@ -15,11 +17,11 @@ def binarized_mnist_small() -> Experiment:
     """A 16-channel Gated PixelCNN on static binarized MNIST, for one core. It has not been run to its end."""
     return _binarized_mnist(
         "binarized-mnist-small",
-        BackboneConfig(name="gated_pixelcnn", channels=16, layers=7),
+        BackboneConfig(name="gated_pixelcnn", channels=16, layers=8),
         batch_size=32,
         batches_per_step=5,
-        lr=3e-3,
-        trainer=TrainerConfig(budget=300_000, eval_period=50_000, num_threads=1),
+        optimizer=_optimizer(3e-3, "linear"),
+        trainer=TrainerConfig(budget=1_000_000, eval_period=100_000, precision="bf16", engine="eager", num_threads=1),
     )
 
 
@@ -77,8 +79,8 @@ def cifar10() -> Experiment:
     )
 
 
-def _optimizer(lr: float) -> OptimizerConfig:
-    return OptimizerConfig(lr=lr, max_grad_norm=1.0, schedule=ScheduleConfig(name="cosine", warmup=0.02))
+def _optimizer(lr: float, schedule: Literal["cosine", "linear"] = "cosine") -> OptimizerConfig:
+    return OptimizerConfig(lr=lr, max_grad_norm=1.0, schedule=ScheduleConfig(name=schedule, warmup=0.02))
 
 
 def _binarized_mnist(
@@ -87,13 +89,13 @@ def _binarized_mnist(
     *,
     batch_size: int = 64,
     batches_per_step: int = 10,
-    lr: float = 1e-3,
+    optimizer: OptimizerConfig | None = None,
     hidden: int = 32,
     trainer: TrainerConfig | None = None,
 ) -> Experiment:
     return Experiment(
         name=f"pixelcnn/{name}",
         data=ImageData(name="binarized-mnist", batch_size=batch_size, batches_per_step=batches_per_step),
-        module=PixelCNNConfig(backbone=backbone, hidden=hidden, optimizer=_optimizer(lr)),
+        module=PixelCNNConfig(backbone=backbone, hidden=hidden, optimizer=optimizer or _optimizer(1e-3)),
         trainer=trainer or TrainerConfig(budget=5_000_000, eval_period=250_000),
     )
