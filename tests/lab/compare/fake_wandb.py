@@ -1,4 +1,4 @@
-"""A W&B server that takes what a real client uploads and remembers it."""
+"""A W&B server that takes what a real client uploads, remembers it, and gives it back to a client that reads."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Uploaded:
     history: dict[int, dict[str, Any]] = field(default_factory=dict)
     """rows by line number: a line that is sent twice is held once"""
     lines_sent: int = 0
+    summary: dict[str, Any] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -82,7 +83,55 @@ class FakeWandb:
                 for name in variables["files"]
             ]
             return {"createRunFiles": {"runID": "x", "uploadHeaders": [], "files": urls}}
-        return {}
+        if "viewer" in query:
+            return {"viewer": {"id": "u", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
+        return {"project": self._project(query, variables)}
+
+    def _project(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        """What the public client and its history reader ask of a project and its runs."""
+        if "HistoryPage" in query:
+            rows = [row for _, row in sorted(self.runs[variables["run"]].history.items())]
+            low, high = int(variables["minStep"]), int(variables["maxStep"])
+            return {"run": {"history": [json.dumps(row) for row in rows if low <= row["_step"] < high]}}
+        if "parquetHistory" in query:
+            return {"run": {"parquetHistory": {"parquetUrls": [], "liveData": []}}}
+        if "name" in variables:
+            return {"internalId": "1", "run": self._node(variables["name"])}
+        group = json.loads(variables.get("filters") or "{}").get("group")
+        wanted = [name for name, run in self.runs.items() if group in (None, run.group)]
+        edges = [{"node": self._node(name), "cursor": name} for name in wanted]
+        page = {"endCursor": None, "hasNextPage": False}
+        return {
+            "internalId": "1",
+            "runCount": len(wanted),
+            "readOnly": False,
+            "runs": {"edges": edges, "pageInfo": page},
+        }
+
+    def _node(self, name: str) -> dict[str, Any]:
+        run = self.runs[name]
+        steps = [row["_step"] for row in run.history.values()]
+        keys = {"lastStep": max(steps, default=-1), "keys": {}}
+        return {
+            "id": name,
+            "projectId": "1",
+            "name": name,
+            "displayName": run.name,
+            "state": "finished",
+            "config": json.dumps(run.config),
+            "summaryMetrics": json.dumps(run.summary),
+            "systemMetrics": "{}",
+            "historyKeys": keys,
+            "historyLineCount": len(run.history),
+            "group": run.group,
+            "tags": [],
+            "sweepName": None,
+            "jobType": "train",
+            "readOnly": False,
+            "createdAt": "2026-01-01T00:00:00Z",
+            "heartbeatAt": "2026-01-01T00:00:00Z",
+            "user": {"name": "me", "username": "me"},
+        }
 
     def _upsert(self, variables: dict[str, Any]) -> dict[str, Any]:
         name = variables["name"]
@@ -109,3 +158,5 @@ class FakeWandb:
             run.lines_sent += len(chunk["content"])
             for line, row in enumerate(chunk["content"], chunk["offset"]):
                 run.history[line] = json.loads(row)
+        for line in (files.get("wandb-summary.json") or {}).get("content", ()):
+            run.summary |= json.loads(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -52,6 +53,61 @@ def test_a_resumed_run_arrives_once_and_whole(service, lab, tmp_path):
     before = uploaded.lines_sent
     assert "nothing to upload" in lab("sync", path).out
     assert uploaded.lines_sent == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "settings", "kind", "suffix"),
+    [
+        ("vae/digits", ["trainer.budget=2560", "trainer.eval_period=1280", "module.eval_samples=2"], "image", ".png"),
+        ("pg/cartpole", ["trainer.budget=512", "data.num_envs=4", "data.rounds=1"], "video", ".mp4"),
+    ],
+)
+def test_pictures_and_films_arrive_with_their_rows(service, lab, tmp_path, recipe, settings, kind, suffix):
+    path = tmp_path / "run"
+    common = ("tracking.mode=offline", "trainer.num_threads=1", "--quiet", "--out", path)
+    assert lab("train", recipe, *settings, *common).code == 0
+    assert "uploaded" in lab("sync", path).out
+    (uploaded,) = service.runs.values()
+    kept = {(row["samples" if kind == "image" else "env_steps"], name): file
+            for row in Run.open(path).metrics()
+            for name, file in row.get("pictures" if kind == "image" else "films", {}).items()}  # fmt: skip
+    assert len(kept) >= (2 if kind == "image" else 1)
+    arrived = 0
+    for row in uploaded.history.values():
+        for key, value in row.items():
+            if isinstance(value, dict) and value.get("_type") == f"{kind}-file":
+                count = row["samples" if kind == "image" else "env_steps"]
+                source = path / kept[count, key.partition("/")[2]]
+                assert uploaded.files[value["path"]] == source.read_bytes()
+                arrived += 1
+    assert arrived == len(kept)
+    assert sum(name.endswith(suffix) for name in uploaded.files) == len(kept)
+
+
+@pytest.mark.slow
+def test_what_was_uploaded_is_compared_as_what_lies_here(service, lab, tmp_path):
+    """The real client reads the runs back: groups, seeds and figures are those of the directories."""
+    small = ("trainer.log_period=640", "trainer.eval_period=640", "trainer.num_threads=1", "tracking.mode=offline")
+    for lr in ("1e-3", "1e-2"):
+        for seed in range(2):
+            words = ("trainer.budget=1280", f"seed={seed}", f"module.optimizer.lr={lr}", "tracking.group=together")
+            out = ("--quiet", "--out", tmp_path / "runs" / f"{lr}-{seed}")
+            assert lab("train", "classifier/digits-cnn", *words, *small, *out).code == 0
+    make_run(tmp_path / "other", "dqn/cartpole")  # of another group, never uploaded
+    assert lab("sync", tmp_path / "runs").code == 0
+    here = json.loads(lab("compare", tmp_path / "runs", "--json").out)
+    done = lab("compare", "wandb:me/lab/together", "--json")
+    assert done.code == 0, done.err
+    there = json.loads(done.out)
+    for ours, theirs in zip(here["sections"][0]["groups"], there["sections"][0]["groups"], strict=True):
+        assert theirs["label"] == ours["label"]
+        assert sorted(theirs["values"]) == pytest.approx(sorted(ours["values"]))
+        assert sorted(run["seed"] for run in theirs["runs"]) == [0, 1]
+        assert theirs["steps"] == ours["steps"]
+    assert len(there["sections"][0]["groups"]) == 2
+    nobody = lab("compare", "wandb:me/lab/nobody")
+    assert (nobody.code, "no runs" in nobody.err) == (2, True)
 
 
 def test_without_a_key_it_says_what_to_do(lab, tmp_path, monkeypatch):
