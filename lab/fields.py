@@ -54,7 +54,7 @@ def source() -> Source:
     for package in catalog.PACKAGES:
         for path in sorted((root / package).rglob("*.py")):
             text = path.read_text(encoding="utf-8")
-            if "Config" in text:
+            if "Config" in text or "kind: Literal[" in text:
                 module = ".".join(path.relative_to(root).with_suffix("").parts)
                 for node in ast.parse(text).body:
                     if isinstance(node, ast.ClassDef):
