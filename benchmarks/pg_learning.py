@@ -21,4 +21,4 @@ TARGETS = {
 }
 
 if __name__ == "__main__":
-    learning_benchmark("pg_learning", __doc__, TARGETS, only_when_asked=["ppo/bipedal-walker", "ppo/pong"])
+    learning_benchmark("pg_learning", __doc__, TARGETS, only_when_asked=["ppo/pong"])
