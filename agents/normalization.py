@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from agents.returns import backward_recursion
 from lab import parallel
 
-_CLIP = 10.0
+CLIP = 10.0
 _EPS = 1e-8
 
 
@@ -42,8 +43,12 @@ class ObsNormalizer(RunningMoments):
     """Observations with mean 0 and variance 1, clipped to +-10; as they are before the first update."""
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = (self.var + _EPS).rsqrt()
-        return ((x - self.mean.float()) * scale.float()).clamp(-_CLIP, _CLIP)
+        mean, scale = self.mean_and_scale()
+        return ((x - mean) * scale).clamp(-CLIP, CLIP)
+
+    def mean_and_scale(self) -> tuple[Tensor, Tensor]:
+        """What is taken off and what multiplies, float32."""
+        return self.mean.float(), (self.var + _EPS).rsqrt().float()
 
 
 class RewardScaler(RunningMoments):
@@ -57,12 +62,13 @@ class RewardScaler(RunningMoments):
     @torch.no_grad()
     def forward(self, reward: Tensor, start: Tensor, valid: Tensor) -> Tensor:
         """Take in a rollout's rewards (T, N) and return them scaled; where `start` is true an episode begins."""
-        running = torch.zeros_like(reward[0]) if self.running is None else self.running
-        seen = []
         keep = self.gamma * (~start).to(reward.dtype)
-        for reward_t, keep_t in zip(reward.unbind(), keep.unbind(), strict=True):
-            running = torch.addcmul(reward_t, running, keep_t)
-            seen.append(running)
-        self.running = running
-        self.update(torch.stack(seen)[valid])
-        return (reward * float((self.var + _EPS).rsqrt())).clamp(-_CLIP, _CLIP)
+        first = reward[:1] if self.running is None else torch.addcmul(reward[:1], keep[:1], self.running)
+        running = backward_recursion(torch.cat([first, reward[1:]]).flip(0), keep.flip(0)).flip(0)
+        self.running = running[-1].clone()
+        self.update(running[valid])
+        return self.scaled(reward)
+
+    def scaled(self, reward: Tensor) -> Tensor:
+        """Rewards by the deviation so far, nothing taken in."""
+        return (reward * float((self.var + _EPS).rsqrt())).clamp(-CLIP, CLIP)

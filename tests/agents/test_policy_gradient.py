@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -18,7 +18,8 @@ from torch import Tensor
 from agents.experience import OnPolicyData, OnPolicyExperience
 from agents.impala import ImpalaConfig
 from agents.normalization import ObsNormalizer, RewardScaler
-from agents.policy_gradient import PolicyGradient, PolicyGradientConfig, baseline_of
+from agents.policy_gradient import Baseline, PolicyGradient, PolicyGradientConfig, baseline_of
+from agents.returns import discounted_returns
 from agents.variance import VarianceStudyConfig
 from lab import checkpoint, config, recipes
 from lab.backbones import BackboneConfig
@@ -111,8 +112,46 @@ def test_baselines_lower_the_variance_and_keep_the_expectation() -> None:
         assert measured["leave_one_out", size].variance < 0.9 * none.variance
         assert measured["moving_average", size].variance < 0.9 * none.variance
         for baseline in ("moving_average", "leave_one_out", "value"):
-            assert measured[baseline, size].deviation < 2.0, baseline
+            assert measured[baseline, size].deviation < 1.2, baseline
+        assert 0 < measured["none", size].variance_error < measured["none", size].variance
     assert measured["none", 4].variance == pytest.approx(measured["none", 2].variance / 2, rel=0.5)
+
+
+def test_the_study_takes_the_gradient_of_every_group() -> None:
+    torch.manual_seed(0)
+    data = OnPolicyData(env="CartPole-v1", num_envs=4, num_steps=40, whole_episodes=True).build(seed=0)
+    study = VarianceStudyConfig(backbone=MLP, study_episodes=7, group_sizes=(3,), normalize_rewards=True).build(
+        data.spec
+    )
+    study.training_step(data)
+    assert study.mean_return is not None  # of the training episodes, whose baseline is the learned value
+    seen = study._episodes(data)
+    zero = torch.zeros_like(seen.reward)
+    returns = discounted_returns(seen.reward * seen.valid, seen.terminated, seen.truncated, zero, study.config.gamma)
+    gradients = study._gradients(seen, returns, 3)
+    assert gradients.shape[:2] == (2, 5)  # the seventh episode is left out
+    parameters = [*study.policy.actor.parameters(), *study.policy.action_head.parameters()]
+    for group, columns in enumerate((slice(0, 3), slice(3, 6))):
+        valid = seen.valid[:, columns]
+        logits = study.policy.action_parameters(study.policy.actor.backbone(seen.x[:, columns].flatten(0, 1)))
+        log_prob = logits.log_softmax(-1).gather(1, seen.action[:, columns].reshape(-1, 1)).view(valid.shape)
+        for k, baseline in enumerate(get_args(Baseline)):
+            g = returns[:, columns]
+            value = baseline == "value"
+            held = seen.values[:, columns] if value else baseline_of(baseline, g, valid, study.mean_return)
+            loss = -(log_prob * (g - held) * valid).sum() / 3
+            expected = torch.autograd.grad(loss, parameters, retain_graph=True)
+            got = gradients[group, k].split([p.numel() for p in parameters])
+            for mine, theirs in zip(got, expected, strict=True):
+                torch.testing.assert_close(mine, theirs.flatten(), atol=1e-4, rtol=1e-3)
+
+
+def test_a_study_without_two_groups_of_a_size_is_refused() -> None:
+    _, data = build()
+    with pytest.raises(UserError, match="study_episodes=30"):
+        VarianceStudyConfig(backbone=MLP, study_episodes=30, group_sizes=(2, 16)).build(data.spec)
+    with pytest.raises(UserError, match="'lstm'"):
+        VarianceStudyConfig(backbone=BackboneConfig("lstm")).build(data.spec)
 
 
 # ------------------------------------------------------------------ V-trace
