@@ -1,30 +1,32 @@
-"""Policy gradients side by side with Stable-Baselines3 and a plain loop: environment steps per second, one thread each.
+"""Policy gradients side by side with their peers on CartPole-v1: steps per second at equal settings and threads.
 
-    ppo_cartpole     PPO at the SB3 zoo's settings (8 envs, 32 steps, batch 256, 20 epochs) against SB3
-    ppo_loop         PPO at CleanRL's defaults (4 envs, 128 steps, 4 x 128 x 4 epochs) against a plain eager loop
-    a2c_cartpole     A2C at the SB3 zoo's settings (8 envs, 5 steps, RMSprop) against SB3
-    solved           seconds of training until every later evaluation (20 greedy episodes) averages 475 or more
-    wide             1,024 environments, four epochs, two threads: collect and learn, the lab alone
+    ppo        PPO at the SB3 zoo's settings (8 envs, 32 steps, batch 256, 20 epochs) against SB3
+    cleanrl    PPO at CleanRL's defaults (4 envs, 128 steps, 4 minibatches, 4 epochs) against CleanRL's own ppo.py
+    loop       the same settings against a plain eager loop of ours, in the environments of this Python
+    a2c        A2C at the SB3 zoo's settings (8 envs, 5 steps, RMSprop) against SB3
+    wide       PPO in 1,024 environments, four epochs, two threads, against a plain eager loop
+    rllib      RLlib's PPO at the zoo's settings, for reference
+    solved     seconds of training until three evaluations in a row (20 greedy episodes each) reach 475
 
-Rates count training alone: no imports, no evaluation. CleanRL's package does not install beside this Python, so its
-place is taken by a loop of the same shape: plain torch modules, autograd, Adam, one Python environment after the other.
-`details` in the results say where the lab's time goes.
+Rates count training alone, one thread unless it says two: no imports, no evaluation. CleanRL 1.2.0 asks for an older
+Python and runs on this one beside gym 0.23. The plain loops are plain torch modules, autograd and Adam.
 """
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
 
-from form import Benchmark, measure, measure_pairs, peer_python, run_json
+from form import Benchmark, Pairs, measure_pairs, peer_python, run_json
 
 LAB = """
-import json, sys
+import json, sys, time
 import torch
-threads, recipe, steps, overrides = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:]
+steps, recipe, threads, overrides = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:]
 torch.set_num_threads(threads)
-import time
 from lab import config
 experiment = config.resolve(recipe, overrides)
 data = experiment.data.build(experiment.seed)
@@ -46,7 +48,7 @@ import torch
 torch.set_num_threads(1)
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.env_util import make_vec_env
-which, steps = sys.argv[1], int(sys.argv[2])
+steps, which = int(sys.argv[1]), sys.argv[2]
 envs = make_vec_env("CartPole-v1", n_envs=8, seed=0)
 if which == "ppo":
     model = PPO("MlpPolicy", envs, n_steps=32, batch_size=256, gae_lambda=0.8, gamma=0.98, n_epochs=20,
@@ -59,15 +61,33 @@ model.learn(steps)
 print(json.dumps({"per_second": steps / (time.perf_counter() - begun)}))
 """
 
+CLEANRL = """
+import contextlib, io, json, os, runpy, sys, tempfile, warnings
+import torch
+torch.set_num_threads(1)
+warnings.simplefilter("ignore")
+with tempfile.TemporaryDirectory() as folder:
+    os.chdir(folder)  # it writes TensorBoard files
+    sys.argv = ["ppo.py", "--total-timesteps", sys.argv[1], "--cuda", "False"]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        runpy.run_module("cleanrl.ppo", run_name="__main__")
+    os.chdir("/")
+rates = [line.split()[1] for line in printed.getvalue().splitlines() if line.startswith("SPS:")]
+print(json.dumps({"per_second": float(rates[-1])}))  # its own figure: all steps over the time since its first
+"""
+
 LOOP = """
 import json, sys, time
 import gymnasium as gym, numpy as np, torch
 from torch import nn
 from torch.distributions import Categorical
-torch.set_num_threads(1)
-steps = int(sys.argv[1])
-N, T, MINIBATCHES, EPOCHS = 4, 128, 4, 4
-envs = gym.vector.SyncVectorEnv([lambda: gym.wrappers.RecordEpisodeStatistics(gym.make("CartPole-v1"))] * N)
+steps, N, T, MINIBATCHES, EPOCHS, threads = map(int, sys.argv[1:])
+torch.set_num_threads(threads)
+if N < 64:
+    envs = gym.vector.SyncVectorEnv([lambda: gym.wrappers.RecordEpisodeStatistics(gym.make("CartPole-v1"))] * N)
+else:
+    envs = gym.make_vec("CartPole-v1", num_envs=N, vectorization_mode="vector_entry_point")
 def net(out):
     return nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, out))
 actor, critic = net(2), net(1)
@@ -93,8 +113,8 @@ def iterate():
             adv[t], v_next, live = last, val_[t], 1 - done_[t]
     flat = [x.reshape(T * N, *x.shape[2:]) for x in (obs_, act_, logp_, val_, adv, adv + val_)]
     for _ in range(EPOCHS):
-        order = np.random.permutation(T * N)
-        for part in np.split(order, MINIBATCHES):
+        order = torch.randperm(T * N)
+        for part in order.chunk(MINIBATCHES):
             o, a, lp, v_old, A, R = (x[part] for x in flat)
             pi, v = Categorical(logits=actor(o)), critic(o).flatten()
             ratio = (pi.log_prob(a) - lp).exp()
@@ -115,25 +135,53 @@ while n < steps:
 print(json.dumps({"per_second": n / (time.perf_counter() - begun)}))
 """
 
-SOLVED_LAB = """
+RLLIB = """
+import json, logging, os, sys, time, warnings
+warnings.simplefilter("ignore")
+os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+import torch
+torch.set_num_threads(1)
+import ray
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+seconds = float(sys.argv[1])
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+net = DefaultModelConfig(fcnet_hiddens=[64, 64], fcnet_activation="tanh", vf_share_layers=False)
+config = (
+    PPOConfig().environment("CartPole-v1")
+    .env_runners(num_env_runners=1, num_envs_per_env_runner=8, rollout_fragment_length=32)
+    .training(lr=1e-3, gamma=0.98, lambda_=0.8, clip_param=0.2, entropy_coeff=0.0, grad_clip=0.5, use_kl_loss=False,
+              train_batch_size_per_learner=256, minibatch_size=256, num_epochs=20)
+    .rl_module(model_config=net)
+)
+algorithm = config.build_algo()
+def step():
+    return algorithm.train()["env_runners"]["num_env_steps_sampled_lifetime"]
+before, begun = step(), time.perf_counter()
+while time.perf_counter() - begun < seconds:
+    after = step()
+print(json.dumps({"per_second": (after - before) / (time.perf_counter() - begun)}))
+algorithm.stop()
+ray.shutdown()
+"""
+
+SOLVED = """
 import json, sys, tempfile
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from lab import config
 from lab.train import train
-seed = sys.argv[1]
-overrides = [f"seed={seed}", "trainer.eval_period=2500", "tracking.mode=disabled", "trainer.num_threads=1"]
+overrides = [f"seed={sys.argv[1]}", "trainer.eval_period=2048", "tracking.mode=disabled", "trainer.num_threads=1"]
 experiment = config.resolve("ppo/cartpole", [*overrides, "trainer.checkpoint_seconds=1000"])
 with tempfile.TemporaryDirectory() as folder:
     result = train(experiment, run_dir=Path(folder) / "run")
     rows = [json.loads(line) for line in result.run.metrics_path.read_text().splitlines()]
 rows = [row for row in rows if "eval/return_mean" in row]
-failed = [i for i, row in enumerate(rows) if row["eval/return_mean"] < 475]
-first = failed[-1] + 1 if failed else 0
-solved = first < len(rows)
-found = {"seconds": rows[first]["seconds"], "env_steps": rows[first]["env_steps"]} if solved else {"seconds": 1e9}
-print(json.dumps(found))
+reached = [row["eval/return_mean"] >= 475 for row in rows]
+thirds = [rows[i] for i in range(2, len(rows)) if all(reached[i - 2 : i + 1])]
+found = {"seconds": thirds[0]["seconds"], "env_steps": thirds[0]["env_steps"]} if thirds else {"seconds": None}
+print(json.dumps({**found, "returns": [row["eval/return_mean"] for row in rows]}))
 """
 
 PROFILE = """
@@ -141,37 +189,48 @@ import json, sys, time
 import torch
 torch.set_num_threads(1)
 from lab import config
-experiment = config.resolve("ppo/cartpole", [])
+experiment = config.resolve(sys.argv[1], sys.argv[3:])
 data = experiment.data.build(0)
 torch.manual_seed(0)
 module = experiment.module.build(data.spec)
 module.set_engine("auto")
 module.training_step(data)
 spent = {}
-def timed(name, owner, attribute):
-    inner = getattr(owner, attribute)
+def timed(name, inner):
     def call(*args, **kwargs):
         begun = time.perf_counter()
         try:
             return inner(*args, **kwargs)
         finally:
             spent[name] = spent.get(name, 0.0) + time.perf_counter() - begun
-    setattr(owner, attribute, call)
-timed("environments", data.collector.envs, "step")
-timed("acting", module.policy, "act")
-timed("collecting", data.collector, "collect")
-timed("evaluating the rollout", module, "evaluate_rollout")
-timed("updates: loss and gradient", module.updater, "_traced")
-timed("updates", module.updater, "step")
-begun = time.perf_counter()
-for _ in range(20):
+    return call
+class TimedActor:
+    def __init__(self, actor):
+        self.__dict__["actor"], self.__dict__["call"] = actor, timed("acting", actor)
+    def __call__(self, *args):
+        return self.call(*args)
+    def __getattr__(self, name):
+        return getattr(self.actor, name)
+array_actor = module.policy.array_actor
+def timed_actor(noise):
+    actor = array_actor(noise)
+    return None if actor is None else TimedActor(actor)
+object.__setattr__(module.policy, "array_actor", timed_actor)
+object.__setattr__(module.policy, "act", timed("acting", module.policy.act))
+data.collector.envs.step = timed("environments", data.collector.envs.step)
+data.collector.collect = timed("collecting", data.collector.collect)
+object.__setattr__(module, "evaluate_rollout", timed("evaluating the rollout", module.evaluate_rollout))
+module.updater._traced = timed("updates: loss and gradient", module.updater._traced)
+module.updater.step = timed("updates", module.updater.step)
+steps, begun = module.counters["env_steps"], time.perf_counter()
+while time.perf_counter() - begun < float(sys.argv[2]):
     module.training_step(data)
 total = time.perf_counter() - begun
+thousands = (module.counters["env_steps"] - steps) / 1000
 spent["collecting: the rest"] = spent.pop("collecting") - spent["environments"] - spent["acting"]
 spent["updates: clip and optimizer"] = spent.pop("updates") - spent["updates: loss and gradient"]
 spent["the rest"] = total - sum(spent.values())
-rollouts = 20 * data.rounds
-print(json.dumps({name: 1000 * seconds / rollouts for name, seconds in spent.items()}))
+print(json.dumps({name: 1000 * seconds / thousands for name, seconds in spent.items()}))
 """
 
 A2C_ZOO = [
@@ -198,53 +257,77 @@ CLEANRL_DEFAULTS = [
 ]
 
 
+PROFILED = {
+    "PPO at the zoo's settings": ("ppo/cartpole", []),
+    "PPO at CleanRL's settings": ("ppo/cartpole", CLEANRL_DEFAULTS),
+    "A2C at the zoo's settings": ("pg/a2c-cartpole", A2C_ZOO),
+}
+WIDE = ["module.value_clip=0.2", "module.entropy_coef=0.01"]  # as the plain loop has them
+
+
 def main() -> None:
     bench = Benchmark("pg_vs_peers", __doc__)
-    repeats, steps = (1, 10_000) if bench.quick else (7, 50_000)
-    peer = peer_python(["stable-baselines3==2.9.2", "gymnasium==1.2.2"])
+    repeats, share = (1, 0.3) if bench.quick else (5, 1.0)
+    sb3 = peer_python(["stable-baselines3==2.9.2", "gymnasium==1.2.2"])
+    cleanrl = cleanrl_python()
 
-    def rate(python: Any, script: str, *words: object, threads: int = 1) -> float:
-        return float(run_json(python, script, *words, threads=threads)["per_second"])
+    def rate(python: Path | str, script: str, steps: float, *words: object, threads: int = 1) -> float:
+        return float(run_json(python, script, int(steps * share), *words, threads=threads)["per_second"])
 
-    lab = partial(rate, sys.executable, LAB)
-    ppo = measure_pairs(lambda: lab(1, "ppo/cartpole", steps), lambda: rate(peer, SB3, "ppo", steps), repeats)
-    loop = measure_pairs(
-        lambda: lab(1, "ppo/cartpole", steps, *CLEANRL_DEFAULTS), lambda: rate(peer, LOOP, steps), repeats
-    )
-    a2c = measure_pairs(
-        lambda: lab(1, "pg/a2c-cartpole", 2 * steps, *A2C_ZOO), lambda: rate(peer, SB3, "a2c", 2 * steps), repeats
-    )
-    seeds = 1 if bench.quick else 5
-    solved = [run_json(sys.executable, SOLVED_LAB, seed, threads=1) for seed in range(seeds)]
-    times = iter(solved)
-    wide = measure(lambda: lab(2, "ppo/cartpole-wide", 20 * steps, threads=2), 1 if bench.quick else 3)
-    profile = run_json(sys.executable, PROFILE, threads=1)
-    print("\nwhere the time goes, milliseconds a rollout (ppo/cartpole, 256 steps, 20 updates)")
-    for name, milliseconds in sorted(profile.items(), key=lambda item: -item[1]):
-        print(f"  {name:<28}{milliseconds:8.2f}  {milliseconds / sum(profile.values()):6.1%}")
-    figures = {
-        "ppo_cartpole_per_second": ppo.lab,
-        "ppo_cartpole_vs_sb3_ratio": ppo.ratio,
-        "ppo_loop_settings_per_second": loop.lab,
-        "ppo_cartpole_vs_plain_loop_ratio": loop.ratio,
-        "a2c_cartpole_per_second": a2c.lab,
-        "a2c_cartpole_vs_sb3_ratio": a2c.ratio,
-        "ppo_cartpole_solved_seconds": measure(lambda: next(times)["seconds"], seeds),
-        "ppo_wide_two_threads_per_second": wide,
+    def pairs(recipe: str, steps: int, overrides: Sequence[str], peer: Callable[[], float], threads: int = 1) -> Pairs:
+        lab = partial(rate, sys.executable, LAB, steps, recipe, threads, *overrides, threads=threads)
+        return measure_pairs(lab, peer, repeats)
+
+    loop = partial(rate, sys.executable, LOOP)
+    measured = {
+        "ppo_cartpole_vs_sb3": pairs("ppo/cartpole", 50_000, [], lambda: rate(sb3, SB3, 10_000, "ppo")),
+        "ppo_cartpole_vs_cleanrl": pairs(
+            "ppo/cartpole", 80_000, CLEANRL_DEFAULTS, lambda: rate(cleanrl, CLEANRL, 10_000)
+        ),
+        "ppo_cartpole_vs_plain_loop": pairs(
+            "ppo/cartpole", 80_000, CLEANRL_DEFAULTS, lambda: loop(20_000, 4, 128, 4, 4, 1)
+        ),
+        "a2c_cartpole_vs_sb3": pairs("pg/a2c-cartpole", 80_000, A2C_ZOO, lambda: rate(sb3, SB3, 20_000, "a2c")),
+        "ppo_wide_two_threads_vs_plain_loop": pairs(
+            "ppo/cartpole-wide", 500_000, WIDE, lambda: loop(300_000, 1024, 32, 8, 4, 2, threads=2), threads=2
+        ),
     }
+    solved = [run_json(sys.executable, SOLVED, seed, threads=1) for seed in range(1 if bench.quick else 5)]
+    seconds = sorted(float("inf") if row["seconds"] is None else row["seconds"] for row in solved)
+    profiles = {
+        title: run_json(sys.executable, PROFILE, recipe, 3.0 * share, *overrides, threads=1)
+        for title, (recipe, overrides) in PROFILED.items()
+    }
+    for title, profile in profiles.items():
+        print(f"\nwhere the time goes, milliseconds for 1,000 steps: {title}")
+        for name, milliseconds in sorted(profile.items(), key=lambda item: -item[1]):
+            print(f"  {name:<28}{milliseconds:8.2f}  {milliseconds / sum(profile.values()):6.1%}")
+    figures: dict[str, float] = {}
+    for name, found in measured.items():
+        figures |= {f"{name}_per_second": found.lab, f"{name}_ratio": found.ratio}
+    figures["rllib_ppo_cartpole_per_second"] = rate(sys.executable, RLLIB, 20)
+    figures["ppo_cartpole_solved_seconds"] = seconds[len(seconds) // 2]
     targets = {
         "ppo_cartpole_vs_sb3_ratio": 3.0,
-        "ppo_cartpole_vs_plain_loop_ratio": 3.0,
+        "ppo_cartpole_vs_cleanrl_ratio": 3.0,
         "a2c_cartpole_vs_sb3_ratio": 2.5,
+        "ppo_wide_two_threads_vs_plain_loop_per_second": 100_000.0,
         "ppo_cartpole_solved_seconds": 3.0,
-        "ppo_wide_two_threads_per_second": 100_000.0,
     }
     details = {
-        "pairs": {name: pairs._asdict() for name, pairs in (("ppo", ppo), ("loop", loop), ("a2c", a2c))},
+        "pairs": {name: found._asdict() for name, found in measured.items()},
         "solved": solved,
-        "milliseconds_a_rollout": profile,
+        "milliseconds_for_1000_steps": profiles,
     }
     bench.finish(figures, targets, details)
+
+
+def cleanrl_python() -> Path:
+    """CleanRL 1.2.0 without what it pins (an old Python, gym's old pygame), which its ppo.py does not need."""
+    python = peer_python(["gym==0.23.1", "pygame==2.6.1", "numpy<2", "tensorboard==2.20.0"])
+    command = [str(python), "-m", "pip", "install", "-q", "--no-deps", "--ignore-requires-python", "cleanrl==1.2.0"]
+    subprocess.run(command, check=True, capture_output=True)
+    return python
 
 
 if __name__ == "__main__":
