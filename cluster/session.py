@@ -156,7 +156,7 @@ def _start(folder: Path, num_cpus: int, num_gpus: int | None, dashboard: bool) -
             _temp_dir=str(folder),
             **_common(),
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray's own is a plain one when its node takes too long
         raise Failure(f"a Ray cluster could not be started on this machine: {_first_line(error)}") from error
 
 
