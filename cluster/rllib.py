@@ -317,13 +317,13 @@ def ppo_cartpole() -> Experiment:
 
 
 def appo_cartpole() -> Experiment:
-    """RLlib's APPO on CartPole-v1: PPO's loss on rollouts that wait, corrected by V-trace."""
+    """RLlib's APPO on CartPole-v1: 400 from 150,000 steps on, 200,000 in 3 minutes (1 seed)."""
     options: dict[str, Option] = {"train_batch_size_per_learner": 512, "vf_loss_coeff": 0.5, "entropy_coeff": 0.005}
     return _cartpole("appo", RLlibConfig(algorithm="appo", lr=1e-3, options=options), budget=200_000)
 
 
 def impala_cartpole() -> Experiment:
-    """RLlib's IMPALA on CartPole-v1."""
+    """RLlib's IMPALA on CartPole-v1: 490 after 110,000 steps, lost again, 500 after 200,000; 3 minutes (1 seed)."""
     options: dict[str, Option] = {"train_batch_size_per_learner": 512, "vf_loss_coeff": 0.5, "entropy_coeff": 0.005}
     return _cartpole("impala", RLlibConfig(algorithm="impala", lr=1e-3, options=options), budget=200_000)
 
