@@ -3,9 +3,15 @@
     lab train pg/cartpole data.num_envs=64 data.collector.kind=remote data.collector.num=8
 
 Each actor steps its share of the environments for a whole rollout; the weights go out once a collect through the object
-store. Every rollout comes with the state that its actor had after it, so a replacement of a dead actor repeats exactly
-what was lost, and nothing arrives twice. With `pipelined` the next rollout is collected while the learner updates: its
-policy is one collect older, which `charts/staleness` counts in updates and V-trace corrects.
+store. Every rollout comes with the state that its actor had after it, so a replacement of a dead actor repeats what was
+lost, and nothing arrives twice.
+
+- synchronous: the actors wait while the learner updates, and the policy is always the newest.
+- pipelined: the next rollout is collected meanwhile, with the policy of the collect before: a run still repeats.
+- asynchronous: actors never wait, up to `max_staleness` rollouts ahead, each with the newest policy that had come when
+  it began. That is IMPALA with V-trace (Espeholt et al. 2018), and with replay Ape-X (Horgan et al. 2018).
+
+`charts/staleness` counts in updates, `charts/staleness_collects` in collects, how old the policy was that acted.
 
 T time steps, N environments of all actors, n environments of one.
 """
@@ -41,6 +47,7 @@ log = logging.getLogger("lab")
 _RECENT_EPISODES = 100
 _MAX_RESTARTS_IN_A_ROW = 5
 _RELEASE_SECONDS = 10.0
+_OFFERS = "offers"
 
 
 class RemoteCollectorConfig(CollectorConfig):
@@ -49,12 +56,19 @@ class RemoteCollectorConfig(CollectorConfig):
     kind: Literal["remote"] = "remote"
     num: PositiveInt = 2
     """collector processes; data.num_envs is divided among them"""
-    pipelined: bool = False
-    """collect the next rollout, with the policy before the update, while the learner updates"""
+    mode: Literal["synchronous", "pipelined", "asynchronous"] = "synchronous"
+    """whether collectors wait for the learner, work one rollout ahead, or up to max_staleness ahead"""
+    max_staleness: PositiveInt = 4
+    """asynchronous: a rollout's policy is at most so many collects old"""
     num_cpus: NonNegativeFloat = 1.0
     """CPUs that the cluster sets aside for each"""
     timeout_seconds: PositiveFloat = 600.0
     """a collector that takes longer for a rollout is replaced"""
+
+    @property
+    def ahead(self) -> int:
+        """Rollouts that each collector may have under way while the learner updates."""
+        return {"synchronous": 0, "pipelined": 1, "asynchronous": self.max_staleness}[self.mode]
 
     def build(self, envs: EnvArguments, seed: int) -> RemoteCollector:
         """Raises UserError when the environments cannot be divided or made, or the cluster is too small."""
@@ -72,7 +86,7 @@ def _free_cpus(need: float) -> float:
     deadline = time.monotonic() + _RELEASE_SECONDS
     while True:
         free: float = ray.available_resources().get("CPU", 0.0)
-        if free >= need or time.monotonic() > deadline:
+        if free >= need or time.monotonic() > deadline or ray.cluster_resources().get("CPU", 0.0) < need:
             return free
         time.sleep(0.1)
 
@@ -80,24 +94,39 @@ def _free_cpus(need: float) -> float:
 class _Actor:
     """What runs in a collector process: a LocalCollector and a policy that takes on the weights sent."""
 
-    def __init__(self, envs: EnvArguments, seed: int, imports: Sequence[str], paths: Sequence[str]) -> None:
+    def __init__(self, imports: Sequence[str], paths: Sequence[str]) -> None:
         torch.set_num_threads(1)
         sys.path.extend(path for path in paths if path not in sys.path)
         for name in imports:
             catalog.allow_import(name)
-        self.collector = LocalCollector(make_envs(envs.env, envs.num_envs, envs.options), seed)
+        self.collector: LocalCollector | None = None
+        self.failure: Exception | None = None
         self.policy: Policy | None = None
+        self.offered: tuple[dict[str, Any], int] | None = None
 
-    def set_policy(self, policy: Policy) -> None:
-        self.policy = policy.eval()
+    def begin(self, envs: EnvArguments, seed: int, policy: Policy, state: dict[str, Any] | None) -> None:
+        """Make the environments, and go on where another collector was; `collect` says if that failed."""
+        try:
+            self.policy = policy.eval()
+            self.collector = LocalCollector(make_envs(envs.env, envs.num_envs, envs.options), seed)
+            if state is not None:
+                self.collector.load_state_dict(state)
+        except Exception as error:
+            self.failure = error
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.collector.load_state_dict(state)
+    def offer(self, weights: dict[str, Any], policy_version: int) -> None:
+        """Weights for the rollouts that begin from now on; called beside a `collect` that is going on."""
+        self.offered = (weights, policy_version)
 
     def collect(
         self, weights: dict[str, Any], num_steps: int, policy_version: int, options: dict[str, bool]
     ) -> tuple[Rollout, dict[str, Any]]:
+        if self.failure is not None:
+            raise self.failure
         assert self.policy is not None
+        assert self.collector is not None
+        if self.offered is not None and self.offered[1] > policy_version:
+            weights, policy_version = self.offered
         self.policy.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
         rollout = self.collector.collect(self.policy, num_steps, policy_version, **options)
         return rollout, self.collector.state_dict()
@@ -110,6 +139,13 @@ class _Request(NamedTuple):
     num_steps: int
     policy_version: int
     options: dict[str, bool]
+
+
+class _Pending(NamedTuple):
+    """A rollout under way."""
+
+    request: _Request
+    reference: Any
 
 
 class RemoteCollector:
@@ -127,32 +163,39 @@ class RemoteCollector:
         self._seeds = [derive_seed(seed, "collector", i) for i in range(config.num)]
         self._states: list[dict[str, Any] | None] = [None] * config.num
         self._recent: deque[Episode] = deque(maxlen=_RECENT_EPISODES)
-        self._staleness = 0
+        self._versions: deque[int] = deque(maxlen=config.ahead + 1)
+        self._staleness = {"charts/staleness": 0.0, "charts/staleness_collects": 0.0}
         self._restarts = 0
         self._policy: Any = None
-        self._next: tuple[_Request, list[Any]] | None = None
+        self._pending: list[deque[_Pending]] = [deque() for _ in range(config.num)]
         self._stack = contextlib.ExitStack()
         self._connect()
-        self._actors = [self._start(i) for i in range(config.num)]
+        self._actors = [self._start() for _ in range(config.num)]
+        self._spare: Any = None
 
     def collect(
         self, policy: Policy, num_steps: int, policy_version: int = 0, *, whole_episodes: bool = False
     ) -> Rollout:
         """The next T steps of all environments, in the order of the collectors; see Rollout."""
         if self._policy is None:
-            self._set_policy(policy)
+            self._begin_all(policy)
         request = self._request(policy, num_steps, policy_version, whole_episodes)
-        current, pending = self._next or (request, self._send(request))
-        rollouts = self._receive(current, pending)
-        if self.config.pipelined:
-            self._next = (request, self._send(request))
-        rollout = join(rollouts)
+        if self.config.mode == "asynchronous":
+            for actor in self._actors:
+                actor.offer.options(concurrency_group=_OFFERS).remote(request.weights, policy_version)
+        self._top_up(request, 1)
+        rollout = join([self._receive(index) for index in range(self.config.num)])
+        self._top_up(request, self.config.ahead)
         self._recent.extend(rollout.episodes)
-        self._staleness = policy_version - rollout.policy_version
+        self._versions.append(policy_version)
+        self._staleness = {
+            "charts/staleness": float(policy_version - rollout.policy_version),
+            "charts/staleness_collects": float(sum(version > rollout.policy_version for version in self._versions)),
+        }
         return rollout
 
     def statistics(self) -> dict[str, float]:
-        found = {"charts/staleness": float(self._staleness), "charts/collector_restarts": float(self._restarts)}
+        found = {**self._staleness, "charts/collector_restarts": float(self._restarts)}
         if self._recent:
             found["charts/episodic_return"] = sum(e.episode_return for e in self._recent) / len(self._recent)
             found["charts/episodic_length"] = sum(e.length for e in self._recent) / len(self._recent)
@@ -168,24 +211,22 @@ class RemoteCollector:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Raises UserError for the state of another number of collectors."""
-        import ray
-
         if len(state["collectors"]) != self.config.num:
             raise UserError(
                 f"the checkpoint holds {len(state['collectors'])} collectors; data.collector.num must stay as it was."
             )
         self._states = list(state["collectors"])
+        for pending in self._pending:
+            pending.clear()
         self._restarts = state["restarts"]
         self._recent = deque((Episode(*episode) for episode in state["recent"]), maxlen=_RECENT_EPISODES)
-        for actor, kept in zip(self._actors, self._states, strict=True):
-            if kept is not None:
-                ray.get(actor.load_state.remote(kept))
+        self._policy = None  # so that all begin anew, from these states
 
     def close(self) -> None:
         import ray
 
         if ray.is_initialized():
-            for actor in self._actors:
+            for actor in [*self._actors, *([self._spare] if self._spare is not None else [])]:
                 ray.kill(actor)
         self._stack.close()
 
@@ -205,65 +246,101 @@ class RemoteCollector:
                     f"data.collector.num={self.config.num} needs {Resources(need, 0)}; the cluster has {free:g} free."
                 )
             return
-        cpus = max(len(os.sched_getaffinity(0)), int(-(-need // 1)))
+        cpus = max(len(os.sched_getaffinity(0)), int(-(-(need + self.config.num_cpus) // 1)))  # a spare one too
         cluster = self._stack.enter_context(session(num_cpus=cpus))
         cluster.require(Resources(self.config.num_cpus, 0), "each collector")
 
-    def _start(self, index: int) -> Any:
+    def _start(self) -> Any:
+        """A new process, which can take any collector's place."""
         import ray
 
-        options: dict[str, Any] = {"num_cpus": self.config.num_cpus, "max_restarts": 0}
+        options: dict[str, Any] = {
+            "num_cpus": self.config.num_cpus,
+            "max_restarts": 0,
+            "concurrency_groups": {_OFFERS: 1},  # a thread beside the one that collects
+        }
         actor: Any = ray.remote(**options)(_Actor)
-        paths = [str(Path.cwd()), *(path for path in sys.path if path)]
-        started = actor.remote(self._share, self._seeds[index], catalog.allowed_imports(), paths)
-        if self._policy is not None:
-            started.set_policy.remote(self._policy)
-        state = self._states[index]
-        if state is not None:
-            started.load_state.remote(state)
-        return started
+        return actor.remote(catalog.allowed_imports(), [str(Path.cwd()), *(path for path in sys.path if path)])
 
-    def _set_policy(self, policy: Policy) -> None:
+    def _begin_all(self, policy: Policy) -> None:
         import copy
 
-        import ray
+        self._policy = _put(copy.deepcopy(policy).cpu())
+        for index in range(self.config.num):
+            self._begin(index)
 
-        self._policy = ray.put(copy.deepcopy(policy).cpu())
-        for actor in self._actors:
-            actor.set_policy.remote(self._policy)
+    def _begin(self, index: int) -> None:
+        """Let an actor be a collector, from the state after the last rollout that was received of that one."""
+        self._actors[index].begin.remote(self._share, self._seeds[index], self._policy, self._states[index])
 
     def _request(self, policy: Policy, num_steps: int, policy_version: int, whole_episodes: bool) -> _Request:
-        import ray
-
         weights = {name: value.detach().cpu().numpy() for name, value in policy.state_dict().items()}
         options = {"whole_episodes": True} if whole_episodes else {}
-        return _Request(ray.put(weights), num_steps, policy_version, options)
+        return _Request(_put(weights), num_steps, policy_version, options)
 
-    def _send(self, request: _Request) -> list[Any]:
-        return [actor.collect.remote(*request) for actor in self._actors]
+    def _top_up(self, request: _Request, num: int) -> None:
+        """Let every collector have `num` rollouts under way."""
+        for actor, pending in zip(self._actors, self._pending, strict=True):
+            while len(pending) < num:
+                pending.append(_Pending(request, actor.collect.remote(*request)))
 
-    def _receive(self, request: _Request, pending: list[Any]) -> list[Rollout]:
-        """Every collector's rollout; what a dead or hanging one owed is collected by its replacement."""
+    def _receive(self, index: int) -> Rollout:
+        """A collector's oldest rollout under way; what a dead or hanging one owed is collected by its replacement."""
         import ray
 
-        rollouts = []
-        for index, reference in enumerate(pending):
-            for attempt in range(_MAX_RESTARTS_IN_A_ROW + 1):
-                try:
-                    rollout, self._states[index] = ray.get(reference, timeout=self.config.timeout_seconds)
-                    break
-                except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
-                    if attempt == _MAX_RESTARTS_IN_A_ROW:
-                        raise Failure(f"collector {index} died {attempt + 1} times in a row: {error}") from None
-                    log.warning("collector %d died or hung and is replaced", index)
-                    self._restarts += 1
-                    ray.kill(self._actors[index])
-                    self._actors[index] = self._start(index)
-                    reference = self._actors[index].collect.remote(*request)
-                except ray.exceptions.RayTaskError as error:
-                    raise error.cause from None
-            rollouts.append(rollout)
-        return rollouts
+        pending = self._pending[index]
+        for _ in range(_MAX_RESTARTS_IN_A_ROW + 1):
+            try:
+                rollout, self._states[index] = ray.get(pending[0].reference, timeout=self.config.timeout_seconds)
+                pending.popleft()
+                return rollout
+            except ray.exceptions.RayTaskError as e:
+                raise _explained(e.cause) from None
+            except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError) as e:
+                raise _explained(e) from None
+            except (ray.exceptions.RayError, TimeoutError) as e:  # it died or hung, or its machine did
+                error: Exception = e
+                self._replace(index)
+        raise Failure(f"collector {index} died {_MAX_RESTARTS_IN_A_ROW + 1} times in a row: {error}")
+
+    def _replace(self, index: int) -> None:
+        """Another process goes on after the last rollout received of a dead one, and owes what that one owed.
+
+        From the first death on a spare process is kept, for deaths come in series and a start takes seconds.
+        """
+        import ray
+
+        log.warning("collector %d died or hung and is replaced", index)
+        self._restarts += 1
+        ray.kill(self._actors[index])
+        actor = self._actors[index] = self._spare or self._start()
+        self._spare = self._start()
+        self._begin(index)
+        owed = [_Pending(request, actor.collect.remote(*request)) for request, _ in self._pending[index]]
+        self._pending[index].clear()
+        self._pending[index].extend(owed)
+
+
+def _put(value: Any) -> Any:
+    """`ray.put`. Raises Failure when there is no room."""
+    import ray
+
+    try:
+        return ray.put(value)
+    except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError) as error:
+        raise _explained(error) from None
+
+
+def _explained(error: Exception) -> Exception:
+    """The error itself, or what to say when rollouts do not fit the object store."""
+    import ray
+
+    if not isinstance(error, ray.exceptions.ObjectStoreFullError | ray.exceptions.OutOfDiskError):
+        return error
+    return Failure(
+        "the cluster's object store is full, and so is the disk that it falls back to: free some, or make rollouts "
+        "smaller (data.num_steps, data.num_envs, data.collector.max_staleness)."
+    )
 
 
 def join(rollouts: Sequence[Rollout]) -> Rollout:

@@ -56,8 +56,8 @@ class PopulationBased(Search):
         done = entry.generation + 1
         return budget * done // self.sweep.settings.generations if done < self.sweep.settings.generations else None
 
-    def _folder(self, index: int, entry_values: dict[str, str], target: str, seed: int) -> str:
-        fixed = {field: value for field, value in entry_values.items() if field in self.space.grid}
+    def _folder(self, index: int, values: dict[str, str], target: str, seed: int) -> str:
+        fixed = {field: value for field, value in values.items() if field in self.space.grid}
         return folder_name(index, target, fixed, seed)  # the others change
 
     def _populations(self) -> list[list[Entry]]:

@@ -128,14 +128,13 @@ class Pool:
         try:
             outcome: Outcome = ray.get(reference)
             self._broken_starts = 0
-        except ray.exceptions.RayActorError as error:
+        except ray.exceptions.RayError as error:
             self._broken_starts += self.sweep.result(job.entry) is None
             if self._broken_starts >= _MAX_BROKEN_STARTS:
                 reason = " ".join(str(error).split())[:400]
                 raise Failure(f"workers end before they train anything: {reason}") from None
             silence = self._silence.pop(job.entry.index, None)
-            reason = "its worker died" if silence is None else f"it gave no sign of life for {silence:.0f} s"
-            outcome = Outcome("failed", reason, worth_retrying=True)
+            outcome = Outcome("failed", _reason(error, silence), worth_retrying=True)
         if outcome.status == "unseen":
             raise UserError(
                 f"{str(self.sweep.path)!r} cannot be seen from {outcome.error!r}; put --out on storage that all "
@@ -263,6 +262,14 @@ class Pool:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def _reason(error: Exception, silence: float | None) -> str:
+    """Why a worker is gone, in a few words."""
+    if silence is not None:
+        return f"it gave no sign of life for {silence:.0f} s"
+    out_of_memory = "OutOfMemory" in type(error).__name__ or "memory pressure" in str(error) or "OOM" in str(error)
+    return "its worker died: its machine ran out of memory" if out_of_memory else "its worker died"
 
 
 def _modified(path: Path) -> float:

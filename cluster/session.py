@@ -13,6 +13,7 @@ import contextlib
 import importlib
 import logging
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -214,7 +215,7 @@ def _watch(connected: Session) -> Iterator[None]:
 def _connect(address: str) -> None:
     _probe(address)
     if address != "auto":
-        _present_token(address)
+        present_token(address)
     ray = _import_ray()
     try:
         ray.init(address=address, **_common())
@@ -224,10 +225,18 @@ def _connect(address: str) -> None:
             f"Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the cluster's token file."
         ) from None
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        reason = _first_line(error)
-        if "version mismatch" in str(error).lower():
-            raise UserError(f"the cluster at {address!r} runs another Ray or Python version: {reason}") from None
-        raise UserError(f"the cluster at {address!r} cannot be reached: {reason}") from None
+        versions = re.findall(r"(?:Ray|Python): ([0-9]\S*)", str(error))
+        if "version mismatch" in str(error).lower() and len(versions) == 4:
+            raise UserError(
+                f"the cluster at {address!r} runs Ray {versions[0]} on Python {versions[1]}, and this is Ray "
+                f"{versions[2]} on Python {versions[3]}; both must be the same."
+            ) from None
+        if "resolve node to connect to" in str(error):
+            raise UserError(
+                f"this machine is none of the cluster at {address!r}: lab cluster start --join {address} makes it one, "
+                f"and lab submit sends a command there."
+            ) from None
+        raise UserError(f"the cluster at {address!r} cannot be reached: {_first_line(error)}") from None
 
 
 def temporary_folder() -> Path:
@@ -260,7 +269,7 @@ def _probe(address: str) -> None:
         raise UserError(f"the cluster at {address!r} cannot be reached: nothing accepts connections there.")
 
 
-def _present_token(address: str) -> None:
+def present_token(address: str) -> None:
     """Raise UserError when the head at host:port refuses the token; Ray itself asks again for 20 s, and says so."""
     import grpc
     from ray.core.generated import gcs_service_pb2_grpc

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +16,9 @@ from agents.envs import make_envs
 from agents.types import Episode, Rollout
 from cluster.collectors import RemoteCollector, RemoteCollectorConfig, join
 from lab import config
-from lab.errors import UserError
+from lab.errors import Failure, UserError
 from lab.seeding import derive_seed
+from lab.train import train
 
 ENVS = EnvArguments("CartPole-v1", 4, {})
 
@@ -61,7 +64,7 @@ def test_a_fleet_with_deaths_brings_what_local_collectors_do(cluster: Any, polic
             assert fleet.policy_version == version
         assert remote.statistics()["charts/collector_restarts"] == 2
         assert remote.statistics()["charts/staleness"] == 0
-        again = RemoteCollector(RemoteCollectorConfig(num=2, num_cpus=0.5), ENVS, seed=0)
+        again = RemoteCollector(RemoteCollectorConfig(num=2, num_cpus=0.25), ENVS, seed=0)  # a spare one has 0.5
         again.load_state_dict(remote.state_dict())
         assert_same(again.collect(policy, 40), remote.collect(policy, 40))
         again.close()
@@ -70,13 +73,55 @@ def test_a_fleet_with_deaths_brings_what_local_collectors_do(cluster: Any, polic
 
 
 def test_a_pipelined_fleet_is_one_collect_behind(cluster: Any, policy: Any) -> None:
-    remote = RemoteCollector(RemoteCollectorConfig(num=1, num_cpus=0.5, pipelined=True), ENVS, seed=7)
+    remote = RemoteCollector(RemoteCollectorConfig(num=1, num_cpus=0.5, mode="pipelined"), ENVS, seed=7)
     try:
         versions = [remote.collect(policy, 8, version).policy_version for version in (0, 10, 20)]
         assert versions == [0, 0, 10]
         assert remote.statistics()["charts/staleness"] == 10
+        assert remote.statistics()["charts/staleness_collects"] == 1
     finally:
         remote.close()
+
+
+def test_an_asynchronous_fleet_keeps_its_bound_and_loses_nothing(cluster: Any, policy: Any) -> None:
+    import ray
+
+    settings = RemoteCollectorConfig(num=2, num_cpus=0.5, mode="asynchronous", max_staleness=3)
+    remote = RemoteCollector(settings, ENVS, seed=7)
+    locals_ = [local(0), local(1)]
+    old: list[float] = []
+    try:
+        for version in range(0, 120, 10):
+            if version in (30, 60):  # a collector dies that owes three rollouts
+                victim = remote._actors[version // 30 - 1]
+                os.kill(ray.get(victim.__ray_call__.remote(lambda self: os.getpid())), signal.SIGKILL)
+            if version in (50, 80):
+                time.sleep(1)  # a learner that takes its time: everything under way gets old
+            fleet = remote.collect(policy, 40, version)
+            assert_same(fleet, join([each.collect(policy, 40, version) for each in locals_]))
+            statistics = remote.statistics()
+            old.append(statistics["charts/staleness_collects"])
+            assert statistics["charts/staleness"] == 10 * old[-1] == version - fleet.policy_version
+        assert max(old) == 3
+        for version in range(120, 200, 10):  # a learner that is faster: what begins late has the newest weights
+            remote.collect(policy, 1000, version)
+            old.append(remote.statistics()["charts/staleness_collects"])
+        assert max(old) == 3 > old[-1]
+        assert remote.statistics()["charts/collector_restarts"] == 2
+    finally:
+        remote.close()
+
+
+@pytest.mark.parametrize("recipe", ["impala/cartpole", "dqn/cartpole"])
+def test_agents_train_on_an_asynchronous_fleet(cluster: Any, tmp_path: Path, recipe: str) -> None:
+    words = ["trainer.budget=6000", "data.num_envs=4", "data.num_steps=20", "data.rounds=4"]
+    words += ["data.collector.kind=remote", "data.collector.num=1", "data.collector.mode=asynchronous"]
+    words += ["data.collector.max_staleness=2", "tracking.mode=disabled", "trainer.log_period=500"]
+    words += ["module.staleness=0"] if recipe.startswith("impala") else []
+    result = train(config.resolve(recipe, words), run_dir=tmp_path / "run")
+    found = [row["charts/staleness_collects"] for row in result.run.metrics() if "charts/staleness_collects" in row]
+    assert result.status == "completed"
+    assert 0 < max(found) <= 2
 
 
 def test_environments_must_be_divisible(cluster: Any) -> None:
@@ -86,6 +131,27 @@ def test_environments_must_be_divisible(cluster: Any) -> None:
         RemoteCollectorConfig(num=4, num_cpus=100).build(ENVS, 0)
     with pytest.raises(UserError, match="NoSuch-v0"):
         RemoteCollectorConfig(num=2).build(ENVS._replace(env="NoSuch-v0"), 0)
+
+
+def test_a_full_object_store_is_told_in_a_sentence(cluster: Any, policy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def full(value: Any) -> Any:
+        raise ray.exceptions.OutOfDiskError("Local disk is full")
+
+    remote = RemoteCollector(RemoteCollectorConfig(num=1, num_cpus=0.25), ENVS, seed=0)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(ray, "put", full)
+            with pytest.raises(Failure, match="object store is full, and so is the disk"):
+                remote.collect(policy, 8)
+        remote._actors[0].__ray_call__.remote(
+            lambda self: setattr(self, "failure", ray.exceptions.OutOfDiskError("Local disk is full"))
+        )
+        with pytest.raises(Failure, match="object store is full, and so is the disk"):
+            remote.collect(policy, 8)
+    finally:
+        remote.close()
 
 
 def test_whole_episodes_of_different_length_are_joined(policy: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -63,6 +64,51 @@ def test_a_submitted_job_uses_its_own_cluster(monkeypatch: pytest.MonkeyPatch) -
     assert job_address() is None
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     assert job_address() == "10.0.0.1:6379"
+
+
+def test_an_autoscaler_may_have_room_for_more(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+    from ray.core.generated import autoscaler_pb2
+
+    messages: Any = autoscaler_pb2
+    group = messages.NodeGroupConfig
+    groups = [
+        group(name="head", resources={}, min_count=0, max_count=0),
+        group(name="cpu", resources={"CPU": 8}, min_count=0, max_count=3),
+        group(name="gpu", resources={"CPU": 8, "GPU": 2}, min_count=0, max_count=2),
+    ]
+    found = messages.ClusterConfig(node_group_configs=groups)
+    monkeypatch.setattr(ray._private.state.state, "get_cluster_config", lambda: found)
+    assert cluster.possible(Resources(1, 0)) == 40
+    assert cluster.possible(Resources(1, 0.5)) == 8
+    assert cluster.require(Resources(8, 1), "each run") == 2
+    with pytest.raises(UserError, match="each run needs 9 CPU on one machine"):
+        cluster.require(Resources(9, 0), "each run")
+
+
+def test_other_versions_are_both_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    from cluster import session as module
+
+    def refuse(**options: Any) -> None:
+        metadata = {"ray_version": "2.9.0", "python_version": "3.9.1"}
+        ray._private.utils.check_version_info(metadata, "node 10.0.0.2")
+
+    monkeypatch.setattr(module, "_probe", lambda address: None)
+    monkeypatch.setattr(module, "present_token", lambda address: None)
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(UserError, match=r"runs Ray 2\.9\.0 on Python 3\.9\.1, and this is Ray 2\.\S+ on Python 3\."):
+        module._connect("10.0.0.1:6379")
+
+
+def test_what_is_no_head_of_ray_is_told_apart() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(UserError, match="no head of Ray answers there"), session(address):
+            pass
 
 
 @pytest.mark.parametrize(
