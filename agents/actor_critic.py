@@ -183,6 +183,7 @@ class ActorCriticAgent(Agent):
 
     config: ActorCriticConfig
     policy: ActorCritic
+    rank_state = {"reward_running": 0}
 
     def __init__(
         self, config: ActorCriticConfig, spec: DataSpec, *, value: bool = True, record_log_prob: bool = False
@@ -240,7 +241,6 @@ class ActorCriticAgent(Agent):
             parameters, values = self.policy.evaluate(torch.cat([x, next_x]))
             parameters = parameters[: len(x)].view(num_steps, num_envs, -1)
             last_values = None if values is None else values[len(x) :]
-    rank_state = {"reward_running": 0}
             values = None if values is None else values[: len(x)]
         log_prob, _ = self.policy.distribution.log_prob_entropy(parameters, action)
         if values is None or last_values is None:
