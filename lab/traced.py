@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -42,11 +43,11 @@ def record(
     with _undone(module):
         graph = make_fx(flat)(*(p.detach().requires_grad_() for p in parameters), *inputs)
     storage = [p.detach() for p in parameters]
-    constants = clean(graph, storage, on_cpu=all(t.device.type == "cpu" for t in inputs))
+    constants = clean(graph, storage, inputs)
     run = graph.forward
 
     def replay(inputs: Sequence[Tensor]) -> list[Tensor]:
-        with torch.no_grad():
+        with torch.no_grad(), np.errstate(all="ignore"):
             outputs: list[Tensor] = run(*storage, *inputs, *constants)
         return outputs
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab.optim import Metrics, OptimizerConfig, Updater
+from lab.traced import record
 
 
 def dense(activation: type[nn.Module]) -> nn.Module:
@@ -77,3 +78,38 @@ def test_traced_updates_follow_parameters_that_are_loaded_afterwards() -> None:
     updater.step(*batch)
     net.load_state_dict(saved)
     torch.testing.assert_close(updater.step(*batch)["loss"], first)
+
+
+def test_recorded_functions_follow_the_parameters_and_keep_their_inputs() -> None:
+    torch.manual_seed(0)
+    net = dense(nn.Tanh)
+
+    def function(_, x: Tensor) -> list[Tensor]:
+        return [net(x), torch.tanh(x), torch.neg(torch.neg(x)) * torch.ones_like(x)]
+
+    x = torch.randn(8, 6)
+    before = x.clone()
+    replay = record(net, [name for name, _ in net.named_parameters()], function, [x])
+    for _ in range(2):
+        for got, expected in zip(replay([x]), function(None, x), strict=True):
+            torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-5)
+        with torch.no_grad():
+            for p in net.parameters():
+                p.add_(0.1)
+    assert torch.equal(x, before)
+
+
+def test_parameters_of_ones_are_no_constants() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.scale.expand(x.shape)
+
+    net = Scaled()
+    updater = Updater(net, losses(net, "cross_entropy"), OptimizerConfig(name="sgd", lr=1.0), "traced")
+    batch = torch.randn(8, 3), torch.randint(3, (8,)), torch.randn(8)
+    first = updater.step(*batch)["loss"]
+    assert updater.step(*batch)["loss"] < first
