@@ -37,8 +37,6 @@ RECIPES: dict[str, list[str]] = {
     "dqn/cartpole-rainbow": [],
     "q-learning/taxi": [],
     "recurrent-q/cartpole-positions": [],
-    "ppo/cartpole-positions": ["data.num_envs=1", "module.backbone.hidden=16"],
-    "classifier/digits-cnn": [],
     "classifier/digits-lstm": ["module.backbone.hidden=16"],
     "vae/digits": [],
     "gan/digits": [],
