@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from lab.backbones.causal import (
@@ -132,6 +133,7 @@ class AddBottleneck(torch.autograd.Function):
         return x.add_(F.conv2d(h, w_out, b_out))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         active, padded, h, w_in, w, w_out = ctx.saved_tensors
         reach = w.shape[2] - 1
