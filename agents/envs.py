@@ -199,7 +199,7 @@ def make_env(
 
 def find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
     """The registration of an id. Raises UserError with the nearest id."""
-    module, colon, _ = env_id.partition(":")
+    module, colon, name = env_id.partition(":")
     if colon:
         catalog.check_allowed(module, "environment", env_id)
     if is_atari(env_id):
@@ -207,7 +207,7 @@ def find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
 
         register_atari(env_id)
     try:
-        return gym.spec(env_id)
+        return gym.spec(name if colon else env_id)  # the package registered it when it was imported
     except gym.error.Error:
         ids = [name for name in gym.registry if not name.startswith(("GymV", "phys2d", "tabular"))]
         raise unknown("environment", env_id, ids) from None
