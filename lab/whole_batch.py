@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lab.parallel import num_ranks
+from lab import parallel
 
 
 class _Sum(torch.autograd.Function):
@@ -31,10 +31,10 @@ class _WholeBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Training mode of BatchNorm*d over all ranks; the rest is theirs."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or num_ranks() == 1:
+        if not self.training or parallel.num_ranks() == 1:
             return super().forward(x)
         dims = [d for d in range(x.dim()) if d != 1]
-        rows = x.numel() // x.shape[1] * num_ranks()
+        rows = x.numel() // x.shape[1] * parallel.num_ranks()
         first, second = _Sum.apply(torch.stack([x.sum(dims), x.square().sum(dims)])) / rows
         var = second - first.square()
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
@@ -70,7 +70,7 @@ _WHOLE: dict[type[nn.Module], type[nn.Module]] = {
 
 def normalize_whole_batches(modules: Iterable[nn.Module]) -> bool:
     """Let batch normalisation see the minibatches of all ranks; returns whether there is any."""
-    found = [module for module in modules if type(module) in _WHOLE] if num_ranks() > 1 else []
+    found = [module for module in modules if type(module) in _WHOLE] if parallel.num_ranks() > 1 else []
     for module in found:
         module.__class__ = _WHOLE[type(module)]
     return bool(found)

@@ -19,7 +19,7 @@ from lab.train import train
 
 CHUNKS = {"gan": 4}
 """those that are stopped, so that no evaluation has to train its measure"""
-HALVED = {"lm": 3, "a2c": 1, "dqn": 6}
+HALVED = {"lm": 3, "a2c": 1, "dqn": 4}
 COMMON = ["trainer.num_threads=1", "trainer.log_period=1", "tracking.mode=disabled", "trainer.engine=eager"]
 SMALL = {
     "vae": ["vae/digits", "trainer.budget=1280", "data.batch_size=64", "data.batches_per_step=5"],
@@ -35,7 +35,7 @@ SMALL = {
         "data.test=0.001",
     ],
     "a2c": ["pg/a2c-cartpole", "trainer.budget=1024", "data.num_envs=8", "data.rounds=4", "module.optimizer.lr=1e-3"],
-    "dqn": ["dqn/cartpole", "trainer.budget=2000", "data.num_envs=4", "data.learning_starts=200", "data.rounds=20"],
+    "dqn": ["dqn/cartpole", "trainer.budget=2000", "data.num_envs=4", "data.learning_starts=200", "data.rounds=4"],
 }
 
 
