@@ -45,22 +45,21 @@ def cartpole() -> Experiment:
 
 
 def acrobot() -> Experiment:
-    """DQN with 3-step returns on Acrobot-v1."""
+    """Double DQN with 3-step returns on Acrobot-v1."""
     return Experiment(
         name="dqn/acrobot",
         data=ReplayData(
             env="Acrobot-v1",
             num_envs=8,
-            num_steps=4,
-            rounds=8,
+            num_steps=16,
             learning_starts=2_000,
-            replay=ReplayConfig(capacity=50_000, n_step=3),
+            replay=ReplayConfig(capacity=100_000, n_step=3),
         ),
         module=DQNConfig(
             optimizer=_adam(6.3e-4),
-            updates_per_env_step=0.5,
             batch_size=128,
-            target_period=250,
+            updates_per_env_step=0.25,
+            target_tau=0.005,
             epsilon=EpsilonConfig(end=0.1, decay_steps=12_000),
         ),
         trainer=TrainerConfig(budget=100_000),
@@ -68,49 +67,50 @@ def acrobot() -> Experiment:
 
 
 def mountain_car() -> Experiment:
-    """DQN with 3-step returns on MountainCar-v0."""
+    """Double DQN with 3-step returns on MountainCar-v0.
+
+    Random actions are held for 16 steps each: single ones cancel out and never bring the car up.
+    """
     return Experiment(
         name="dqn/mountain-car",
         data=ReplayData(
             env="MountainCar-v0",
             num_envs=8,
-            num_steps=2,
-            rounds=16,
+            num_steps=64,
             learning_starts=2_000,
-            replay=ReplayConfig(capacity=50_000, n_step=3),
+            replay=ReplayConfig(capacity=100_000, n_step=3),
         ),
         module=DQNConfig(
-            optimizer=_adam(4e-3),
-            gamma=0.98,
-            updates_per_env_step=0.5,
+            backbone=BackboneConfig("mlp", hidden=(128, 128)),
+            optimizer=_adam(1e-3),
             batch_size=128,
-            target_period=600,
-            epsilon=EpsilonConfig(end=0.07, decay_steps=24_000),
+            target_tau=0.01,
+            epsilon=EpsilonConfig(decay_steps=30_000, hold=16),
         ),
-        trainer=TrainerConfig(budget=120_000),
+        trainer=TrainerConfig(budget=80_000),
     )
 
 
 def lunar_lander() -> Experiment:
-    """DQN with 3-step returns on LunarLander-v3."""
+    """Double DQN with 5-step returns on LunarLander-v3 (needs the extra `box2d`)."""
     return Experiment(
         name="dqn/lunar-lander",
         data=ReplayData(
             env="LunarLander-v3",
             num_envs=8,
-            num_steps=4,
-            rounds=8,
+            num_steps=16,
+            rounds=2,
             learning_starts=5_000,
-            replay=ReplayConfig(capacity=100_000, n_step=3),
+            replay=ReplayConfig(capacity=300_000, n_step=5),
         ),
         module=DQNConfig(
-            optimizer=_adam(6.3e-4),
-            updates_per_env_step=0.5,
+            optimizer=_adam(1e-3),
             batch_size=128,
+            updates_per_env_step=0.25,
             target_tau=0.005,
-            epsilon=EpsilonConfig(end=0.05, decay_steps=50_000),
+            epsilon=EpsilonConfig(end=0.1, decay_steps=50_000),
         ),
-        trainer=TrainerConfig(budget=250_000),
+        trainer=TrainerConfig(budget=300_000),
     )
 
 

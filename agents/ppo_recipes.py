@@ -46,19 +46,24 @@ def cartpole_wide() -> Experiment:
 
 
 def acrobot() -> Experiment:
-    """PPO on Acrobot-v1."""
+    """PPO on Acrobot-v1: -79 after 300,000 steps (one seed), half a minute on one core."""
     return Experiment(
         name="ppo/acrobot",
-        data=OnPolicyData(env="Acrobot-v1", num_envs=16, num_steps=256),
+        data=OnPolicyData(env="Acrobot-v1", num_envs=16, num_steps=128, rounds=2),
         module=PPOConfig(
-            optimizer=_adam(1e-3, _LINEAR), gae_lambda=0.94, epochs=4, minibatch_size=256, normalize_obs=True
+            optimizer=_adam(1e-3, _LINEAR),
+            gae_lambda=0.94,
+            epochs=10,
+            minibatch_size=256,
+            normalize_obs=True,
+            normalize_rewards=True,
         ),
-        trainer=TrainerConfig(budget=500_000),
+        trainer=TrainerConfig(budget=300_000),
     )
 
 
 def mountain_car() -> Experiment:
-    """PPO on MountainCar-v0: a reward only at the top, found by many environments that try at random."""
+    """PPO on MountainCar-v0: -106 after 500,000 steps (one seed), half a minute on one core."""
     return Experiment(
         name="ppo/mountain-car",
         data=OnPolicyData(env="MountainCar-v0", num_envs=16, num_steps=64, rounds=2),
@@ -72,12 +77,12 @@ def mountain_car() -> Experiment:
             normalize_obs=True,
             normalize_rewards=True,
         ),
-        trainer=TrainerConfig(budget=400_000),
+        trainer=TrainerConfig(budget=500_000),
     )
 
 
 def pendulum() -> Experiment:
-    """PPO on Pendulum-v1, with a Gaussian policy clipped to the torque's bounds: 200,000 steps in 40 s on one core."""
+    """PPO on Pendulum-v1, its Gaussian clipped to the bounds: -157 after 200,000 steps (one seed), 16 s on one core."""
     return Experiment(
         name="ppo/pendulum",
         data=OnPolicyData(env="Pendulum-v1", num_envs=16, num_steps=256),
@@ -114,7 +119,7 @@ def cartpole_positions() -> Experiment:
 
 
 def lunar_lander() -> Experiment:
-    """PPO on LunarLander-v3 (needs the extra `box2d`)."""
+    """PPO on LunarLander-v3 (extra `box2d`): 281 after 500,000 steps (one seed), a minute on one core."""
     return Experiment(
         name="ppo/lunar-lander",
         data=OnPolicyData(env="LunarLander-v3", num_envs=16, num_steps=256, rounds=2),
@@ -134,7 +139,7 @@ def lunar_lander() -> Experiment:
 
 
 def bipedal_walker() -> Experiment:
-    """PPO on BipedalWalker-v3 (needs the extra `box2d`)."""
+    """PPO on BipedalWalker-v3 (extra `box2d`): 295 at best in a million steps (one seed), 6 minutes on one core."""
     return Experiment(
         name="ppo/bipedal-walker",
         data=OnPolicyData(env="BipedalWalker-v3", num_envs=16, num_steps=256, rounds=2),
