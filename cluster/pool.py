@@ -266,10 +266,13 @@ class Pool:
 
 def _reason(error: Exception, silence: float | None) -> str:
     """Why a worker is gone, in a few words."""
+    import ray
+
     if silence is not None:
         return f"it gave no sign of life for {silence:.0f} s"
-    out_of_memory = "OutOfMemory" in type(error).__name__ or "memory pressure" in str(error) or "OOM" in str(error)
-    return "its worker died: its machine ran out of memory" if out_of_memory else "its worker died"
+    if isinstance(error, ray.exceptions.OutOfMemoryError) or "running low on memory" in str(error):
+        return "its worker was ended for want of memory on its machine"
+    return "its worker died"
 
 
 def _modified(path: Path) -> float:
