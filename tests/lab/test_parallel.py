@@ -20,6 +20,7 @@ from lab.train import train
 CHUNKS = {"gan": 4}
 """those that are stopped, so that no evaluation has to train its measure"""
 HALVED = {"lm": 3, "a2c": 1, "dqn": 4}
+GROWN = ("lm", "dqn")
 COMMON = ["trainer.num_threads=1", "trainer.log_period=1", "tracking.mode=disabled", "trainer.engine=eager"]
 SMALL = {
     "vae": ["vae/digits", "trainer.budget=1280", "data.batch_size=64", "data.batches_per_step=5"],
@@ -46,12 +47,15 @@ def experiment_of(name: str, num_workers: int = 1) -> Experiment:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """Every small experiment on two ranks; `lm-resumed` was stopped after three chunks and goes on on one."""
+    """Every small experiment on two ranks; `-halved` are stopped on two, `-grown` began in one process."""
     folder = tmp_path_factory.mktemp("two")
     jobs = [(experiment_of(name, 2), folder / name, CHUNKS.get(name, 0)) for name in SMALL]
     jobs.append((experiment_of("vae", 2), folder / "vae-stopped", 2))
     jobs.append((experiment_of("vae", 2), folder / "vae-stopped", 0))
     jobs += [(experiment_of(name, 2), folder / f"{name}-halved", chunks) for name, chunks in HALVED.items()]
+    for name in GROWN:
+        train(experiment_of(name), run_dir=folder / f"{name}-grown", on_loop=stop_after(HALVED[name]))
+        jobs.append((experiment_of(name, 2), folder / f"{name}-grown", 0))
     train_on_ranks(2, jobs)
     return {path.name: Run(path) for _, path, _ in jobs}
 
@@ -171,6 +175,16 @@ def test_a_run_goes_on_with_another_number_of_ranks(name: str, two: dict[str, Ru
     assert result.run.result()["updates"] > before["updates"]
     if name == "lm":
         assert_same(two["lm"], result.run)
+
+
+@pytest.mark.parametrize("name", GROWN)
+def test_a_run_of_one_process_goes_on_with_two_ranks(name: str, two: dict[str, Run]) -> None:
+    run = two[f"{name}-grown"]
+    assert (run.result()["status"], run.result()["workers"]) == ("completed", 2)
+    if name == "lm":
+        assert_same(two["lm"], run)
+    else:
+        assert sorted(path.name for path in run.path.glob("replay*")) == ["replay-1-of-2", "replay-2-of-2"]
 
 
 def test_shares_are_equal_or_refused() -> None:
