@@ -329,7 +329,7 @@ def impala_cartpole() -> Experiment:
 
 
 def dqn_cartpole() -> Experiment:
-    """RLlib's DQN on CartPole-v1."""
+    """RLlib's DQN on CartPole-v1: 500 from 43,000 steps on, 50,000 in 9 minutes (1 seed, a busy core)."""
     module = RLlibConfig(
         algorithm="dqn",
         backbone=BackboneConfig("mlp", hidden=(256, 256)),
