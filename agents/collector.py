@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agents.acting import Actor
 from agents.envs import Array, Envs, ObsArray, Step, make_envs
 from agents.policies import Policy
+from agents.ring import aligned_empty
 from agents.types import Episode, Obs, Rollout, map_obs
 from lab.data.spec import DataSpec
 from lab.experiment import KindConfig
@@ -100,31 +102,29 @@ class LocalCollector:
             self._obs = self.envs.reset(self._seed)
         if whole_episodes:
             self._restart(policy)
-        device = next(policy.parameters()).device
         if policy.recurrent and self._state is None:
             self._state = policy.initial_state(self.num_envs)
         first_state = self._state = clear_state(self._state, self._start)
-        noise = policy.draw_noise(num_steps, self.num_envs, self.generator).to(device).unbind()
-        record = _Record(num_steps, self.num_envs)
-        obs, waiting = self._obs, np.zeros(self.num_envs, bool)
+        noise = policy.draw_noise(num_steps, self.num_envs, self.generator)
+        actor = policy.array_actor(noise) or TorchActor(policy, noise, first_state)
+        record, waiting = _Record(num_steps, self.num_envs, self._obs), np.zeros(self.num_envs, bool)
         for t in range(num_steps):
-            valid = ~(self.envs.resetting | waiting) if whole_episodes else ~self.envs.resetting
-            action, self._state, extras = policy.act(as_tensor(obs, device), self._state, noise[t])
-            record.before(t, obs, self._start, valid)  # some environments write the next observation over this one
-            step = self.envs.step(policy.env_action(action).cpu().numpy())
-            record.after(t, action, step, extras)
-            done = step.terminated | step.truncated
-            self._start = (done | ~valid) & ~self.envs.resetting
-            if policy.recurrent:
-                self._state = clear_state(self._state, self._start)
-            obs = step.obs
-            if whole_episodes and done.any():
-                waiting |= done
-                if waiting.all():
-                    break
-        self._obs = obs
-        rollout = record.rollout(first_state, policy_version)
-        rollout.episodes.extend(self._finished(record))
+            obs = record.before(t, self._obs, self.envs.resetting, waiting)
+            step = self.envs.step(actor(t, obs))
+            record.after(t, step)
+            self._obs = step.obs
+            if policy.recurrent or whole_episodes:
+                done = step.terminated | step.truncated
+                actor.clear((done | record.resting[t]) & ~self.envs.resetting)
+                if whole_episodes:
+                    waiting |= done
+                    if waiting.all():
+                        break
+        self._state = actor.state
+        start = record.finish(self._start, self.envs.resetting)
+        self._start = start[-1]
+        rollout = record.rollout(actor, start[:-1], first_state, policy_version)
+        rollout.episodes.extend(self._finished(rollout))
         self._recent.extend(rollout.episodes)
         return rollout
 
@@ -172,9 +172,9 @@ class LocalCollector:
         self._start = np.ones(self.num_envs, bool)
         self._returns[:], self._lengths[:] = 0.0, 0
 
-    def _finished(self, record: _Record) -> list[Episode]:
-        """The episodes that ended in a record, in order; carries running returns and lengths on to the next."""
-        reward, valid, done = record.reward, record.valid, record.terminated | record.truncated
+    def _finished(self, rollout: Rollout) -> list[Episode]:
+        """The episodes that ended in a rollout, in order; carries running returns and lengths on to the next."""
+        reward, valid, done = rollout.reward.numpy(), rollout.valid.numpy(), rollout.done.numpy()
         returns = np.cumsum(reward * valid, 0, np.float64) + self._returns
         lengths = np.cumsum(valid, 0) + self._lengths
         before_return, before_length = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
@@ -186,49 +186,73 @@ class LocalCollector:
         return episodes
 
 
+class TorchActor:
+    """Any policy at work for one rollout, where its parameters are; arrays in, arrays out."""
+
+    def __init__(self, policy: Policy, noise: Tensor, state: Tensor | None) -> None:
+        self.policy, self.state, self._device = policy, state, next(policy.parameters()).device
+        self._noise = noise.to(self._device).unbind()
+        self._actions: list[Tensor] = []
+        self._extras: list[dict[str, Tensor]] = []
+
+    def __call__(self, t: int, obs: ObsArray) -> Array:
+        action, self.state, extras = self.policy.act(as_tensor(obs, self._device), self.state, self._noise[t])
+        self._actions.append(action)
+        self._extras.append(extras)
+        return self.policy.env_action(action).cpu().numpy()
+
+    def clear(self, start: Array) -> None:
+        self.state = clear_state(self.state, start)
+
+    def actions(self) -> Tensor:
+        return torch.stack(self._actions).cpu()
+
+    def extras(self) -> dict[str, Tensor]:
+        return {key: torch.stack([e[key] for e in self._extras]).cpu() for key in self._extras[0]}
+
+
 class _Record:
     """Arrays that fill up to a rollout of at most T steps."""
 
-    def __init__(self, num_steps: int, num_envs: int) -> None:
+    def __init__(self, num_steps: int, num_envs: int, obs: ObsArray) -> None:
         shape = (num_steps, num_envs)
         self.reward = np.zeros(shape, np.float32)
         self.terminated, self.truncated = np.zeros(shape, bool), np.zeros(shape, bool)
-        self.start, self.valid = np.zeros(shape, bool), np.ones(shape, bool)
-        self.num_steps, self.taken = num_steps, 0
-        self.obs: Any = None
-        self.next_obs: Any = None
-        self.actions: list[Tensor] = []
-        self.extras: list[dict[str, Tensor]] = []
+        self.resetting, self.resting = np.zeros((num_steps + 1, num_envs), bool), np.zeros(shape, bool)
+        self.obs, self.next_obs = _empty(obs, num_steps), _empty(obs, num_steps)
+        self.taken = 0
 
-    def before(self, t: int, obs: ObsArray, start: Array, valid: Array) -> None:
-        if self.obs is None:
-            self.obs, self.next_obs = _empty(obs, self.num_steps), _empty(obs, self.num_steps)
-        _write(self.obs, t, obs)
-        self.start[t], self.valid[t] = start, valid
+    def before(self, t: int, obs: ObsArray, resetting: Array, waiting: Array) -> ObsArray:
+        """Note what step t begins with; gives the observations back from memory that no environment writes over."""
+        self.resetting[t] = resetting
+        np.logical_or(resetting, waiting, out=self.resting[t])
+        return _write(self.obs, t, obs)
 
-    def after(self, t: int, action: Tensor, step: Step, extras: dict[str, Tensor]) -> None:
+    def after(self, t: int, step: Step) -> None:
         self.reward[t], self.terminated[t], self.truncated[t] = step.reward, step.terminated, step.truncated
         _write(self.next_obs, t, step.next_obs)
-        self.actions.append(action)
-        self.extras.append(extras)
         self.taken = t + 1
 
-    def rollout(self, first_state: Tensor | None, policy_version: int) -> Rollout:
+    def finish(self, start: Array, resetting: Array) -> Array:
+        """Which observations (T + 1, N) begin an episode, the one after the last step included."""
         taken = self.taken
-        if taken < self.num_steps:
-            for name in ("reward", "terminated", "truncated", "start", "valid"):
-                setattr(self, name, getattr(self, name)[:taken])
+        self.resetting[taken] = resetting
+        ended = self.terminated[:taken] | self.truncated[:taken] | self.resting[:taken]
+        return np.concatenate([start[None], ended & ~self.resetting[1 : taken + 1]])
+
+    def rollout(self, actor: Actor, start: Array, first_state: Tensor | None, policy_version: int) -> Rollout:
+        taken = self.taken
         return Rollout(
             obs=map_obs(as_tensor(self.obs), lambda t: t[:taken]),
-            action=torch.stack(self.actions).cpu(),
-            reward=torch.from_numpy(self.reward),
-            terminated=torch.from_numpy(self.terminated),
-            truncated=torch.from_numpy(self.truncated),
+            action=actor.actions(),
+            reward=torch.from_numpy(self.reward[:taken]),
+            terminated=torch.from_numpy(self.terminated[:taken]),
+            truncated=torch.from_numpy(self.truncated[:taken]),
             next_obs=map_obs(as_tensor(self.next_obs), lambda t: t[:taken]),
-            start=torch.from_numpy(self.start),
-            valid=torch.from_numpy(self.valid),
+            start=torch.from_numpy(start),
+            valid=torch.from_numpy(~self.resting[:taken]),
             first_state=first_state,
-            extras={key: torch.stack([e[key] for e in self.extras]).cpu() for key in self.extras[0]},
+            extras=actor.extras(),
             episodes=[],
             policy_version=policy_version,
         )
@@ -251,15 +275,15 @@ def as_tensor(obs: ObsArray, device: torch.device | None = None) -> Obs:
 def _empty(obs: ObsArray, num_steps: int) -> Any:
     if isinstance(obs, dict):
         return {key: _empty(value, num_steps) for key, value in obs.items()}
-    return np.empty((num_steps, *obs.shape), obs.dtype)
+    return aligned_empty((num_steps, *obs.shape), obs.dtype)
 
 
-def _write(buffer: Any, t: int, obs: ObsArray) -> None:
+def _write(buffer: Any, t: int, obs: ObsArray) -> ObsArray:
     if isinstance(obs, dict):
-        for key, value in obs.items():
-            buffer[key][t] = value
-    else:
-        buffer[t] = obs
+        return {key: _write(buffer[key], t, value) for key, value in obs.items()}  # type: ignore[misc]
+    buffer[t] = obs
+    row: Array = buffer[t]
+    return row
 
 
 def _copy(obs: ObsArray) -> Any:

@@ -15,27 +15,29 @@ B batch, K minibatches, A actions, M numbers for each action's return, N environ
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SerializeAsAny
 from torch import Tensor
 
+from agents.acting import Actor
 from agents.agent import Agent
 from agents.distributional import ExpectedConfig, Returns, ReturnsConfig
 from agents.experience import ReplayExperience
-from agents.exploration import EpsilonConfig, epsilon_greedy, exploration_noise
+from agents.exploration import EpsilonConfig, EpsilonGreedyActor, epsilon_greedy, exploration_noise
 from agents.policies import Action, Policy, Preferences
 from agents.q_network import QNetwork
 from agents.types import Obs, Transition, map_obs
-from lab.backbones import BackboneConfig
 from lab import parallel
+from lab.backbones import BackboneConfig
 from lab.data.spec import DataSpec, Discrete
 from lab.errors import UserError
 from lab.experiment import ModuleConfig
 from lab.learner import StepMetrics, means
 from lab.optim import Metrics, OptimizerConfig
+from lab.traced import record
 
 
 class DQNConfig(ModuleConfig):
@@ -96,6 +98,13 @@ class QPolicy(Policy):
             return Action(greedy, None, {})
         return Action(epsilon_greedy(greedy, self.epsilon, self.q_network.num_actions, noise), None, {})
 
+    def array_actor(self, noise: Tensor) -> Actor | None:
+        """Advantages order actions as their values do, where each is one number."""
+        network = self.q_network.in_arrays(noise.shape[1]) if self.returns.size == 1 else None
+        if network is None:
+            return None
+        return EpsilonGreedyActor(network, float(self.epsilon), self.q_network.num_actions, noise)
+
     def preferences(self, obs: Obs, state: Tensor | None = None) -> Preferences:
         return Preferences("Q-value", self.returns.mean(self.q_network(self.q_network.prepare(obs))))
 
@@ -125,6 +134,7 @@ class DQN(Agent):
         self.updater = self.add_updater(
             "q_network", self.q_network, self.double_loss if config.double else self.loss, config.optimizer
         )
+        self._target_graph: Callable[[Sequence[Tensor]], list[Tensor]] | None = None
         self.updates_owed = 0.0
         self.progress = 0.0
 
@@ -177,14 +187,30 @@ class DQN(Agent):
         )
         noise = torch.randn(2, *shape[:1], 1, self.q_network.num_noise, device=reward.device)  # (2, K, 1, num_noise)
         target_noise = noise[1].expand(*shape, -1).flatten(0, 1)  # one noise a minibatch
-        next_outputs = self.target_network(next_x, target_noise)  # (K B, A, M)
         first = (x.view(*shape, *x.shape[1:]), sample.action[part])
         if self.config.double:
+            next_outputs = self._recorded(self.target_network, next_x, target_noise)  # (K B, A, M)
             next_x, next_outputs = (t.view(*shape, *t.shape[1:]) for t in (next_x, next_outputs))
             return (*first, next_x, next_outputs, reward, discount, weight, noise[0])
+        target = self._recorded(self._target, next_x, target_noise, reward.flatten(), discount.flatten())  # (K B, M)
+        return (*first, target.view(*shape, -1), weight, noise[0])
+
+    def _target(self, next_x: Tensor, noise: Tensor, reward: Tensor, discount: Tensor) -> Tensor:
+        """Targets (B, M) by the target network alone."""
+        next_outputs = self.target_network(next_x, noise)
         best = self.returns.mean(next_outputs).argmax(-1)
-        target = self.returns.target(chosen(next_outputs, best).view(*shape, -1), reward, discount)
-        return (*first, target, weight, noise[0])
+        return self.returns.target(chosen(next_outputs, best), reward, discount)
+
+    def _recorded(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """A function of the target network; for a single minibatch its operators are recorded once and replayed."""
+        if self.updater.engine != "traced" or len(inputs[0]) != self.config.batch_size:
+            return function(*inputs)
+        if self._target_graph is None:
+            names = [name for name, _ in self.target_network.named_parameters()]
+            self._target_graph = record(
+                self.target_network, names, lambda _, *inputs: [function(*inputs).detach()], inputs
+            )
+        return self._target_graph(inputs)[0]
 
     def loss(self, x: Tensor, action: Tensor, target: Tensor, weight: Tensor, noise: Tensor) -> tuple[Tensor, Metrics]:
         """x (B, ...) prepared observations, action (B,), target (B, M), weight (B,), noise (1, num_noise)."""

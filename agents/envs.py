@@ -70,9 +70,8 @@ class InProcessEnvs:
         self.num_envs = len(self.envs)
         self.spec = spec_of(self.envs[0].observation_space, self.envs[0].action_space)
         self.resetting = np.zeros(self.num_envs, bool)
-        self._dtypes = _dtypes(self.spec)
+        self._read, self._actions = _reader(self.envs[0].observation_space), _writer(self.envs[0].action_space)
         self._scalar_action = isinstance(self.spec.outputs, Discrete)
-        self._first_action = getattr(self.envs[0].action_space, "start", None)  # where discrete actions begin to count
 
     def reset(self, seed: int | None = None) -> ObsArray:
         return self._stack([env.reset(seed=None if seed is None else seed + i)[0] for i, env in enumerate(self.envs)])
@@ -82,8 +81,7 @@ class InProcessEnvs:
         reward, terminated, truncated = np.empty(n, np.float32), np.empty(n, bool), np.empty(n, bool)
         obs: list[Any] = []
         final: dict[int, Any] = {}
-        choices: Any = actions if self._first_action is None else actions + self._first_action
-        choices = choices.tolist() if self._scalar_action else choices
+        choices: Any = self._actions(actions).tolist() if self._scalar_action else self._actions(actions)
         for i, env in enumerate(self.envs):
             observation, reward[i], ended, cut, _ = env.step(choices[i])
             terminated[i], truncated[i] = ended, cut
@@ -110,9 +108,9 @@ class InProcessEnvs:
             env.close()
 
     def _stack(self, obs: list[Any]) -> ObsArray:
-        if isinstance(self._dtypes, dict):
-            return {key: np.stack([o[key] for o in obs]).astype(dtype) for key, dtype in self._dtypes.items()}
-        return np.asarray(obs, dtype=self._dtypes)
+        if isinstance(self.spec.inputs, dict):
+            return self._read({key: [o[key] for o in obs] for key in self.spec.inputs})
+        return self._read(obs)
 
 
 class VectorEnvs:
@@ -122,24 +120,24 @@ class VectorEnvs:
         self.envs, self.num_envs = envs, envs.num_envs
         self.spec = spec_of(envs.single_observation_space, envs.single_action_space)
         self.resetting = np.zeros(self.num_envs, bool)
+        self._read, self._actions = _reader(envs.single_observation_space), _writer(envs.single_action_space)
         mode = envs.metadata.get("autoreset_mode", gym.vector.AutoresetMode.NEXT_STEP)
         self.same_step = mode == gym.vector.AutoresetMode.SAME_STEP
 
     def reset(self, seed: int | None = None) -> ObsArray:
         self.resetting = np.zeros(self.num_envs, bool)
-        obs: ObsArray = self.envs.reset(seed=seed)[0]
-        return obs
+        return self._read(self.envs.reset(seed=seed)[0])
 
     def step(self, actions: Array) -> Step:
-        obs, reward, terminated, truncated, info = self.envs.step(actions)
-        reward = np.asarray(reward, np.float32)
+        observed, reward, terminated, truncated, info = self.envs.step(self._actions(actions))
+        obs, reward = self._read(observed), np.asarray(reward, np.float32)
         done = terminated | truncated
         if not self.same_step:
             self.resetting = done
             return Step(obs, reward, terminated, truncated, obs)
         if not done.any():
             return Step(obs, reward, terminated, truncated, obs)
-        return Step(obs, reward, terminated, truncated, _with_final(obs, info["final_obs"], done))
+        return Step(obs, reward, terminated, truncated, _with_final(obs, info["final_obs"], done, self._read))
 
     def state_dict(self) -> dict[str, Any] | None:
         state = env_state(self.envs)
@@ -246,18 +244,38 @@ def _tensor_spec(space: gym.Space[Any]) -> TensorSpec:
     raise UserError(f"observation space {space} is not supported. Valid choices: Box, Discrete, MultiBinary, Dict.")
 
 
-def _dtypes(spec: DataSpec) -> Any:
-    names = {torch.uint8: np.uint8, torch.float32: np.float32, torch.int64: np.int64}
-    if isinstance(spec.inputs, dict):
-        return {key: names[tensor.dtype] for key, tensor in spec.inputs.items()}
-    return names[spec.inputs.dtype]
+def _reader(space: gym.Space[Any]) -> Callable[[Any], ObsArray]:
+    """From many observations of an environment to arrays of its spec, whatever its own are; discrete ones from 0 on."""
+    if isinstance(space, spaces.Dict):
+        readers = {key: _reader(part) for key, part in space.spaces.items()}
+        return lambda obs: {key: read(obs[key]) for key, read in readers.items()}  # type: ignore[misc]
+    dtype = torch.empty(0, dtype=_tensor_spec(space).dtype).numpy().dtype
+    start = getattr(space, "start", 0)
+    return (lambda obs: np.asarray(obs, dtype) - start) if start else (lambda obs: np.asarray(obs, dtype))
 
 
-def _with_final(obs: ObsArray, final_obs: Any, done: Array) -> ObsArray:
+def _writer(space: gym.Space[Any]) -> Callable[[Array], Array]:
+    """From actions (N,) or (N, A) as policies give them to an environment's: of its shape, counted from its start."""
+    start, shape = getattr(space, "start", 0), space.shape or ()
+    if len(shape) > 1:
+        return lambda actions: actions.reshape(-1, *shape) + start
+    return (lambda actions: actions + start) if np.any(start) else (lambda actions: actions)
+
+
+def _with_final(obs: ObsArray, final_obs: Any, done: Array, read: Callable[[Any], ObsArray]) -> ObsArray:
     """Successors: `obs` with the true last observations in the rows that ended."""
+    rows = np.flatnonzero(done)
     if isinstance(obs, dict):
-        return {key: _with_final(value, final_obs[key], done) for key, value in obs.items()}  # type: ignore[misc]
-    successors = obs.copy()
-    for i in np.flatnonzero(done):
-        successors[i] = final_obs[i]
-    return successors
+        by_key = isinstance(final_obs, dict)  # else one dict for each environment
+        last = read({key: [final_obs[key][i] if by_key else final_obs[i][key] for i in rows] for key in obs})
+    else:
+        last = read([final_obs[i] for i in rows])
+    return _replaced(obs, rows, last)
+
+
+def _replaced(obs: ObsArray, rows: Array, values: ObsArray) -> ObsArray:
+    if isinstance(obs, dict):
+        return {key: _replaced(obs[key], rows, values[key]) for key in obs}  # type: ignore[misc]
+    changed = obs.copy()
+    changed[rows] = values
+    return changed

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from agents.acting import Array, ArrayMLP
 from lab.experiment import Config
 
 
@@ -33,3 +37,37 @@ def exploration_noise(num_steps: int, num_envs: int, hold: int, generator: torch
 def epsilon_greedy(greedy: Tensor, epsilon: Tensor, num_actions: int, noise: Tensor) -> Tensor:
     """Greedy actions (N,), or with probability epsilon any of `num_actions`; noise (N, 2) uniform in [0, 1)."""
     return torch.where(noise[:, 0] < epsilon, (noise[:, 1] * num_actions).long(), greedy)
+
+
+class EpsilonGreedyActor:
+    """The same in arrays for one rollout; what explores is drawn at once, and where all explore nobody needs values.
+
+    Args:
+        q_values: observations (N, D) -> numbers (N, K) of which an action's greatest is the best.
+        noise: (T, N, 2) uniform in [0, 1).
+    """
+
+    state: Tensor | None = None
+
+    def __init__(self, q_values: ArrayMLP, epsilon: float, num_actions: int, noise: Tensor) -> None:
+        self._q_values = q_values
+        self._actions = (noise[..., 1] * num_actions).long().numpy()  # random ones, until greedy ones take their place
+        self._greedy: Array = torch.ge(noise[..., 0], epsilon).numpy()
+        self._anyone_greedy: Any = self._greedy.any(1).tolist()
+        self._taken = 0
+
+    def __call__(self, t: int, obs: Array) -> Array:
+        actions: Array = self._actions[t]
+        if self._anyone_greedy[t]:
+            np.copyto(actions, self._q_values(obs).argmax(1), where=self._greedy[t])
+        self._taken = t + 1
+        return actions
+
+    def clear(self, start: Array) -> None:
+        pass
+
+    def actions(self) -> Tensor:
+        return torch.from_numpy(self._actions[: self._taken])
+
+    def extras(self) -> dict[str, Tensor]:
+        return {}

@@ -1,17 +1,19 @@
 """Where a replay buffer keeps observations: rings of rows, one row for each step of all N environments.
 
-T time steps, N environments, R rows, S frames of a stack, F frames kept, B indices. An index is slot * N + environment.
+T time steps, N environments, R rows, S frames of a stack, F frames kept. An index is slot * N + environment; a tensor
+of indices may have any shape, written (...).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from agents.ring import Ring
+from agents.ring import Ring, empty_ring, take_rows
 from agents.types import Obs
 from lab.data.spec import TensorSpec
 from lab.errors import UserError
@@ -33,10 +35,10 @@ class ObservationStore(Protocol):
         """The first of the rows from `oldest` on that is still whole."""
 
     def obs(self, index: Tensor) -> Obs:
-        """Observations (B, ...)."""
+        """Observations (..., *obs)."""
 
     def next_obs(self, index: Tensor) -> Obs:
-        """Their successors (B, ...)."""
+        """Their successors (..., *obs)."""
 
 
 def make_store(
@@ -64,11 +66,13 @@ def make_store(
 
 
 class ArrayStore:
-    """Observations and successors side by side."""
+    """Observations and successors."""
 
     def __init__(self, num_rows: int, num_envs: int, spec: TensorSpec, device: torch.device) -> None:
-        self.rings = {name: Ring(num_rows, (num_envs, *spec.shape), spec.dtype, device) for name in ("obs", "next_obs")}
-        self._obs, self._next_obs = (ring.flat() for ring in self.rings.values())
+        self.rings = {
+            name: empty_ring(num_rows, (num_envs, *spec.shape), spec.dtype, device) for name in ("obs", "next_obs")
+        }
+        self._obs, self._next_obs = (ring.data.flatten(0, 1) for ring in self.rings.values())
 
     def append(self, obs: Obs, next_obs: Obs, start: Tensor) -> None:
         assert isinstance(obs, Tensor)
@@ -80,10 +84,10 @@ class ArrayStore:
         return oldest
 
     def obs(self, index: Tensor) -> Tensor:
-        return self._obs.index_select(0, index)
+        return take_rows(self._obs, index)
 
     def next_obs(self, index: Tensor) -> Tensor:
-        return self._next_obs.index_select(0, index)
+        return take_rows(self._next_obs, index)
 
 
 class FrameStore:
@@ -97,9 +101,9 @@ class FrameStore:
     def __init__(self, num_rows: int, num_envs: int, spec: TensorSpec, device: torch.device) -> None:
         self._stack, height, width = spec.shape
         num_frames = math.ceil(num_rows * num_envs * (1 + _SPARE_FRAMES)) + 2 * self._stack * num_envs
-        self._frames = Ring(num_frames, (height, width), spec.dtype, device)
-        self._names = Ring(num_rows, (num_envs, self._stack + 1), torch.int64, device)
-        self._oldest_name = Ring(num_rows, (), torch.int64, torch.device("cpu"))
+        self._frames = empty_ring(num_frames, (height, width), spec.dtype, device)
+        self._names = empty_ring(num_rows, (num_envs, self._stack + 1), torch.int64, device)
+        self._oldest_name = empty_ring(num_rows, (), torch.int64, torch.device("cpu"))
         self.rings = {"frames": self._frames, "names": self._names, "oldest_name": self._oldest_name}
 
     def append(self, obs: Obs, next_obs: Obs, start: Tensor) -> None:
@@ -107,12 +111,17 @@ class FrameStore:
         assert isinstance(next_obs, Tensor)
         if not torch.equal(obs[0, :, 1:], next_obs[0, :, :-1]) and not start.any():
             raise UserError("data.replay.frame_stack=true, but the observations are no stacks of successive frames.")
-        for t in range(obs.shape[0]):
-            current = self._current(obs[t], start[t])  # (N, S)
-            newest = self._add(next_obs[t, :, -1])  # (N,)
-            names = torch.cat([current, newest[:, None]], 1)
-            self._names.append(names[None].to(self._names.data.device))
-            self._oldest_name.append(names.min()[None])
+        starts = [0, *(start[1:].any(1).nonzero().flatten() + 1).tolist(), len(start)]
+        for first, end in itertools.pairwise(starts):
+            self._append(obs[first], next_obs[first:end, :, -1], start[first])
+
+    def _append(self, obs: Tensor, newest: Tensor, start: Tensor) -> None:
+        """Store L rows, of which the first alone may start an episode; obs (N, S, H, W) of it, newest (L, N, H, W)."""
+        current = self._current(obs, start)  # (N, S)
+        added = self._add(newest.flatten(0, 1)).view(newest.shape[:2])  # (L, N)
+        names = torch.cat([current.T, added]).unfold(0, self._stack + 1, 1)  # (L, N, S + 1)
+        self._names.append(names.to(self._names.data.device))
+        self._oldest_name.append(names.amin((1, 2)))
 
     def oldest_row(self, oldest: int) -> int:
         while oldest < self._names.num_written:
@@ -122,15 +131,14 @@ class FrameStore:
         return oldest
 
     def obs(self, index: Tensor) -> Tensor:
-        return self._stacks(self._names.flat().index_select(0, index)[:, :-1])
+        return self._stacks(take_rows(self._names.data.flatten(0, 1), index)[..., :-1])
 
     def next_obs(self, index: Tensor) -> Tensor:
-        return self._stacks(self._names.flat().index_select(0, index)[:, 1:])
+        return self._stacks(take_rows(self._names.data.flatten(0, 1), index)[..., 1:])
 
     def _stacks(self, names: Tensor) -> Tensor:
-        """(B, S) -> (B, S, H, W)."""
-        slots = (names % self._frames.capacity).flatten()
-        return self._frames.data.index_select(0, slots).view(*names.shape, *self._frames.data.shape[1:])
+        """(..., S) -> (..., S, H, W)."""
+        return take_rows(self._frames.data, names % self._frames.capacity)
 
     def _current(self, obs: Tensor, start: Tensor) -> Tensor:
         """Names (N, S) of the frames of `obs` (N, S, H, W): the last successors', but for episodes that start."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agents.acting import Actor
 from agents.types import Obs, to_float
 from lab.backbones import Backbone, BackboneConfig, build_backbone
 from lab.data.spec import TensorSpec
@@ -54,6 +55,10 @@ class Policy(nn.Module):
         """What it thinks of its choices for N observations, differentiable in them; by default the greedy action."""
         action = self.env_action(self.act(obs, state).action)
         return Preferences("action", action.float().reshape(len(action), -1))
+
+    def array_actor(self, noise: Tensor) -> Actor | None:
+        """`act` for one rollout, given its noise (T, N, ...), without torch where that is faster; None where not."""
+        return None
 
     def env_action(self, action: Tensor) -> Tensor:
         """What the environment takes for actions as `act` gives them and rollouts record them."""

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agents.acting import ArrayMLP, array_mlp
 from agents.policies import Encoder
 from agents.types import Obs
 from lab.backbones import BackboneConfig
-from lab.data.spec import DataSpec
+from lab.data.spec import DataSpec, TensorSpec
 
 
 class NoisyLinear(nn.Module):
@@ -62,6 +63,10 @@ class Stream(nn.Module):
         bias = last.mean_bias if isinstance(last, NoisyLinear) else last.bias
         assert isinstance(bias, nn.Parameter)
         bias.add_(amount)
+
+    def modules_in_a_row(self) -> list[nn.Module]:
+        """The layers with what stands between them."""
+        return [module for layer in self.layers for module in (layer, nn.ReLU())][:-1]
 
     def forward(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """x (B, F); noise (B or 1, num_noise) or None."""
@@ -117,6 +122,14 @@ class QNetwork(nn.Module):
             return outputs
         value = self.value(features, noise if noise is None else noise[:, split:]).view(-1, 1, self.size)
         return value + outputs - outputs.mean(1, keepdim=True)
+
+    def in_arrays(self, num_rows: int) -> ArrayMLP | None:
+        """Advantages (N, A M) of vectors (N, D) in numpy; None where this is no small perceptron, or a noisy one."""
+        inputs, backbone = self.encoder.inputs, self.encoder.backbone.net
+        plain = isinstance(inputs, TensorSpec) and inputs.dtype == torch.float32 and len(inputs.shape) == 1
+        if not plain or not isinstance(backbone, nn.Sequential):
+            return None
+        return array_mlp([*backbone, *self.advantage.modules_in_a_row()], num_rows)
 
     def prepare(self, obs: Obs, leading: int = 1) -> Tensor:
         """The one tensor that the backbone takes, for observations (B, ...)."""

@@ -2,11 +2,12 @@
 (Sutton 1988) folded in as their windows fill.
 
 A ring of rows, one row for each step of all N environments. A row can be drawn once its n-step window is whole: n rows
-on, or at its episode's end. An index is slot * N + environment. T time steps, B batch, K minibatches, R rows.
+on, or at its episode's end. An index is slot * N + environment. T time steps, L of a sequence, B batch, K minibatches.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from torch import Tensor
 
 from agents.observation_store import make_store
 from agents.returns import n_step_returns
-from agents.ring import Ring
-from agents.types import Rollout, Sequences, Transition, map_obs
+from agents.ring import PackedRings, empty_ring, take_rows
+from agents.types import Rollout, Sequences, Transition
 from lab.data.spec import Continuous, DataSpec, MultiDiscrete
 from lab.errors import UserError
 from lab.experiment import Config
@@ -25,12 +26,8 @@ from lab.experiment import Config
 if TYPE_CHECKING:
     from agents.sum_tree import SumTree
 
-_COLUMNS: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-    "reward": ((), torch.float32),
-    "terminated": ((), torch.bool),
-    "truncated": ((), torch.bool),
-    "start": ((), torch.bool),
-    "valid": ((), torch.bool),
+_STEP = ("action", "reward", "terminated", "truncated", "start")
+_FOLDED: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
     "return": ((), torch.float32),  # the n-step discounted sum
     "discount": ((), torch.float32),  # of the value at its end
     "steps": ((), torch.int32),  # rows from the first to the last of the window
@@ -76,12 +73,10 @@ class ReplayBuffer:
         self.num_slots = self.num_rows * num_envs
         self.generator = torch.Generator(device).manual_seed(seed)
         self._store = make_store(self.num_rows, num_envs, spec.inputs, frame_stack=config.frame_stack, device=device)
-        rings = {
-            name: Ring(self.num_rows, (num_envs, *shape), dtype, device)
-            for name, (shape, dtype) in {**_COLUMNS, "action": _action_column(spec)}.items()
-        }
-        self._columns = {name: ring.flat() for name, ring in rings.items()}  # (R N, ...)
-        self.rings = {**rings, **{f"obs.{name}": ring for name, ring in self._store.rings.items()}}
+        self._valid = empty_ring(self.num_rows, (num_envs,), torch.bool, device)
+        self._rows = PackedRings(self.num_rows, num_envs, _fields(spec, config.n_step), device)
+        observations = {f"obs.{name}": ring for name, ring in self._store.rings.items()}
+        self.rings = {**self._rows.rings, "valid": self._valid, **observations}
         """everything stored, by name"""
         self._oldest = 0
         self._tree = _sum_tree(self.num_slots) if config.priority else None
@@ -90,11 +85,16 @@ class ReplayBuffer:
     @property
     def rows_written(self) -> int:
         """Rows that were ever appended."""
-        return self.rings["reward"].num_written
+        return self._valid.num_written
 
     def __len__(self) -> int:
         """Transitions whose n-step window is whole (those that only reset an environment included)."""
-        return (self.rings["steps"].num_written - self._oldest) * self.num_envs
+        return max(0, self._num_whole - self._oldest) * self.num_envs
+
+    @property
+    def _num_whole(self) -> int:
+        """Rows that were ever appended and whose window is whole."""
+        return max(0, self.rows_written - self.config.n_step + 1)
 
     def extend(self, rollout: Rollout) -> None:
         """Append a rollout. Raises UserError when it is longer than the buffer."""
@@ -105,10 +105,12 @@ class ReplayBuffer:
                 f"{num_steps} steps of {self.num_envs} environments with {self.config.n_step}-step returns."
             )
         self._store.append(rollout.obs, rollout.next_obs, rollout.start)
-        for name in ("action", "reward", "terminated", "truncated", "start", "valid"):
+        for name in _STEP:
             self.rings[name].append(getattr(rollout, name))
+        first = self._num_whole
+        self._valid.append(rollout.valid)
         self._forget()
-        self._fold()
+        self._fold(first)
 
     def sample(self, batch_size: int, num_batches: int, beta: float = 1.0) -> Transition:
         """K batches at once (K, B, ...), drawn with replacement from the valid transitions.
@@ -117,26 +119,25 @@ class ReplayBuffer:
             beta: the exponent of the importance weights; without priorities all weights are 1.
         """
         if self._tree is None:
-            index = self._draw(batch_size * num_batches)
+            index = self._draw(num_batches * batch_size).view(num_batches, batch_size)
             weight = torch.ones((), device=self.device).expand(num_batches, batch_size)
         else:
             index, weight = self._draw_by_priority(self._tree, batch_size, num_batches, beta)
-        columns = self._columns
-        last = index
-        if self.config.n_step > 1:
-            last = (index + columns["steps"].index_select(0, index) * self.num_envs) % self.num_slots
-
-        def split(t: Tensor) -> Tensor:
-            return t.view(num_batches, batch_size, *t.shape[1:])
-
+        if self.config.n_step == 1:
+            row, last = self._rows.take(index, ("action", "reward", "terminated")), index
+            reward, discount = row["reward"], torch.where(row["terminated"], 0.0, self.gamma)
+        else:
+            row = self._rows.take(index, ("action", *_FOLDED))
+            reward, discount = row["return"], row["discount"]
+            last = (index + row["steps"] * self.num_envs).remainder_(self.num_slots)
         return Transition(
-            obs=map_obs(self._store.obs(index), split),
-            action=split(columns["action"].index_select(0, index)),
-            reward=split(columns["return"].index_select(0, index)),
-            discount=split(columns["discount"].index_select(0, index)),
-            next_obs=map_obs(self._store.next_obs(last), split),
+            obs=self._store.obs(index),
+            action=row["action"],
+            reward=reward,
+            discount=discount,
+            next_obs=self._store.next_obs(last),
             weight=weight,
-            indices=split(index),
+            indices=index,
         )
 
     def sample_sequences(self, batch_size: int, length: int) -> Sequences:
@@ -148,26 +149,22 @@ class ReplayBuffer:
         assert num_starts > 0
         first = torch.randint(num_starts * self.num_envs, (batch_size,), generator=self.generator, device=self.device)
         steps = torch.arange(length, device=self.device)[:, None] * self.num_envs
-        index = ((first + steps + self._oldest * self.num_envs) % self.num_slots).flatten()
-
-        def split(t: Tensor) -> Tensor:
-            return t.view(length, batch_size, *t.shape[1:])
-
-        names = ("action", "reward", "terminated", "truncated", "start", "valid")
+        index = (first + steps + self._oldest * self.num_envs) % self.num_slots  # (L, B)
         return Sequences(
-            obs=map_obs(self._store.obs(index), split),
-            next_obs=map_obs(self._store.next_obs(index), split),
-            **{name: split(self._columns[name].index_select(0, index)) for name in names},
+            obs=self._store.obs(index),
+            next_obs=self._store.next_obs(index),
+            valid=take_rows(self._valid.data.view(-1), index),
+            **self._rows.take(index, _STEP),
         )
 
     def update_priorities(self, index: Tensor, td_error: Tensor) -> None:
         """Set the priorities of drawn transitions (B,) by their TD errors (B,)."""
         assert self._tree is not None
         assert self.config.priority is not None
-        priority = td_error.detach().abs().double().add_(self.config.priority.epsilon).pow_(self.config.priority.alpha)
-        values = priority.cpu().numpy()
-        self._tree.set(index.cpu().numpy(), values)
-        self._max_priority = max(self._max_priority, float(values.max()))
+        config = self.config.priority
+        errors = td_error.detach().float().cpu().numpy()
+        largest = self._tree.set_by_error(index.cpu().numpy(), errors, config.epsilon, config.alpha)
+        self._max_priority = max(self._max_priority, largest)
 
     def state_dict(self) -> dict[str, Any]:
         """All but what the rings hold: random state, oldest row, priorities."""
@@ -185,6 +182,17 @@ class ReplayBuffer:
             self._tree.load(state["priorities"].cpu().numpy())
             self._max_priority = state["max_priority"]
 
+    @property
+    def in_columns(self) -> bool:
+        """Whether every ring is (R, N, ...), so that its environments can be divided among other ranks."""
+        return all(ring.data.shape[1:2] == (self.num_envs,) for ring in self.rings.values())
+
+    def take_over(self, states: Sequence[dict[str, Any]]) -> None:
+        """Go on with rings filled from other ranks' buffers of these states; all priorities are the highest again."""
+        self._oldest = max(self.rows_written - self.num_rows, *(state["oldest"] for state in states))
+        self._max_priority = max(state.get("max_priority", 1.0) for state in states)
+        self._offer(self._oldest, self._num_whole)
+
     def _forget(self) -> None:
         """Advance the oldest row to the first that is still whole."""
         before = self._oldest
@@ -193,20 +201,25 @@ class ReplayBuffer:
             index = self._indices(before, self._oldest)
             self._tree.set(index, np.zeros(len(index)))
 
-    def _fold(self) -> None:
-        """Sum the rewards of the windows that the last rows made whole; their transitions can be drawn from now on."""
-        first, end = self.rings["steps"].num_written, self.rows_written - self.config.n_step + 1
+    def _fold(self, first: int) -> None:
+        """Make the rows from `first` on drawable whose windows the last rows made whole: sum their windows' rewards."""
+        end = self._num_whole
         if end <= first:
             return
-        reward, terminated, truncated = (
-            self.rings[name].read(first, self.rows_written) for name in ("reward", "terminated", "truncated")
-        )
-        folded = n_step_returns(reward, terminated, truncated, self.gamma, self.config.n_step)
-        for name, values in zip(("return", "discount", "steps"), folded, strict=True):
-            self.rings[name].append(values)
+        if self.config.n_step > 1:
+            reward, terminated, truncated = (
+                self.rings[name].read(first, self.rows_written) for name in ("reward", "terminated", "truncated")
+            )
+            folded = n_step_returns(reward, terminated, truncated, self.gamma, self.config.n_step)
+            for name, values in zip(_FOLDED, folded, strict=True):
+                self.rings[name].append(values)
+        self._offer(first, end)
+
+    def _offer(self, first_row: int, last_row: int) -> None:
+        """Give the transitions in the rows [first_row, last_row) the highest priority."""
         if self._tree is not None:
-            valid = self.rings["valid"].read(first, end).flatten().cpu().numpy()
-            self._tree.set(self._indices(first, end), valid * self._max_priority)
+            valid = self._valid.read(first_row, last_row).flatten().cpu().numpy()
+            self._tree.set(self._indices(first_row, last_row), valid * self._max_priority)
 
     def _indices(self, first_row: int, last_row: int) -> np.ndarray[Any, Any]:
         """Indices of all transitions in the rows [first_row, last_row)."""
@@ -215,10 +228,12 @@ class ReplayBuffer:
     def _draw(self, wanted: int) -> Tensor:
         """Indices (wanted,) of valid transitions, all equally likely."""
         found: list[Tensor] = []
+        num_whole, first = len(self), self._oldest * self.num_envs % self.num_slots
         while wanted:  # rows that only reset are drawn again
-            index = torch.randint(len(self), (wanted,), generator=self.generator, device=self.device)
-            index = index.add_(self._oldest * self.num_envs).remainder_(self.num_slots)
-            valid = self._columns["valid"].index_select(0, index)
+            index = torch.randint(num_whole, (wanted,), generator=self.generator, device=self.device)
+            if first and num_whole < self.num_slots:  # else every slot holds one
+                index = index.add_(first).remainder_(self.num_slots)
+            valid = take_rows(self._valid.data.view(-1), index)
             if not bool(valid.all()):
                 index = index[valid]
             found.append(index)
@@ -226,16 +241,26 @@ class ReplayBuffer:
         return found[0] if len(found) == 1 else torch.cat(found)
 
     def _draw_by_priority(self, tree: SumTree, batch_size: int, num_batches: int, beta: float) -> tuple[Tensor, Tensor]:
-        """Indices (K B,) and weights (K, B): one from each of B equal shares of the total (appendix B)."""
+        """Indices and weights (K, B)."""
         shift = torch.rand(num_batches, batch_size, generator=self.generator, device=self.device, dtype=torch.float64)
-        mass = (shift.cpu().numpy() + np.arange(batch_size)) * (tree.total / batch_size)
-        leaf = tree.find(mass.reshape(-1))
-        priority = tree.leaves[leaf].reshape(num_batches, batch_size)
-        weight = (priority / priority.min(1, keepdims=True)) ** -beta  # the largest weight of a batch is 1
-        return torch.from_numpy(leaf).to(self.device), torch.from_numpy(weight.astype(np.float32)).to(self.device)
+        index, weight = torch.empty(shift.shape, dtype=torch.int64), torch.empty(shift.shape)
+        tree.draw(shift.cpu().numpy(), beta, index.numpy(), weight.numpy())
+        return index.to(self.device), weight.to(self.device)
 
 
-def _action_column(spec: DataSpec) -> tuple[tuple[int, ...], torch.dtype]:
+def _fields(spec: DataSpec, n_step: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """What a row holds beside observations; with n_step=1 the folded return is the reward itself."""
+    fields = {
+        "action": _action_field(spec),
+        "reward": ((), torch.float32),
+        "terminated": ((), torch.bool),
+        "truncated": ((), torch.bool),
+        "start": ((), torch.bool),
+    }
+    return fields | _FOLDED if n_step > 1 else fields
+
+
+def _action_field(spec: DataSpec) -> tuple[tuple[int, ...], torch.dtype]:
     if isinstance(spec.outputs, MultiDiscrete):
         return (len(spec.outputs.nums),), torch.int64
     if isinstance(spec.outputs, Continuous):

@@ -160,6 +160,9 @@ class ScriptedActorCritic(ActorCritic):
         assert noise is not None
         return super().act(obs, state)._replace(action=noise)
 
+    def array_actor(self, noise: Tensor) -> None:
+        """It acts by `act` alone."""
+
 
 def scripted_rollout(agent: ActorCriticAgent, mode: str, num_steps: int = 10) -> Rollout:
     agent.policy.__class__ = ScriptedActorCritic
@@ -269,3 +272,71 @@ def test_cartpole_positions_hides_the_velocities_and_restores_exactly(num_envs: 
     for _ in range(20):
         last = again.step(np.arange(num_envs) % 2).next_obs
     np.testing.assert_array_equal(last, obs)
+
+
+# ------------------------------------------------------------------ spaces that do not begin at 0
+
+
+class OffsetEnv(gym.Env[Any, Any]):
+    """Discrete actions 3 to 5 and states -2 to 1: the next state is the action minus 5; float64 beside it."""
+
+    observation_space = gym.spaces.Dict(
+        {"state": gym.spaces.Discrete(4, start=-2), "x": gym.spaces.Box(-9, 9, (2,), np.float64)}
+    )
+    action_space = gym.spaces.Discrete(3, start=3)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.t, self.state = 0, 1
+        return self._obs(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), action
+        self.t, self.state = self.t + 1, int(action) - 5
+        return self._obs(), 1.0, self.t == 3, False, {}
+
+    def _obs(self) -> Any:
+        return {"state": np.int64(self.state), "x": np.full(2, self.t, np.float64)}
+
+
+class GridEnv(OffsetEnv):
+    """Actions are 2x2 arrays."""
+
+    def __init__(self, continuous: bool) -> None:
+        self.action_space = (
+            gym.spaces.Box(-1, 1, (2, 2), np.float32)
+            if continuous
+            else gym.spaces.MultiDiscrete(np.full((2, 2), 3), start=np.full((2, 2), 5))
+        )
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(np.asarray(action, self.action_space.dtype)), action
+        self.t += 1
+        return self._obs(), float(np.asarray(action)[1, 0]), self.t == 3, False, {}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_spaces_are_counted_from_their_start(mode: str) -> None:
+    makers = [OffsetEnv] * 2
+    vector = None if mode == "in_process" else SyncVectorEnv(makers, autoreset_mode=AutoresetMode[mode])
+    envs: Envs = InProcessEnvs(makers) if vector is None else VectorEnvs(vector)  # type: ignore[arg-type]
+    script = [[0, 1], [1, 2], [2, 0], [0, 0], [1, 1]]
+    rollout = LocalCollector(envs, seed=0).collect(Scripted(script), 5)
+    assert isinstance(rollout.next_obs, dict)
+    assert rollout.next_obs["x"].dtype == torch.float32
+    assert torch.equal(rollout.next_obs["state"][:3], torch.tensor(script[:3]))  # the action minus 5, plus 2
+    assert rollout.obs["state"][0].tolist() == [3, 3]  # type: ignore[index]
+    assert rollout.next_obs["x"][2].tolist() == [[3.0, 3.0]] * 2  # the true last one
+    assert rollout.terminated[2].all()
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize("vector", [False, True])
+def test_actions_take_the_shape_of_their_space(continuous: bool, vector: bool) -> None:
+    makers = [lambda: GridEnv(continuous)] * 2
+    envs: Envs = VectorEnvs(SyncVectorEnv(makers)) if vector else InProcessEnvs(makers)  # type: ignore[arg-type]
+    envs.reset(0)
+    actions = (
+        np.arange(8).reshape(2, 4) % 3 if not continuous else np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
+    )
+    np.testing.assert_allclose(envs.step(actions).reward, actions[:, 2] + (0 if continuous else 5))

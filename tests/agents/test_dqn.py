@@ -22,7 +22,7 @@ from agents.experience import OnPolicyData
 from agents.exploration import EpsilonConfig, epsilon_greedy
 from agents.q_network import NoisyLinear, QNetwork
 from agents.replay_files import RingFiles
-from agents.ring import Ring
+from agents.ring import empty_ring
 from agents.types import Transition
 from lab import checkpoint, config
 from lab.backbones import BackboneConfig
@@ -52,7 +52,7 @@ def transitions(num_batches: int, batch_size: int, seed: int = 0) -> Transition:
 
 def agent(**options: Any) -> DQN:
     torch.manual_seed(0)
-    made = DQNConfig(backbone=SMALL, **options).build(SPEC)
+    made = DQNConfig(**{"backbone": SMALL, **options}).build(SPEC)
     for p in made.target_network.parameters():
         p.data += 0.1 * torch.randn_like(p)
     return made
@@ -120,6 +120,20 @@ def test_every_switch_updates_alike_traced_and_eager() -> None:
                 dqn.updater.step(*minibatch)
             weights.append(torch.cat([p.detach().flatten() for p in dqn.q_network.parameters()]))
         torch.testing.assert_close(*weights, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_a_single_minibatch_has_the_targets_of_many(double: bool) -> None:
+    dqn, sample = agent(double=double, batch_size=16), transitions(4, 16)
+    expected = dqn.batch(sample, slice(0, 4))
+    dqn.set_engine("traced")
+    for k in range(4):
+        for one, many in zip(dqn.batch(sample, slice(k, k + 1)), expected, strict=True):
+            torch.testing.assert_close(one[0], many[k], atol=1e-5, rtol=1e-5)
+    dqn.target_network.load_state_dict({name: 2 * value for name, value in dqn.target_network.state_dict().items()})
+    place = 3 if double else 2  # of what the target network gave
+    changed = dqn.batch(sample, slice(0, 4))[place]
+    torch.testing.assert_close(dqn.batch(sample, slice(1, 2))[place][0], changed[1], atol=1e-5, rtol=1e-5)
 
 
 def test_dueling_advantages_have_mean_zero() -> None:
@@ -239,7 +253,7 @@ def contents(run: Run) -> dict[str, Any]:
     manifest = content["data"].pop("replay")
     capacity = 640
     rings = {
-        name: Ring(capacity, tuple(array.shape[1:]), torch.from_numpy(array).dtype, torch.device("cpu"))
+        name: empty_ring(capacity, tuple(array.shape[1:]), torch.from_numpy(array).dtype, torch.device("cpu"))
         for name, array in np.load(run.path / "replay" / manifest["segments"][0]["file"]).items()
     }
     RingFiles(run.path / "replay", rings).load(manifest)
@@ -286,6 +300,33 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path: Path, overrides: tuple[
     resumed = train(killed.experiment(), resume=killed).run
     assert rows(resumed) == rows(whole)
     assert_same(contents(resumed), contents(whole))
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize("options", [{}, {"dueling": True, "head_hidden": (7,)}])
+def test_acting_in_arrays_takes_the_actions_that_act_takes(options: dict[str, Any], num_envs: int) -> None:
+    dqn, generator = agent(**options), torch.Generator().manual_seed(3)
+    obs, noise = torch.randn(200, num_envs, 4), dqn.policy.draw_noise(200, num_envs, generator)
+    for epsilon in (1.0, 0.3, 0.0):
+        dqn.policy.epsilon.fill_(epsilon)
+        actor = dqn.policy.array_actor(noise)
+        assert actor is not None
+        for t in range(200):
+            actor(t, obs[t].numpy())
+        expected = torch.stack([dqn.policy.act(obs[t], None, noise[t]).action for t in range(200)])
+        assert torch.equal(actor.actions(), expected)
+    with torch.no_grad():  # as an optimizer does
+        for p in dqn.q_network.parameters():
+            p.neg_()
+    assert actor(0, obs[0].numpy()).tolist() == dqn.policy.act(obs[0], None, noise[0]).action.tolist()
+
+
+def test_what_is_no_small_perceptron_acts_in_torch() -> None:
+    noise = torch.rand(5, 2, 2)
+    assert agent(noisy_sigma=0.5).policy.array_actor(noise) is None
+    assert agent(returns=QuantileConfig(num_quantiles=5)).policy.array_actor(noise) is None
+    assert agent(backbone=BackboneConfig("mlp", hidden=(8,), activation="gelu")).policy.array_actor(noise) is None
+    assert agent(backbone=BackboneConfig("mlp", hidden=(512, 512))).policy.array_actor(noise) is None
 
 
 @pytest.mark.parametrize("options", [{}, {"dueling": True}, {"returns": QuantileConfig(num_quantiles=5)}])

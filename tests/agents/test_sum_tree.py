@@ -56,3 +56,25 @@ def test_load_makes_the_same_sums_as_set() -> None:
     loaded.load(values)
     given_one_by_one.set(np.arange(1000), values)
     np.testing.assert_array_equal(loaded._nodes, given_one_by_one._nodes)
+
+
+def test_draw_takes_one_leaf_of_each_share_and_weighs_it_against_the_rarest() -> None:
+    rng = np.random.default_rng(0)
+    values = np.where(rng.random(300) < 0.3, 0.0, rng.random(300) ** 4)
+    tree, shift = tree_of(values.tolist()), rng.random((5, 16))
+    leaf, weight = np.empty((5, 16), np.int64), np.empty((5, 16), np.float32)
+    tree.draw(shift, 0.7, leaf, weight)
+    mass = (shift + np.arange(16)) * tree.total / 16
+    np.testing.assert_array_equal(leaf.ravel(), tree.find(mass.ravel()))
+    for k in range(5):
+        np.testing.assert_allclose(weight[k], (values[leaf[k]] / values[leaf[k]].min()) ** -0.7, rtol=1e-6)
+
+
+def test_errors_become_priorities_and_of_one_leaf_given_twice_the_last_counts() -> None:
+    tree = tree_of([1.0] * 9)
+    largest = tree.set_by_error(np.asarray([2, 7, 2]), np.asarray([-3.0, 0.5, 1.5], np.float32), 0.25, 2.0)
+    expected = np.ones(9)
+    expected[[2, 7]] = 1.75**2, 0.75**2
+    np.testing.assert_allclose(tree.leaves, expected)
+    assert tree.total == pytest.approx(expected.sum())
+    assert largest == pytest.approx(3.25**2)
