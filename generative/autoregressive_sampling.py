@@ -11,7 +11,8 @@ N images, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -97,7 +98,8 @@ def cached(net: AutoregressiveNet, task: Task, progress: Progress, record: Recor
     for row in range(height):
         work.begin_row(row, x[:, row])
         if record is None or work.period is None or row < work.period:
-            work.draw()
+            with one_thread():
+                work.draw()
         else:
             if len(recordings) < work.period:
                 recordings.append(record(work.draw))
@@ -141,6 +143,17 @@ class RowWork:
             if self.task.given is not None:
                 now = self.pixels[:, column + 1]
                 now.copy_(torch.where(self.known[:, column], self.image[:, column], now))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One torch thread: products of a pixel are too small to gain by more, and wait for them where cores are busy."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def cuda_graph(work: Callable[[], None]) -> Callable[[], None]:

@@ -71,6 +71,16 @@ def test_recorded_rows_draw_the_images_of_the_oracle(name, output):
     assert torch.equal(drawn, expected)
 
 
+def test_threads_are_as_many_as_before_after_sampling():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        model().sample(2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 def test_recorded_rows_keep_what_is_given(temperature):
     learner = model(levels=4, shape=(1, 6, 4))
