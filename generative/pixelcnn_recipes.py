@@ -50,17 +50,17 @@ def binarized_mnist_diagonal_bilstm() -> Experiment:
 
 
 def cifar10_subset() -> Experiment:
-    """A small PixelCNN++ on 3,000 images of CIFAR-10, for a core: 5.88 bits a dimension after 4,000 samples."""
+    """A small PixelCNN++ on 3,000 images of CIFAR-10, for one core. It has not been run to its end."""
     return Experiment(
         name="pixelcnn/cifar10-subset",
-        data=ImageData(name="cifar10-subset", batch_size=16, batches_per_step=2),
+        data=ImageData(name="cifar10-subset", batch_size=4, batches_per_step=10),
         module=PixelCNNConfig(
             backbone=BackboneConfig(name="pixelcnn_pp", filters=24, blocks=1, stages=3),
             output="logistic_mixture",
             components=5,
-            optimizer=_optimizer(2e-3),
+            optimizer=_optimizer(1e-3),
         ),
-        trainer=TrainerConfig(budget=15_000, eval_period=3_000, num_threads=1),
+        trainer=TrainerConfig(budget=30_000, eval_period=3_000, precision="bf16", num_threads=1),
     )
 
 
