@@ -32,7 +32,11 @@ from lab.supervised.classifier import ClassifierNet
 log = logging.getLogger("lab")
 
 _RECIPE = {"version": 2, "features": 64, "updates": 1500, "batch_size": 128, "lr": 2e-3, "seed": 0}
-PINNED: dict[str, str] = {}
+PINNED = {
+    "6f21ea7bf573aecf": "2650e21d795463dc",  # digits
+    "175a59151b2d2f64": "ec9cdfe1ce6d7702",  # mnist, validation=1/12
+    "a13da31305f6ba89": "c769e9a6586aa21d",  # fashion-mnist, validation=1/12
+}
 """hash of recipe and data -> hash of the LeNet's weights, for the data of the recipes"""
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from generative import likelihoods
-from generative.decoders import MlpDecoder
+from generative.decoders import MlpDecoder, ResNetDecoder
 from generative.vae import VAE, VAEConfig, VAENet
 from lab.backbones import BackboneConfig, build_backbone
 from lab.data.images import ImageData
@@ -155,4 +155,23 @@ def mnist_static() -> Experiment:
             optimizer=OptimizerConfig(lr=1e-3, schedule=ScheduleConfig(name="cosine")),
         ),
         trainer=TrainerConfig(budget=10_000_000, eval_period=500_000),
+    )
+
+
+def mnist_static_conv() -> Experiment:
+    """Two stochastic layers between residual networks, static binarized MNIST, for a GPU. It has not been run."""
+    return Experiment(
+        name="hierarchical-vae/mnist-static-conv",
+        data=ImageData(name="binarized-mnist", batch_size=128, batches_per_step=50),
+        module=HierarchicalVAEConfig(
+            backbone=BackboneConfig(name="resnet", channels=(32, 64, 128), blocks=2, hidden=256),
+            decoder=ResNetDecoder(channels=(128, 64), norm="group"),
+            latents=64,
+            top_latents=32,
+            hidden=(256, 256),
+            objective="iwae",
+            samples=5,
+            optimizer=OptimizerConfig(lr=1e-3, max_grad_norm=100.0, schedule=ScheduleConfig(name="cosine")),
+        ),
+        trainer=TrainerConfig(budget=20_000_000, eval_period=1_000_000),
     )

@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, SerializeAsAny
 from torch import Tensor, nn
 
 from generative import likelihoods
-from generative.decoders import ConvDecoder, DecoderConfig, MlpDecoder, with_class
+from generative.decoders import DecoderConfig, MlpDecoder, with_class
 from generative.exported import of_images
 from generative.feature_nets import split_arrays
 from generative.features import ImageFeatures
@@ -290,49 +290,4 @@ def digits() -> Experiment:
             optimizer=OptimizerConfig(lr=1e-3, max_grad_norm=100.0, schedule=ScheduleConfig(name="cosine")),
         ),
         trainer=TrainerConfig(budget=400_000, eval_period=40_000),
-    )
-
-
-def mnist() -> Experiment:
-    """The VAE of 820 k parameters on dynamically binarized MNIST from LAB_DATA."""
-    return Experiment(
-        name="vae/mnist",
-        data=ImageData(name="mnist", binarize="dynamic", batch_size=128, batches_per_step=20, validation=1 / 12),
-        module=VAEConfig(optimizer=OptimizerConfig(lr=1e-3, schedule=ScheduleConfig(name="cosine"))),
-        trainer=TrainerConfig(budget=1_500_000, eval_period=150_000),
-    )
-
-
-def mnist_static() -> Experiment:
-    """The network of the IWAE paper (two layers of 200, 50 latents) on static binarized MNIST from LAB_DATA.
-
-    Not run to its end. Stopped after 6.3 million samples, before the rate had fallen, it had 92.4 nats on the test
-    images (k=100; on validation with k=16 after 1, 2, 4 and 6 million samples: 101.1, 97.0, 95.2, 94.5). The paper has
-    88.71 after 164 million (appendix D), the reproduction of github.com/nbip/IWAE 89.93.
-    """
-    return Experiment(
-        name="vae/mnist-static",
-        data=ImageData(name="binarized-mnist", batch_size=100, batches_per_step=20),
-        module=VAEConfig(
-            backbone=BackboneConfig(name="mlp", hidden=(200, 200), activation="tanh"),
-            decoder=MlpDecoder(hidden=(200, 200), activation="tanh"),
-            latents=50,
-            optimizer=OptimizerConfig(lr=1e-3, schedule=ScheduleConfig(name="cosine")),
-        ),
-        trainer=TrainerConfig(budget=10_000_000, eval_period=500_000),
-    )
-
-
-def mnist_conv() -> Experiment:
-    """A residual encoder and a convolutional decoder on dynamically binarized MNIST from LAB_DATA."""
-    return Experiment(
-        name="vae/mnist-conv",
-        data=ImageData(name="mnist", binarize="dynamic", batch_size=128, batches_per_step=10, validation=1 / 12),
-        module=VAEConfig(
-            backbone=BackboneConfig(name="resnet", channels=(16, 32, 64)),
-            decoder=ConvDecoder(channels=(64, 32), norm="group"),
-            latents=32,
-            optimizer=OptimizerConfig(lr=2e-3, max_grad_norm=100.0, schedule=ScheduleConfig(name="cosine")),
-        ),
-        trainer=TrainerConfig(budget=600_000, eval_period=100_000),
     )

@@ -5,11 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
-from generative import vq_vae
+from generative import codebook
+from generative.codebook import Codebook, k_means, straight_through
 from generative.codes import CodeData
 from generative.decoders import ConvDecoder, MlpDecoder
 from generative.pixelcnn import PixelCNNConfig
-from generative.vq_vae import Codebook, VQVAEConfig, k_means, straight_through
+from generative.vq_vae import VQVAEConfig
 from lab import config
 from lab.backbones import BackboneConfig
 from lab.data.images import ImageData
@@ -108,6 +109,34 @@ def test_unused_codes_start_anew_at_vectors_of_the_minibatch_and_used_ones_stay(
     assert left.nearest(flat).unique().tolist() == [0]
 
 
+def follow_on_a_rank(rank, folder):
+    """One of two ranks: a start and ten steps on its half of the vectors."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.manual_seed(rank)
+    book = Codebook(8, 2, decay=0.5, restart=0.2)
+    flat = torch.load(folder / "vectors.pt", weights_only=True)
+    book.start(flat[rank::2])
+    for _ in range(10):
+        book.follow(flat[rank::2], book.nearest(flat[rank::2]))
+    torch.save(book.state_dict(), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_ranks_share_one_codebook_of_all_their_vectors(tmp_path):
+    flat = torch.cat([torch.randn(200, 2) * 0.1 + 3, torch.randn(200, 2) * 0.1 - 3])
+    torch.save(flat, tmp_path / "vectors.pt")
+    torch.multiprocessing.start_processes(follow_on_a_rank, (tmp_path,), nprocs=2, start_method="fork")
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
+    alone = codebook_of(first["vectors"], decay=0.5, restart=0.0)
+    alone.counts.copy_(first["counts"])
+    alone.sums.copy_(first["sums"])
+    alone.follow(flat, alone.nearest(flat))
+    torch.testing.assert_close(alone.counts.sum(), torch.tensor(400.0), atol=2.0, rtol=0)
+
+
 def test_k_means_finds_separate_clusters():
     centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
     points = (centres[:, None] + 0.1 * torch.randn(4, 50, 2)).flatten(0, 1)
@@ -117,11 +146,11 @@ def test_k_means_finds_separate_clusters():
 
 def test_the_codebook_starts_from_k_means_on_the_first_minibatch(monkeypatch):
     asked = []
-    monkeypatch.setattr(vq_vae, "k_means", lambda points, num: asked.append(points) or points[:num].clone())
+    monkeypatch.setattr(codebook, "k_means", lambda points, num: asked.append(points) or points[:num].clone())
     model = small()
     x = torch.rand(8, 1, 4, 4)
     with torch.no_grad():
-        first = vq_vae.flattened(model.net.encode(x))
+        first = codebook.flattened(model.net.encode(x))
     for _ in range(3):
         model.update(x)
     assert len(asked) == 1

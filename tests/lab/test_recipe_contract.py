@@ -28,6 +28,9 @@ QUICK = {
     "vae/digits": ["data.batches_per_step=2"],
     "gan/digits": ["data.batches_per_step=2"],
     "pixelcnn/digits": ["data.batches_per_step=1", "data.batch_size=16"],
+    "vq-vae/digits": ["data.batches_per_step=2"],
+    "hierarchical-vae/digits": ["data.batches_per_step=2"],
+    "helmholtz/digits": ["data.batches_per_step=2"],
 }
 """recipes that train a few chunks in seconds, with what makes them quicker here"""
 
