@@ -7,22 +7,26 @@ state. A feed-forward batch is (B, ...); a recurrent one holds B sequences, (L, 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
+from agents.acting import Actor, Array, ArrayMLP, array_mlp
 from agents.agent import Agent
-from agents.distributions import ContinuousName, Gaussian, distribution_of
+from agents.distributions import ContinuousName, Gaussian, MultiCategorical, distribution_of
 from agents.experience import OnPolicyExperience
-from agents.normalization import ObsNormalizer, RewardScaler
+from agents.normalization import CLIP, ObsNormalizer, RewardScaler
 from agents.policies import Action, Encoder, Policy, Preferences
 from agents.types import Obs, Rollout, map_obs
 from lab.backbones import BackboneConfig
-from lab.data.spec import DataSpec
+from lab.data.spec import DataSpec, TensorSpec
 from lab.experiment import ModuleConfig
 from lab.optim import OptimizerConfig, ScheduleConfig
+from lab.traced import record
 
 
 class PolicyConfig(ModuleConfig):
@@ -97,6 +101,15 @@ class ActorCritic(Policy):
             extras["log_prob"] = self.distribution.log_prob_entropy(parameters, action)[0]
         return Action(action, state, extras)
 
+    def array_actor(self, noise: Tensor) -> Actor | None:
+        inputs, net, head = self.actor.inputs, self.actor.backbone.net, self.action_head
+        plain = isinstance(inputs, TensorSpec) and inputs.dtype == torch.float32 and len(inputs.shape) == 1
+        several = isinstance(self.distribution, MultiCategorical)
+        if self.record_log_prob or several or not plain or not isinstance(net, nn.Sequential):
+            return None
+        network = array_mlp([*net, head], noise.shape[1])
+        return None if network is None else ArrayActor(self, network, noise)
+
     def preferences(self, obs: Obs, state: Tensor | None = None) -> Preferences:
         x = self.normalized(self.prepared(obs))
         if self.recurrent:
@@ -141,6 +154,18 @@ class ActorCritic(Policy):
         values = None if self.value_head is None else self.value_head(critic_features).squeeze(-1)
         return self.action_parameters(features), values
 
+    def values(self, x: Tensor) -> list[Tensor]:
+        """Values (B,) of normalised x (B, ...), of a feed-forward policy that has them."""
+        assert self.value_head is not None
+        encoder = self.actor if self.critic is None else self.critic
+        return [self.value_head(encoder.backbone(x).flatten(1)).squeeze(-1)]
+
+    def log_prob_and_values(self, x: Tensor, action: Tensor) -> list[Tensor]:
+        """Log-probabilities of actions (B,) or (B, A), then values, if it has them; of a feed-forward policy."""
+        parameters, values = self.evaluate(x)
+        log_prob, _ = self.distribution.log_prob_entropy(parameters, action)
+        return [log_prob] if values is None else [log_prob, values]
+
     def _sequence_features(self, x: Tensor, state: Tensor | None, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Actor's and critic's features (L, B, F) and the state after the last step."""
         assert state is not None
@@ -161,6 +186,46 @@ class ActorCritic(Policy):
         nn.init.orthogonal_(self.action_head.weight, 0.01)
         if self.value_head is not None:
             nn.init.orthogonal_(self.value_head.weight, 1.0)
+
+
+class ArrayActor:
+    """`ActorCritic.act` in arrays for one rollout: argmax of logits + noise, or mean + deviation * noise (T, N, A)."""
+
+    state = None
+
+    def __init__(self, policy: ActorCritic, network: ArrayMLP, noise: Tensor) -> None:
+        self._network, self._to_env = network, policy.env_action
+        self._discrete, self._taken = policy.log_std is None, 0
+        if policy.log_std is not None:
+            noise = noise * policy.log_std.detach().clamp(*Gaussian.LOG_STD_BOUNDS).exp()
+        self._noise = noise.numpy()
+        shape = self._noise.shape[:2] if self._discrete else self._noise.shape
+        self._actions = np.empty(shape, np.int64 if self._discrete else np.float32)
+        moments = None if policy.normalizer is None else policy.normalizer.mean_and_scale()
+        self._moments = None if moments is None else [t.numpy() for t in moments]
+
+    def __call__(self, t: int, obs: Array) -> Array:
+        x = obs.astype(np.float32, copy=False)
+        if self._moments is not None:
+            mean, scale = self._moments
+            x = ((x - mean) * scale).clip(-CLIP, CLIP)
+        chosen, self._taken = self._actions[t], t + 1
+        moved = self._network(x) + self._noise[t]
+        if self._discrete:
+            moved.argmax(1, out=chosen)
+            return chosen
+        chosen[:] = moved
+        in_env: Array = self._to_env(torch.from_numpy(chosen)).numpy()
+        return in_env
+
+    def clear(self, start: Array) -> None:
+        pass
+
+    def actions(self) -> Tensor:
+        return torch.from_numpy(self._actions[: self._taken])
+
+    def extras(self) -> dict[str, Tensor]:
+        return {}
 
 
 class Evaluated(NamedTuple):
@@ -192,10 +257,14 @@ class ActorCriticAgent(Agent):
         self.policy = ActorCritic(config, spec, value=value, record_log_prob=record_log_prob)
         self.reward_scaler = RewardScaler(config.gamma) if config.normalize_rewards else None
         self.progress = 0.0
+        self._recorded: dict[Any, Callable[[Sequence[Tensor]], list[Tensor]]] | None = None
+        self._has_buffers = any(True for _ in self.policy.actor.buffers())  # as batch normalisation has
 
     def set_engine(self, engine: Any) -> None:
         """A recurrent network's sequences are cut where episodes end, which cannot be recorded."""
         super().set_engine("eager" if self.policy.recurrent else engine)
+        traced = all(updater.engine == "traced" for updater in self.updaters.values())
+        self._recorded = {} if traced else None
 
     def set_progress(self, progress: float) -> None:
         super().set_progress(progress)
@@ -225,31 +294,46 @@ class ActorCriticAgent(Agent):
         )
         raw_x = self._prepared(rollout.obs, 0, 1)
         x = self.policy.normalized(raw_x)
-        # A successor is the next row's observation, but at the end of the rollout and where an episode was cut.
-        cut = truncated[:-1] & valid[1:]
-        rows = torch.cat([torch.full((num_envs,), num_steps - 1), cut.nonzero()[:, 0].cpu()])
-        envs = torch.cat([torch.arange(num_envs), cut.nonzero()[:, 1].cpu()])
-        next_x = self.policy.normalized(self._prepared(map_obs(rollout.next_obs, lambda t: t[rows, envs])))
         shaped_x = x.view(num_steps, num_envs, *x.shape[1:])
+        # A successor is the next row's observation, but at the end of the rollout and where an episode was cut.
+        rows, envs = (rollout.truncated[:-1] & rollout.valid[1:]).nonzero(as_tuple=True)
+        next_obs = map_obs(rollout.next_obs, lambda t: torch.cat([t[-1], t[rows, envs]]) if len(rows) else t[-1])
+        next_x = self.policy.normalized(self._prepared(next_obs))
         if self.policy.recurrent:
             first_state = None if rollout.first_state is None else rollout.first_state.to(self.device)
             parameters, values = self.policy.evaluate(shaped_x, first_state, rollout.start.to(self.device))
-            state = rollout.extras["state"][rows, envs].transpose(0, 1).to(self.device)
-            going_on = torch.zeros(1, len(rows), dtype=torch.bool, device=self.device)
+            log_prob, _ = self.policy.distribution.log_prob_entropy(parameters, action)
+            states = rollout.extras["state"]  # (T, N, S, F)
+            state = torch.cat([states[-1], states[rows, envs]]).transpose(0, 1).to(self.device)
+            going_on = torch.zeros(1, len(next_x), dtype=torch.bool, device=self.device)
             _, last_values = self.policy.evaluate(next_x[None], state, going_on)
         else:
-            parameters, values = self.policy.evaluate(torch.cat([x, next_x]))
-            parameters = parameters[: len(x)].view(num_steps, num_envs, -1)
-            last_values = None if values is None else values[len(x) :]
-            values = None if values is None else values[: len(x)]
-        log_prob, _ = self.policy.distribution.log_prob_entropy(parameters, action)
+            log_prob, *found = self._by_rows(self.policy.log_prob_and_values, x, action.flatten(0, 1))
+            log_prob = log_prob.view(num_steps, num_envs)
+            values = found[0] if found else None
+            last_values = self._by_rows(self.policy.values, next_x)[0] if found else None
         if values is None or last_values is None:
             values = next_values = torch.zeros_like(reward)
         else:
             values, last_values = values.view(num_steps, num_envs), last_values.flatten()
             next_values = torch.cat([values[1:], last_values[None, :num_envs]])
-            next_values[rows[num_envs:], envs[num_envs:]] = last_values[num_envs:]
+            if len(rows):
+                next_values[rows, envs] = last_values[num_envs:]
         return Evaluated(shaped_x, raw_x, action, log_prob, values, next_values, reward, terminated, truncated, valid)
+
+    def _by_rows(self, function: Callable[..., list[Tensor]], *tensors: Tensor) -> list[Tensor]:
+        """A function of the policy on tensors (B, ...); recorded where updates are, for few sizes of B."""
+        if self._recorded is None or self._has_buffers:
+            return function(*tensors)
+        num_rows = len(tensors[0])
+        size = power_of_two(num_rows)
+        if size > num_rows:
+            tensors = tuple(torch.cat([t, t.new_zeros(size - num_rows, *t.shape[1:])]) for t in tensors)
+        key = (function.__name__, size, tensors[0].dtype)
+        if key not in self._recorded:
+            names = [name for name, _ in self.policy.named_parameters()]
+            self._recorded[key] = record(self.policy, names, lambda _, *rows: function(*rows), tensors)
+        return [t[:num_rows] for t in self._recorded[key](tensors)]
 
     def update_normalizer(self, seen: Evaluated) -> None:
         """Take a rollout's observations into the running moments, once the updates on it are done."""
@@ -287,3 +371,8 @@ class ActorCriticAgent(Agent):
     def _prepared(self, obs: Obs, *flatten: int) -> Tensor:
         """Observations on the device, prepared; `flatten` names the first and last dimension to make one of."""
         return self.policy.prepared(map_obs(obs, lambda t: (t.flatten(*flatten) if flatten else t).to(self.device)))
+
+
+def power_of_two(size: int) -> int:
+    """The least one that is not below `size`, so that few shapes are recorded."""
+    return 1 << (size - 1).bit_length()

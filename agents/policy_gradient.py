@@ -22,7 +22,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from agents.actor_critic import ActorCriticAgent, ActorCriticConfig
+from agents.actor_critic import ActorCriticAgent, ActorCriticConfig, power_of_two
 from agents.experience import OnPolicyData, OnPolicyExperience
 from agents.returns import discounted_returns, gae
 from agents.types import Rollout
@@ -160,7 +160,7 @@ def baseline_of(name: Baseline, returns: Tensor, valid: Tensor, mean_return: flo
 
 def _only_valid(batch: tuple[Tensor, ...], valid: Tensor) -> tuple[Tensor, ...]:
     """The valid rows, filled up with rows of zeros to a power of two, so that few batch shapes occur."""
-    size = 1 << (int(valid.sum()) - 1).bit_length()
+    size = power_of_two(int(valid.sum()))
     rows = valid.nonzero().flatten()
     filled = []
     for t in batch:

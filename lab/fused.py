@@ -56,12 +56,12 @@ class _Adam:
     def __init__(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> None:
         self.settings, self.parameters = optimizer.param_groups[0], list(parameters)
         states = [optimizer.state[p] for p in parameters]
-        self.exp_avgs, self.exp_avg_sqs, self.steps = (
-            [state[key] for state in states] for key in ("exp_avg", "exp_avg_sq", "step")
-        )
+        self.exp_avgs, self.exp_avg_sqs = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq"))
+        self.step = _one_step(states)
+        self.steps = [self.step] * len(states)
 
     def __call__(self, gradients: FlatGradients) -> None:
-        torch._foreach_add_(self.steps, 1)
+        self.step.add_(1)
         beta1, beta2 = self.settings["betas"]
         torch._fused_adam_(
             self.parameters,
@@ -84,16 +84,23 @@ class _RMSprop:
     """v = alpha v + (1 - alpha) g^2,  p = p - lr g / (sqrt(v) + eps); the optimizer's v become views of one buffer."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> None:
-        self.settings, self.parameters = optimizer.param_groups[0], list(parameters)
+        self.settings, self.parameters = optimizer.param_groups[0], [p.detach() for p in parameters]
         states = [optimizer.state[p] for p in parameters]
-        self.steps = [state["step"] for state in states]
+        self.step = _one_step(states)
         self.square_avg = torch.cat([state["square_avg"].flatten() for state in states])  # (P,)
         for state, view in zip(states, split_like(self.square_avg, parameters), strict=True):
             state["square_avg"] = view
 
     def __call__(self, gradients: FlatGradients) -> None:
-        torch._foreach_add_(self.steps, 1)
+        self.step.add_(1)
         g, alpha = gradients.buffer, self.settings["alpha"]
         self.square_avg.mul_(alpha).addcmul_(g, g, value=1 - alpha)
         g.div_(self.square_avg.sqrt().add_(self.settings["eps"]))
         torch._foreach_add_(self.parameters, gradients.views, alpha=-self.settings["lr"])
+
+
+def _one_step(states: Sequence[dict[str, Tensor]]) -> Tensor:
+    """The count of steps, from now on one tensor for all parameters."""
+    for state in states:
+        state["step"] = states[0]["step"]
+    return states[0]["step"]
