@@ -139,8 +139,9 @@ def test_vtrace_on_policy_is_the_bootstrapped_return(rollout: dict[str, Tensor])
     torch.testing.assert_close(got.targets, returns)
 
 
-# What torchrl 0.14.1 gives for these numbers: generalized_advantage_estimate(0.9, 0.8, ...) and
-# vtrace_advantage_estimate(0.9, log_pi, log_mu, ...) with both thresholds 1, of torchrl.objectives.value.functional.
+# What torchrl 0.14.1 gives for these numbers, by functions of torchrl.objectives.value.functional:
+# generalized_advantage_estimate(0.9, 0.8, ...), vtrace_advantage_estimate(0.9, log_pi, log_mu, ...) (thresholds 1),
+# reward2go(reward, done, 0.9), and td_lambda_return_estimate(0.9, 1.0, ...), which bootstraps where it is cut.
 _REWARD = [1.0, -0.5, 2.0, 0.3, -1.2, 0.7]
 _VALUES = [0.2, 0.9, -0.4, 1.1, 0.5, -0.3]
 _NEXT_VALUES = [0.9, -0.4, 0.6, 0.5, -0.3, 0.8]
@@ -148,15 +149,23 @@ _TERMINATED = [False, False, False, False, True, False]
 _TRUNCATED = [False, False, True, False, False, False]
 _LOG_PI = [-0.3, -1.2, -0.7, -0.2, -2.0, -0.9]
 _LOG_MU = [-0.6, -0.8, -0.7, -1.1, -0.5, -1.4]
+_REWARD_TO_GO = [2.170000, 1.300000, 2.000000, -0.780000, -1.200000, 0.700000]
+_BOOTSTRAPPED = [2.607400, 1.786000, 2.540000, -0.780000, -1.200000, 1.420000]
 _GAE = [1.866896, 0.356800, 2.940000, -1.574000, -1.700000, 1.720000]
 _VTRACE_TARGETS = [2.344513, 1.493904, 2.540000, 0.408611, 0.120679, 1.420000]
 _VTRACE_ADVANTAGES = [2.144513, 0.593904, 2.940000, -0.691389, -0.379321, 1.720000]
 
 
-def test_gae_and_vtrace_agree_with_torchrl() -> None:
+def test_returns_gae_and_vtrace_agree_with_torchrl() -> None:
     def column(numbers: list[float] | list[bool]) -> Tensor:
         return torch.tensor(numbers)[:, None]
 
+    reward, _, next_values, terminated, truncated = (
+        column(x) for x in (_REWARD, _VALUES, _NEXT_VALUES, _TERMINATED, _TRUNCATED)
+    )
+    for held, expected in ((0.0 * next_values, _REWARD_TO_GO), (next_values, _BOOTSTRAPPED)):
+        got_returns = discounted_returns(reward, terminated, truncated, held, 0.9)
+        torch.testing.assert_close(got_returns, column(expected), atol=2e-6, rtol=0)
     arguments = [column(x) for x in (_REWARD, _VALUES, _NEXT_VALUES, _TERMINATED, _TRUNCATED)]
     torch.testing.assert_close(gae(*arguments, 0.9, 0.8), column(_GAE), atol=2e-6, rtol=0)
     got = vtrace(*arguments, log_rhos=column(_LOG_PI) - column(_LOG_MU), gamma=0.9)
