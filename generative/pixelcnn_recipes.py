@@ -17,7 +17,7 @@ def binarized_mnist_small() -> Experiment:
     """A 16-channel Gated PixelCNN on static binarized MNIST, for one core. It has not been run to its end."""
     return _binarized_mnist(
         "binarized-mnist-small",
-        BackboneConfig(name="gated_pixelcnn", channels=16, layers=8),
+        BackboneConfig(name="gated_pixelcnn", channels=16, layers=6, kernel=5),
         batch_size=32,
         batches_per_step=5,
         optimizer=_optimizer(3e-3, "linear"),
