@@ -50,7 +50,7 @@ class VarianceStudyConfig(PolicyGradientConfig):
     """A policy gradient whose evaluation measures all baselines."""
 
     kind: Literal["variance_study"] = "variance_study"  # type: ignore[assignment]
-    study_episodes: PositiveInt = 2048
+    study_episodes: PositiveInt = 1024
     """fresh episodes at each evaluation"""
     group_sizes: tuple[PositiveInt, ...] = (2, 4, 8, 16, 32)
     """episodes in one estimate of the gradient"""
@@ -243,7 +243,7 @@ def variance() -> Experiment:
     """Variance of the policy gradient under each baseline against episodes, on CartPole-v1; a picture and numbers."""
     return Experiment(
         name="pg/variance",
-        data=OnPolicyData(env="CartPole-v1", num_envs=8, num_steps=500, whole_episodes=True),
+        data=OnPolicyData(env="CartPole-v1", num_envs=16, num_steps=500, whole_episodes=True),
         module=VarianceStudyConfig(optimizer=OptimizerConfig(lr=3e-3), normalize_rewards=True),
         trainer=TrainerConfig(budget=30_000, eval_period=30_000),
     )
