@@ -29,8 +29,8 @@ from lab import config
 LAB = [sys.executable, "-m", "lab.cli"]
 COLLECTORS = ["kind=remote", "num=2", "num_cpus=0", "mode=asynchronous", "max_staleness=2"]
 ASYNCHRONOUS = [*(f"data.collector.{word}" for word in COLLECTORS), "module.staleness=0"]
-SYNCHRONOUS = {"classifier/digits-cnn": 120_000, "vae/digits": 100_000, "dqn/cartpole": 20_000}
-QUICK = {"classifier/digits-cnn": 60_000, "dqn/cartpole": 8_000}
+SYNCHRONOUS = {"classifier/digits-cnn": 600_000, "vae/digits": 400_000, "dqn/cartpole": 60_000}
+QUICK = {"classifier/digits-cnn": 120_000, "dqn/cartpole": 15_000}
 HANG_SECONDS = 15
 _SILENT: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 _CLOCKS = ("seconds", "charts/steps_per_second")
@@ -40,7 +40,7 @@ def write_experiments(folder: Path, quick: bool) -> list[Path]:
     """The recipes as files, with budgets; the last one is the asynchronous one."""
     budgets = QUICK if quick else SYNCHRONOUS
     experiments = [config.resolve(recipe, [f"trainer.budget={budget}"]) for recipe, budget in budgets.items()]
-    budget = 150_000 if quick else 300_000
+    budget = 300_000 if quick else 1_000_000
     experiments.append(config.resolve("impala/cartpole", [f"trainer.budget={budget}", *ASYNCHRONOUS]))
     paths = [folder / f"{experiment.name.replace('/', '-')}.yaml" for experiment in experiments]
     for path, experiment in zip(paths, experiments, strict=True):
@@ -86,7 +86,7 @@ def disturbed(words: list[str], out: Path, seconds: float, generator: random.Ran
     driver = subprocess.Popen([*LAB, "sweep", *words, "--out", str(out)], **_SILENT)
     while True:
         try:
-            if driver.wait(timeout=generator.uniform(5, 15)) == 0:
+            if driver.wait(timeout=generator.uniform(3, 12)) == 0:
                 return kills
             raise RuntimeError(f"the driver ended with {driver.returncode}: {(out / 'state.json').read_text()}")
         except subprocess.TimeoutExpired:
@@ -114,7 +114,7 @@ def main() -> None:
     seconds = bench.options.seconds or (60.0 if bench.quick else 600.0)
     with tempfile.TemporaryDirectory() as name:
         paths = write_experiments(Path(name), bench.quick)
-        options = ["--seeds", "1" if bench.quick else "6", "--retries", "1000", "--hang-seconds", str(HANG_SECONDS)]
+        options = ["--seeds", "2" if bench.quick else "5", "--retries", "1000", "--hang-seconds", str(HANG_SECONDS)]
         words = [*map(str, paths), "tracking.mode=disabled", "trainer.checkpoint_seconds=2", *options]
         calm, wild = Path(name) / "calm", Path(name) / "wild"
         began = time.monotonic()
