@@ -78,7 +78,7 @@ def mountain_car() -> Experiment:
             num_envs=8,
             num_steps=64,
             learning_starts=2_000,
-            replay=ReplayConfig(capacity=100_000, n_step=3),
+            replay=ReplayConfig(capacity=120_000, n_step=3),
         ),
         module=DQNConfig(
             backbone=BackboneConfig("mlp", hidden=(128, 128)),
@@ -87,7 +87,7 @@ def mountain_car() -> Experiment:
             target_tau=0.01,
             epsilon=EpsilonConfig(decay_steps=30_000, hold=16),
         ),
-        trainer=TrainerConfig(budget=80_000),
+        trainer=TrainerConfig(budget=120_000),
     )
 
 
