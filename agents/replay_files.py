@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import shutil
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from agents.ring import Ring
+from agents.ring import Ring, empty_ring
 from lab import parallel
 from lab.errors import UserError
 from lab.runs import disk_failure
@@ -72,6 +73,23 @@ class RingFiles:
             self.rings[name].num_written = written
         self._segments, self._saved = list(manifest["segments"]), dict(manifest["written"])
 
+    def load_columns(self, folders: Sequence[Path], manifests: Sequence[Manifest], columns: slice) -> None:
+        """Fill rings (R, N, ...) with some of the environments that other ranks' manifests name, side by side.
+
+        Raises UserError as `load` does.
+        """
+        num_envs = next(iter(self.rings.values())).data.shape[1] * parallel.num_ranks() // len(manifests)
+        kept = [
+            _rings_of(folder, manifest, self.rings, num_envs)
+            for folder, manifest in zip(folders, manifests, strict=True)
+        ]
+        for name, ring in self.rings.items():
+            parts = [rings[name] for rings in kept]
+            last = parts[0].num_written
+            first = max(0, last - ring.capacity, *(part.oldest for part in parts))
+            items = torch.cat([part.read(first, last) for part in parts], 1)[:, columns]
+            ring.write(first, items.contiguous().to(ring.data.device))
+
     def remove_unneeded(self) -> None:
         """Remove the files that the last manifest does not name, and what another number of ranks left."""
         for other in self.folder.parent.glob("replay*"):
@@ -99,3 +117,14 @@ class RingFiles:
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise disk_failure(path, error) from error
+
+
+def _rings_of(folder: Path, manifest: Manifest, like: dict[str, Ring], num_envs: int) -> dict[str, Ring]:
+    """The rings of `num_envs` environments that a manifest names, as long as what its files hold."""
+    rings = {}
+    for name, ring in like.items():
+        spans = [segment["ranges"][name] for segment in manifest["segments"] if name in segment["ranges"]]
+        rows = max([1, *(last - spans[0][0] for _, last in spans)])
+        rings[name] = empty_ring(rows, (num_envs, *ring.data.shape[2:]), ring.data.dtype, torch.device("cpu"))
+    RingFiles(folder, rings).load(manifest)
+    return rings
