@@ -25,7 +25,7 @@ from form import Benchmark, peer_python, run_json
 PEERS = {
     "sb3": ["stable-baselines3==2.9.2", "gymnasium==1.2.2"],
     "cpprb": ["cpprb==11.0.0"],
-    "torchrl": ["torchrl==0.14.1", "tensordict==0.15.3", "numpy"],
+    "torchrl": ["torchrl==0.14.1"],
 }
 
 CLOCK = """
