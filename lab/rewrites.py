@@ -107,6 +107,7 @@ def clean(graph_module: fx.GraphModule, parameters: list[Tensor], inputs: Sequen
         _replace_batch_sums(graph, constants)
         _transpose_narrow_products(graph)
         _replace_tanh(graph)
+        _eliminate_dead_calls(graph)
         _calculate_in_arrays(graph)
     _eliminate_dead_calls(graph)
     _call_directly(graph)
