@@ -24,7 +24,8 @@ from rich.table import Table
 
 from agents.collector import EnvArguments, LocalCollector
 from agents.envs import make_envs
-from cluster.collectors import RemoteCollector, RemoteCollectorConfig, join
+from cluster.collectors import RemoteCollector, RemoteCollectorConfig
+from cluster.rollouts import arrays_of, join, rollout_of
 from cluster.session import session
 from lab import catalog, config
 from lab.seeding import derive_seed
@@ -137,9 +138,9 @@ class Measured:
 
         collector = LocalCollector(make_envs(CARTPOLE, 64, {}), 0)
         rollout = collector.collect(self.policy, 2000)
-        references = [ray.put(rollout) for _ in range(4)]
+        references = [ray.put(arrays_of(rollout)) for _ in range(4)]
         began = time.perf_counter()
-        joined = join(ray.get(references))
+        joined = join([rollout_of(arrays) for arrays in ray.get(references)])
         return (time.perf_counter() - began) / rollout_bytes(joined)
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import pickle
 import sys
 import time
 from collections import deque
@@ -29,13 +30,12 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
-from torch import Tensor
-from torch.nn import functional as F
 
 from agents.collector import CollectorConfig, EnvArguments, LocalCollector
 from agents.envs import make_envs
 from agents.policies import Policy
-from agents.types import Episode, Obs, Rollout
+from agents.types import Episode, Rollout
+from cluster.rollouts import arrays_of, join, packed, rollout_of
 from cluster.session import Resources, Session, session
 from lab import catalog
 from lab.data.spec import DataSpec
@@ -104,13 +104,13 @@ class _Actor:
         self.policy: Policy | None = None
         self.offered: tuple[dict[str, Any], int] | None = None
 
-    def begin(self, envs: EnvArguments, seed: int, policy: Policy, state: dict[str, Any] | None) -> None:
+    def begin(self, envs: EnvArguments, seed: int, policy: Policy, state: bytes | None) -> None:
         """Make the environments, and go on where another collector was; `collect` says if that failed."""
         try:
             self.policy = policy.eval()
             self.collector = LocalCollector(make_envs(envs.env, envs.num_envs, envs.options), seed)
             if state is not None:
-                self.collector.load_state_dict(state)
+                self.collector.load_state_dict(pickle.loads(state))
         except Exception as error:
             self.failure = error
 
@@ -120,7 +120,8 @@ class _Actor:
 
     def collect(
         self, weights: dict[str, Any], num_steps: int, policy_version: int, options: dict[str, bool]
-    ) -> tuple[Rollout, dict[str, Any]]:
+    ) -> tuple[Rollout, bytes]:
+        """A rollout of arrays, which travel faster than tensors, and the collector's state after it, packed."""
         if self.failure is not None:
             raise self.failure
         assert self.policy is not None
@@ -129,7 +130,7 @@ class _Actor:
             weights, policy_version = self.offered
         self.policy.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
         rollout = self.collector.collect(self.policy, num_steps, policy_version, **options)
-        return rollout, self.collector.state_dict()
+        return arrays_of(rollout), packed(self.collector.state_dict())
 
 
 class _Request(NamedTuple):
@@ -161,7 +162,7 @@ class RemoteCollector:
         one.close()
         self._share = envs._replace(num_envs=envs.num_envs // config.num)
         self._seeds = [derive_seed(seed, "collector", i) for i in range(config.num)]
-        self._states: list[dict[str, Any] | None] = [None] * config.num
+        self._states: list[bytes | None] = [None] * config.num
         self._recent: deque[Episode] = deque(maxlen=_RECENT_EPISODES)
         self._versions: deque[int] = deque(maxlen=config.ahead + 1)
         self._staleness = {"charts/staleness": 0.0, "charts/staleness_collects": 0.0}
@@ -204,7 +205,7 @@ class RemoteCollector:
     def state_dict(self) -> dict[str, Any]:
         """The collectors' states after the last rollout received; one in flight is collected again after a resume."""
         return {
-            "collectors": list(self._states),
+            "collectors": [None if state is None else pickle.loads(state) for state in self._states],
             "recent": [tuple(episode) for episode in self._recent],
             "restarts": self._restarts,
         }
@@ -215,7 +216,7 @@ class RemoteCollector:
             raise UserError(
                 f"the checkpoint holds {len(state['collectors'])} collectors; data.collector.num must stay as it was."
             )
-        self._states = list(state["collectors"])
+        self._states = [None if kept is None else packed(kept) for kept in state["collectors"]]
         for pending in self._pending:
             pending.clear()
         self._restarts = state["restarts"]
@@ -293,7 +294,7 @@ class RemoteCollector:
             try:
                 rollout, self._states[index] = ray.get(pending[0].reference, timeout=self.config.timeout_seconds)
                 pending.popleft()
-                return rollout
+                return rollout_of(rollout)
             except ray.exceptions.RayTaskError as e:
                 raise _explained(e.cause) from None
             except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError) as e:
@@ -341,34 +342,3 @@ def _explained(error: Exception) -> Exception:
         "the cluster's object store is full, and so is the disk that it falls back to: free some, or make rollouts "
         "smaller (data.num_steps, data.num_envs, data.collector.max_staleness)."
     )
-
-
-def join(rollouts: Sequence[Rollout]) -> Rollout:
-    """Rollouts (T, n) of several collectors as one (T, N), the shorter ones filled up with rows that are not valid."""
-    longest = max(len(rollout.reward) for rollout in rollouts)
-
-    def tensors(values: Sequence[Tensor]) -> Tensor:
-        return torch.cat([_lengthened(value, longest) for value in values], 1)
-
-    def obs(values: Sequence[Obs]) -> Obs:
-        first = values[0]
-        if isinstance(first, dict):
-            return {key: tensors([value[key] for value in values]) for key in first}  # type: ignore[index]
-        return tensors(values)  # type: ignore[arg-type]
-
-    states = [rollout.first_state for rollout in rollouts if rollout.first_state is not None]
-    names = ("action", "reward", "terminated", "truncated", "start", "valid")
-    return Rollout(
-        obs=obs([rollout.obs for rollout in rollouts]),
-        next_obs=obs([rollout.next_obs for rollout in rollouts]),
-        first_state=torch.cat(states, 1) if states else None,
-        extras={key: tensors([rollout.extras[key] for rollout in rollouts]) for key in rollouts[0].extras},
-        episodes=[episode for rollout in rollouts for episode in rollout.episodes],
-        policy_version=min(rollout.policy_version for rollout in rollouts),
-        **{name: tensors([getattr(rollout, name) for rollout in rollouts]) for name in names},
-    )
-
-
-def _lengthened(value: Tensor, num_steps: int) -> Tensor:
-    missing = num_steps - len(value)
-    return F.pad(value, [0, 0] * (value.dim() - 1) + [0, missing]) if missing else value

@@ -14,7 +14,8 @@ import torch
 from agents.collector import EnvArguments, LocalCollector
 from agents.envs import make_envs
 from agents.types import Episode, Rollout
-from cluster.collectors import RemoteCollector, RemoteCollectorConfig, join
+from cluster.collectors import RemoteCollector, RemoteCollectorConfig
+from cluster.rollouts import join
 from lab import config
 from lab.errors import Failure, UserError
 from lab.seeding import derive_seed
