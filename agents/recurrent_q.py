@@ -105,7 +105,6 @@ class RecurrentQPolicy(Policy):
             return Action(greedy, state, {})
         return Action(epsilon_greedy(greedy, self.epsilon, self.num_actions, noise), state, {})
 
-
     def preferences(self, obs: Obs, state: Tensor | None = None) -> Preferences:
         return Preferences("Q-value", self._q_values(obs, state)[0])
 
@@ -115,6 +114,7 @@ class RecurrentQPolicy(Policy):
         start = torch.zeros(1, state.shape[1], dtype=torch.bool, device=state.device)
         q_values, state = self.q_network(self.q_network.prepare(map_obs(obs, lambda t: t[None])), state, start)
         return q_values[0], state
+
 
 class RecurrentQ(Agent):
     """Collects into replay and learns from sequences of it."""

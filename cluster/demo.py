@@ -88,7 +88,7 @@ def present(sweep: Sweep) -> int:
 
 
 def _measure(found: Run) -> tuple[dict[str, float], list[Path]]:
-    """Test metrics (20 greedy episodes, the test split) of the best checkpoint, and an agent's film; pictures are there."""
+    """Test metrics of the best checkpoint (20 greedy episodes, the test split), and the film of an agent."""
     from agents.agent import Agent
     from lab.train import restore
     from lab.trainer import evaluating
