@@ -61,7 +61,7 @@ def empty_ring(capacity: int, item_shape: tuple[int, ...], dtype: torch.dtype, d
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """An array that begins at a multiple of 64 bytes, as tensors do, so that no kernel can treat the two differently."""
+    """An array that begins at a multiple of 64 bytes, as tensors do, so that no kernel can tell the two apart."""
     memory: np.ndarray[Any, Any] = torch.empty(math.prod(shape) * dtype.itemsize, dtype=torch.uint8).numpy()
     return memory.view(dtype).reshape(shape)
 
