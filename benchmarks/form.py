@@ -124,14 +124,15 @@ def run_json(python: Path | str, script: Path | str, *arguments: object, threads
     return result
 
 
-def peer_python(requirements: Sequence[str]) -> Path:
+def peer_python(requirements: Sequence[str], unpinned: Sequence[str] = ()) -> Path:
     """The Python of a cached environment that holds a peer's packages beside the torch that the lab uses.
 
+    `unpinned` packages come without what they ask for, for peers that pin an old Python or an old torch.
     Made at the first call, kept below ~/.cache/lab-benchmarks (LAB_BENCHMARKS_CACHE moves it).
     Raises RuntimeError with pip's last lines when the packages cannot be installed.
     """
     wanted = sorted({*requirements, "torch==2.13.*"})
-    key = hashlib.sha256("\n".join([platform.python_version(), *wanted]).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\n".join([platform.python_version(), *wanted, *unpinned]).encode()).hexdigest()[:16]
     folder = CACHE / key
     python = folder / "bin" / "python"
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -140,11 +141,20 @@ def peer_python(requirements: Sequence[str]) -> Path:
         if (folder / "ready").exists():
             return python
         shutil.rmtree(folder, ignore_errors=True)
-        _say(f"installing {', '.join(wanted)} into {folder} (once)")
+        _say(f"installing {', '.join([*wanted, *unpinned])} into {folder} (once)")
         _must([sys.executable, "-m", "venv", str(folder)])
-        _must([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *wanted])
-        (folder / "ready").write_text("\n".join(wanted) + "\n")
+        pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        _must([*pip, *wanted])
+        if unpinned:
+            _must([*pip, "--no-deps", "--ignore-requires-python", *unpinned])
+        (folder / "ready").write_text("\n".join([*wanted, *unpinned]) + "\n")
     return python
+
+
+def cleanrl_python() -> Path:
+    """CleanRL 1.2.0, the newest on PyPI, with gymnasium and Stable-Baselines3 from its time; its ppo.py needs gym."""
+    needs = ["gym==0.23.1", "gymnasium==0.29.1", "numpy<2", "pygame==2.6.1", "stable-baselines3==2.3.2"]
+    return peer_python([*needs, "tensorboard==2.20.0"], unpinned=["cleanrl==1.2.0"])
 
 
 class Benchmark:

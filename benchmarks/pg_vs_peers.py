@@ -14,13 +14,12 @@ Python and runs on this one beside gym 0.23. The plain loops are plain torch mod
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from form import Benchmark, Pairs, measure_pairs, peer_python, run_json
+from form import Benchmark, Pairs, cleanrl_python, measure_pairs, peer_python, run_json
 
 LAB = """
 import json, sys, time
@@ -320,14 +319,6 @@ def main() -> None:
         "milliseconds_for_1000_steps": profiles,
     }
     bench.finish(figures, targets, details)
-
-
-def cleanrl_python() -> Path:
-    """CleanRL 1.2.0 without what it pins (an old Python, gym's old pygame), which its ppo.py does not need."""
-    python = peer_python(["gym==0.23.1", "pygame==2.6.1", "numpy<2", "tensorboard==2.20.0"])
-    command = [str(python), "-m", "pip", "install", "-q", "--no-deps", "--ignore-requires-python", "cleanrl==1.2.0"]
-    subprocess.run(command, check=True, capture_output=True)
-    return python
 
 
 if __name__ == "__main__":
