@@ -31,7 +31,7 @@ from lab import __version__, catalog
 from lab.errors import Failure, UserError
 from lab.experiment import Experiment
 
-FORMAT = 1
+FORMAT = 2  # 1: optimizers without their name, decoders of another shape
 _FILES = ("experiment.yaml", "result.json")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 from PIL import Image, ImageDraw
 
-from lab.runs import Run
+from lab.runs import FORMAT, Run
 
 
 def make_run(
@@ -75,7 +75,7 @@ def make_run(
     best = (max if mode == "max" else min)(evaluations)
     Run(path).write_result(
         {
-            "format": 1,
+            "format": FORMAT,
             "recipe": recipe,
             "status": status,
             "error": None,
