@@ -17,7 +17,7 @@ _NEVER = EpsilonConfig(start=0.0, end=0.0)  # noisy layers explore
 
 
 def cartpole() -> Experiment:
-    """Double DQN with 5-step returns on CartPole-v1: 500 from 9,000 steps on, 20,000 in 15 s on one core.
+    """Double DQN with 5-step returns on CartPole-v1: 500 at the end on 5 seeds; 20,000 steps in 8 s on one core.
 
     An optimal agent never falls: wherever the pole can be saved, every action is worth 1 / (1 - gamma). Values that
     come near that no longer tell the right action from the wrong one, and a solved task is lost again. The uncorrected
