@@ -40,6 +40,9 @@ class Agent(Learner):
     def __init__(self, config: ModuleConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
         self.counters["episodes"] = 0
+        inputs = spec.inputs.values() if isinstance(spec.inputs, dict) else [spec.inputs]
+        if all(len(tensor.shape) < 2 for tensor in inputs):
+            self.num_threads = 1  # a second one waits for the first in products as small as these
 
     def evaluate(
         self,

@@ -121,7 +121,7 @@ class TrainerConfig(Config):
     engine: Literal["auto", "eager", "traced"] = "auto"
     """how an update runs: plain autograd, or its recorded operators replayed (auto: whichever suits the device)"""
     num_threads: PositiveInt | None = None
-    """torch threads; by default what torch takes"""
+    """torch threads; by default 1 for agents that see vectors, else what torch takes"""
     deterministic: bool = False
     """ask torch for deterministic kernels (CUDA; CPU runs repeat anyway)"""
     start_from: str | None = None

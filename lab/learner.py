@@ -43,6 +43,8 @@ class Learner(LightningModule):
     automatic_optimization = False
 
     counter: ClassVar[Literal["env_steps", "samples"]] = "samples"
+    num_threads: int | None = None
+    """torch threads that training is quickest with, where the experiment does not say; None: as many as torch takes"""
     """what the budget and all periods count"""
     monitor: ClassVar[Monitor]
     auto_engine: ClassVar[Literal["eager", "traced"]] = "eager"

@@ -71,12 +71,12 @@ def train(
         workers: Any = import_module("cluster.data_parallel")
         result: Result = workers.train(experiment, run_dir, root, resume, progress, callbacks, on_loop)
         return result
-    torch.set_num_threads(experiment.trainer.num_threads or torch.get_num_threads())
     resolve_device(experiment.trainer.device)
     seed_everything(experiment.seed)
     share = parallel.share(experiment, parallel.num_ranks())
     data = share.data.build(share.seed)
     module = share.module.build(data.spec)
+    torch.set_num_threads(experiment.trainer.num_threads or module.num_threads or torch.get_num_threads())
     module.set_engine("eager" if normalize_whole_batches(module.modules()) else experiment.trainer.engine)
     if parallel.num_ranks() > 1 and not module.updaters:
         raise UserError(

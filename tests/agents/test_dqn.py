@@ -334,3 +334,9 @@ def test_initial_values(options: dict[str, Any]) -> None:
     obs = torch.randn(9, 4)
     plain, optimistic = (agent(initial_value=value, **options).q_network(obs).detach() for value in (0.0, 100.0))
     torch.testing.assert_close(optimistic, plain + 100.0)
+
+
+def test_small_networks_train_on_one_thread() -> None:
+    assert DQNConfig().build(DataSpec(TensorSpec((4,)), Discrete(2))).num_threads == 1
+    images = DataSpec(TensorSpec((4, 84, 84)), Discrete(2))
+    assert DQNConfig(backbone=BackboneConfig("nature_cnn")).build(images).num_threads is None
