@@ -27,7 +27,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from cluster.session import Resources, Session, session
-from cluster.worker import Outcome, Worker
+from cluster.worker import Outcome, Worker, last_words
 from lab import catalog, config, parallel
 from lab.errors import Failure, UserError
 from lab.experiment import Experiment
@@ -182,8 +182,8 @@ class Team:
             except (ray.exceptions.RayActorError, Failure) as error:
                 for worker in list(self._workers):
                     self._discard(worker)
-                reason = " ".join(str(error).split())[:300]
-                return RankOutcome(Outcome("failed", f"the workers did not start: {reason}", worth_retrying=True))
+                said = f"the workers did not start: {last_words(error)}"
+                return RankOutcome(Outcome("failed", said, worth_retrying=True))
             outcome, deadline, look = RankOutcome(Outcome("interrupted")), float("inf"), time.time() + _WIDEN_SECONDS
             while pending:
                 done, _ = ray.wait(list(pending), timeout=_TICK_SECONDS)
@@ -317,7 +317,10 @@ class Team:
         view.counters, view.monitor.metric = {view.counter: result[view.counter]}, result["monitor"]["metric"]
         if self._view is None:
             self._view = view
-            loop = SimpleNamespace(resume_from=None, experiment=self.experiment, budget=result["budget"], latest={})
+            view.device = SimpleNamespace(type=f"{self.experiment.trainer.num_workers} workers")
+            loop = SimpleNamespace(
+                resume_from=None, run=self.run, experiment=self.experiment, budget=result["budget"], latest={}
+            )
             self._loop = loop
             self.progress.on_train_start(SimpleNamespace(callbacks=[loop]), view)  # type: ignore[arg-type]
         self._loop.latest = result["metrics"]

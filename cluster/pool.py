@@ -19,7 +19,7 @@ from cluster.display import Display, Row
 from cluster.search import Search
 from cluster.session import Resources, Session
 from cluster.state import Entry, Sweep
-from cluster.worker import Outcome, Worker
+from cluster.worker import Outcome, Worker, last_words
 from lab import catalog, config
 from lab.errors import Failure, UserError
 
@@ -131,8 +131,7 @@ class Pool:
         except ray.exceptions.RayError as error:
             self._broken_starts += self.sweep.result(job.entry) is None
             if self._broken_starts >= _MAX_BROKEN_STARTS:
-                reason = " ".join(str(error).split())[:400]
-                raise Failure(f"workers end before they train anything: {reason}") from None
+                raise Failure(f"workers end before they train anything: {last_words(error)}") from None
             silence = self._silence.pop(job.entry.index, None)
             outcome = Outcome("failed", _reason(error, silence), worth_retrying=True)
         if outcome.status == "unseen":

@@ -135,7 +135,8 @@ def session(
             _connect(address)
         stack.callback(_shutdown)
         connected = Session(address)
-        stack.enter_context(_watch(connected))
+        if address is not None:
+            stack.enter_context(_watch(connected))
         yield connected
 
 

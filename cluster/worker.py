@@ -132,3 +132,9 @@ def _free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def last_words(error: BaseException) -> str:
+    """The line of a Ray error that says what happened: the last one, below the traceback of the other process."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in reversed(lines) if line.strip("^~ ")), type(error).__name__)[:300]

@@ -131,7 +131,7 @@ def test_a_killed_worker_costs_nothing_and_a_bad_run_only_itself(
 
 
 def test_a_hanging_run_is_ended_and_retried(cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sweep = make(tmp_path, "trainer.budget=128000", hang_seconds=4)
+    sweep = make(tmp_path, "trainer.budget=128000", hang_seconds=12)
 
     def hang() -> None:
         path = wait_for(lambda: sweep.entries and sweep.run_path(sweep.entries[0]))
