@@ -100,7 +100,7 @@ def pendulum() -> Experiment:
 
 
 def cartpole_positions() -> Experiment:
-    """PPO with an LSTM on CartPole without velocities: 470 to 500 on 4 of 5 seeds, 317 on the fifth; a minute on one core."""
+    """PPO with an LSTM on CartPole without velocities: 470 to 500 on 4 of 5 seeds, 317 on one; a minute on one core."""
     return Experiment(
         name="ppo/cartpole-positions",
         data=OnPolicyData(env=CARTPOLE_POSITIONS, num_envs=16, num_steps=128),
