@@ -319,7 +319,7 @@
     const ends = measured.flatMap(({ row }) => [row.iqm.value, ...row.values, row.iqm.low ?? row.iqm.value, row.iqm.high ?? row.iqm.value]);
     const [lowest, highest] = [Math.min(...ends), Math.max(...ends)];
     const threshold = section.threshold !== null;
-    const heads = ["group", "runs", "", several ? "IQM [95 %]" : section.at, ...(several ? ["mean", "median"] : []), "best",
+    const heads = ["group", "runs", "", several ? "IQM [95 %]" : "value", ...(several ? ["mean", "median"] : []), "best",
       ...(several && measured.length > 1 ? ["P(first better)"] : []), ...(threshold ? [`reached ${number(section.threshold)}`, `${unit} to it`, "time to it"] : []), unit, "time", `${unit}/s`];
     const body = make("tbody");
     section.groups.forEach((group, index) => {
