@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lab import checkpoint, config
+from lab.data.spec import DataSpec, Discrete, TensorSpec
 from lab.errors import UserError
 from lab.runs import Run
 from lab.train import restore, train
@@ -127,10 +128,11 @@ def test_an_agent_of_the_lab_starts_a_run_there_and_back(cluster: Any, tmp_path:
 
 
 def test_what_a_file_may_not_say() -> None:
+    spec = DataSpec(TensorSpec((4,)), Discrete(2))
     with pytest.raises(UserError, match="options"):
         quick("dqn", "module.options.replay_buffer_config={type: os.system}")
     with pytest.raises(UserError, match="recurrent"):
-        config.resolve("rllib/ppo-cartpole", ["module.backbone.name=lstm"]).module.build(None)
+        config.resolve("rllib/ppo-cartpole", ["module.backbone.name=lstm"]).module.build(spec)
 
 
 def test_an_unknown_option_is_one_sentence(cluster: Any, tmp_path: Path) -> None:
