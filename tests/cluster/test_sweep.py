@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -228,6 +229,7 @@ def test_bad_input_is_one_sentence_and_writes_nothing(
     from cluster import session
 
     monkeypatch.setattr(session, "_start", lambda *arguments: None)
+    monkeypatch.setattr(session, "_guard", contextlib.nullcontext)  # it would end the agents of the tests' own cluster
     monkeypatch.setattr(session, "_shutdown", lambda: None)
     monkeypatch.setattr(session.Session, "nodes", lambda self: [session.Resources(2, 0)])
     done = lab("sweep", *words, "--out", tmp_path / "sweep")
