@@ -43,9 +43,9 @@ class Learner(LightningModule):
     automatic_optimization = False
 
     counter: ClassVar[Literal["env_steps", "samples"]] = "samples"
+    """what the budget and all periods count"""
     num_threads: int | None = None
     """torch threads that training is quickest with, where the experiment does not say; None: as many as torch takes"""
-    """what the budget and all periods count"""
     monitor: ClassVar[Monitor]
     auto_engine: ClassVar[Literal["eager", "traced"]] = "eager"
     """the update engine that `trainer.engine=auto` takes"""

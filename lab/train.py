@@ -76,7 +76,6 @@ def train(
     share = parallel.share(experiment, parallel.num_ranks())
     data = share.data.build(share.seed)
     module = share.module.build(data.spec)
-    torch.set_num_threads(experiment.trainer.num_threads or module.num_threads or torch.get_num_threads())
     module.set_engine("eager" if normalize_whole_batches(module.modules()) else experiment.trainer.engine)
     if parallel.num_ranks() > 1 and not module.updaters:
         raise UserError(
@@ -89,7 +88,11 @@ def train(
     if first:
         run.lock()
     try:
-        with _log_to(run) if first else nullcontext(), _quiet_libraries():
+        with (
+            _log_to(run) if first else nullcontext(),
+            _quiet_libraries(),
+            _threads(experiment.trainer.num_threads or module.num_threads),
+        ):
             return _fit(experiment, run, data, module, resume, progress, callbacks, on_loop)
     finally:
         run.unlock()
@@ -175,6 +178,17 @@ def _log_to(run: Run) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         handler.close()
+
+
+@contextmanager
+def _threads(num_threads: int | None) -> Iterator[None]:
+    """Torch's threads for the run alone; None: as many as there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
