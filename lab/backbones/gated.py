@@ -42,6 +42,10 @@ def gate(x: Tensor) -> Tensor:
     return (2 * a - 1) * b
 
 
+GATE_SLOPE = 0.25
+"""how much of a small signal in the first half of the channels `gate` lets through"""
+
+
 class GatedLayer(nn.Module):
     """One layer of two stacks (van den Oord et al. 2016, Conditional Image Generation, figure 2).
 
@@ -56,6 +60,9 @@ class GatedLayer(nn.Module):
         self.link = nn.Conv2d(2 * channels, 2 * channels, 1)
         self.out = nn.Conv2d(channels, channels if last else 2 * channels, 1)
         self.context_v, self.context_h = ContextBias(context, 2 * channels), ContextBias(context, 2 * channels)
+        # no shortcut passes the vertical stack's gates: unless its weights make up for them, rows further up fade away
+        bound = (3 / self.vertical.weight[0].numel()) ** 0.5 / GATE_SLOPE
+        nn.init.uniform_(self.vertical.weight, -bound, bound)
 
     def forward(self, v: Tensor, h: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Vertical stack, horizontal stack and skip connection, each (B, channels, H, W)."""
