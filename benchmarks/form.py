@@ -50,6 +50,7 @@ _LOWER_IS_BETTER = (
     "_bits",
     "_bits_per_dim",
     "_fid",
+    "_frechet_ratio",
 )
 _VERSIONS = ("lab", "torch", "lightning", "ray", "gymnasium", "wandb", "numpy")
 

@@ -1,0 +1,79 @@
+"""The benchmark of generative recipes: it finds completed runs, and its time is that of the processor."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from lab import config
+from lab.runs import FORMAT, Run
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def learning(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import generative_learning  # type: ignore[import-not-found]
+
+    yield generative_learning
+    for name in ("generative_learning", "form"):
+        sys.modules.pop(name, None)
+
+
+def make_run(root: Path, name: str, *overrides: str, status: str = "completed") -> Run:
+    run = Run.create(config.resolve("gan/digits", overrides), root / name)
+    run.write_result({"format": FORMAT, "status": status})
+    return run
+
+
+def test_a_completed_run_of_the_same_experiment_is_found(learning: ModuleType, tmp_path: Path) -> None:
+    make_run(tmp_path, "other-seed", "seed=1")
+    make_run(tmp_path, "other-rate", "module.optimizer.lr=1e-3")
+    make_run(tmp_path, "stopped", status="interrupted")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "result.json").write_text("{")
+    wanted = config.resolve("gan/digits", ["tracking.mode=disabled", "trainer.num_threads=1"])
+    assert list(learning.completed(wanted, tmp_path)) == []
+    make_run(tmp_path, "same", "tracking.project=other")
+    assert [run.path.name for run in learning.completed(wanted, tmp_path)] == ["same"]
+
+
+def test_curves_are_against_processor_time(learning: ModuleType, tmp_path: Path) -> None:
+    run = make_run(tmp_path, "run")
+    used = [{"seconds": 10.0, "system/cpu_cores": 0.5}, {"seconds": 30.0, "system/cpu_cores": 1.0}]
+    run.system_path.write_text("".join(json.dumps(row) + "\n" for row in used))
+    rows: list[dict[str, Any]] = [
+        {"samples": 1, "seconds": 5.0, "eval/nll_nats": 3.0},
+        {"samples": 2, "seconds": 6.0, "losses/bound_nats": 0.0},
+        {"samples": 3, "seconds": 20.0, "eval/nll_nats": 2.0},
+    ]
+    run.metrics_path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert learning.core_seconds(run) == [(0.0, 0.0), (10.0, 5.0), (30.0, 25.0)]
+    assert learning.curve(run, "eval/nll_nats") == [(1, 2.5, 3.0), (3, 15.0, 2.0)]
+
+
+def test_figures_of_seeds_and_which_way_is_better(learning: ModuleType) -> None:
+    import form  # type: ignore[import-not-found]
+
+    def run(ratio: float, modes: float, seconds: float) -> dict[str, Any]:
+        test = {"eval/lenet_frechet_ratio": ratio, "eval/lenet_modes": modes}
+        return {"test": test, "core_seconds": seconds}
+
+    figures = learning.figures_of("gan/mnist", [run(2.0, 10.0, 60.0), run(4.0, 9.0, 120.0)])
+    assert figures == {
+        "gan_mnist_lenet_frechet_ratio": 3.0,
+        "gan_mnist_lenet_frechet_ratio_std": 1.0,
+        "gan_mnist_lenet_frechet_ratio_worst": 4.0,
+        "gan_mnist_modes": 9.0,
+        "gan_mnist_core_minutes": 1.5,
+    }
+    assert learning.figure_name("vae/mnist-static") == "vae_mnist_static_nats"
+    assert form.meets("gan_mnist_lenet_frechet_ratio", 7.0, 8.0)
+    assert not form.meets("vae_mnist_nats", 87.0, 86.8)
