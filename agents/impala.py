@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from agents.actor_critic import ActorCriticAgent, ActorCriticConfig
+from agents.actor_critic_agent import ActorCriticAgent, ActorCriticConfig
 from agents.experience import OnPolicyData, OnPolicyExperience
 from agents.returns import vtrace
 from agents.types import Rollout
@@ -147,12 +147,12 @@ def cartpole() -> Experiment:
         name="impala/cartpole",
         data=OnPolicyData(env="CartPole-v1", num_envs=64, num_steps=16, rounds=16),
         module=ImpalaConfig(
-            optimizer=OptimizerConfig(lr=2e-3, schedule=ScheduleConfig(name="linear")),
+            optimizer=OptimizerConfig(lr=1e-3, eps=1e-5, max_grad_norm=0.5, schedule=ScheduleConfig(name="linear")),
             trace_lambda=0.95,
             entropy_coef=0.003,
             staleness=8,
             normalize_obs=True,
             normalize_rewards=True,
         ),
-        trainer=TrainerConfig(budget=1_000_000),
+        trainer=TrainerConfig(budget=600_000),
     )

@@ -22,7 +22,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from agents.actor_critic import ActorCriticAgent, ActorCriticConfig, power_of_two
+from agents.actor_critic_agent import ActorCriticAgent, ActorCriticConfig, power_of_two
 from agents.experience import OnPolicyData, OnPolicyExperience
 from agents.returns import discounted_returns, gae
 from agents.types import Rollout

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from agents.actor_critic import ActorCriticAgent, ActorCriticConfig
+from agents.actor_critic_agent import ActorCriticAgent, ActorCriticConfig
 from agents.experience import OnPolicyExperience
 from agents.returns import gae
 from agents.types import Rollout

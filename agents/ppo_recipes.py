@@ -100,19 +100,19 @@ def pendulum() -> Experiment:
 
 
 def cartpole_positions() -> Experiment:
-    """PPO with an LSTM on CartPole without velocities: 470 to 500 on 4 of 5 seeds, 317 on one; a minute on one core."""
+    """PPO with an LSTM on CartPole without velocities: 500 after 300,000 steps (2 seeds), a minute on one core."""
     return Experiment(
         name="ppo/cartpole-positions",
         data=OnPolicyData(env=CARTPOLE_POSITIONS, num_envs=16, num_steps=128),
         module=PPOConfig(
             backbone=BackboneConfig("lstm", hidden=64),
             optimizer=_adam(1e-3, _LINEAR),
-            gamma=0.98,
-            gae_lambda=0.8,
             epochs=10,
             minibatch_size=512,
+            clip_schedule=_LINEAR,
             sequence_length=32,
             normalize_obs=True,
+            normalize_rewards=True,  # else errors of the value fill the clipped gradient
         ),
         trainer=TrainerConfig(budget=300_000),
     )

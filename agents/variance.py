@@ -24,7 +24,8 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
-from agents.actor_critic import ActorCritic, Evaluated
+from agents.actor_critic import ActorCritic
+from agents.actor_critic_agent import Evaluated
 from agents.collector import LocalCollector
 from agents.envs import make_envs
 from agents.experience import Experience, OnPolicyData

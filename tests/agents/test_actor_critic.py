@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents.actor_critic import ActorCriticAgent, ArrayActor, power_of_two
+from agents.actor_critic import ArrayActor
+from agents.actor_critic_agent import ActorCriticAgent, power_of_two
 from agents.experience import OnPolicyData, OnPolicyExperience
 from agents.impala import ImpalaConfig
 from agents.policy_gradient import PolicyGradientConfig

@@ -12,7 +12,8 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor
 
-from agents.actor_critic import ActorCritic, ActorCriticAgent, ActorCriticConfig
+from agents.actor_critic import ActorCritic
+from agents.actor_critic_agent import ActorCriticAgent, ActorCriticConfig
 from agents.collector import LocalCollector
 from agents.envs import Envs, InProcessEnvs, VectorEnvs, make_envs
 from agents.policies import Action, Policy
