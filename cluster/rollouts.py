@@ -1,11 +1,14 @@
-"""Rollouts on their way between processes, and several of them as one. T time steps, N environments, n of one actor."""
+"""Weights and rollouts on their way between processes, and several rollouts as one.
+
+T time steps, N environments, n of one actor.
+"""
 
 from __future__ import annotations
 
 import io
 import pickle
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,36 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agents.types import Obs, Rollout
+
+Array = np.ndarray[Any, Any]
+_ALIGNMENT = 16  # bytes, so that any number may begin there
+
+
+def flat(weights: Mapping[str, Tensor]) -> Array:
+    """The bytes of all weights in a row: one buffer travels several times as fast as many small ones."""
+    buffer = torch.zeros(sum(map(_room, weights.values())), dtype=torch.uint8)
+    _copy(weights, buffer, into_buffer=True)
+    return buffer.numpy()
+
+
+def take_on(weights: Mapping[str, Tensor], sent: Array) -> None:
+    """Write what `flat` made of the same names and shapes into these tensors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it may be shared memory, which is read-only
+        buffer = torch.from_numpy(sent)
+    _copy(weights, buffer, into_buffer=False)
+
+
+def _copy(weights: Mapping[str, Tensor], buffer: Tensor, into_buffer: bool) -> None:
+    at = 0
+    for value in weights.values():
+        part = buffer[at : at + value.numel() * value.element_size()].view(value.dtype).view(value.shape)
+        part.copy_(value) if into_buffer else value.copy_(part)
+        at += _room(value)
+
+
+def _room(value: Tensor) -> int:
+    return -(-value.numel() * value.element_size() // _ALIGNMENT) * _ALIGNMENT
 
 
 def arrays_of(rollout: Rollout) -> Rollout:

@@ -15,7 +15,7 @@ from agents.collector import EnvArguments, LocalCollector
 from agents.envs import make_envs
 from agents.types import Episode, Rollout
 from cluster.collectors import RemoteCollector, RemoteCollectorConfig
-from cluster.rollouts import join
+from cluster.rollouts import flat, join, take_on
 from lab import config
 from lab.errors import Failure, UserError
 from lab.seeding import derive_seed
@@ -144,6 +144,7 @@ def test_a_full_object_store_is_told_in_a_sentence(cluster: Any, policy: Any, mo
     try:
         with monkeypatch.context() as patched:
             patched.setattr(ray, "put", full)
+            patched.setattr("cluster.collectors._MOST_BYTES_BESIDE", 0)
             with pytest.raises(Failure, match="object store is full, and so is the disk"):
                 remote.collect(policy, 8)
         remote._actors[0].__ray_call__.remote(
@@ -153,6 +154,18 @@ def test_a_full_object_store_is_told_in_a_sentence(cluster: Any, policy: Any, mo
             remote.collect(policy, 8)
     finally:
         remote.close()
+
+
+def test_weights_arrive_as_they_were_sent() -> None:
+    torch.manual_seed(0)
+    kinds = (torch.float32, torch.int64, torch.bool, torch.bfloat16, torch.float64, torch.uint8)
+    sent = {str(kind): (9 * torch.rand(3, i)).to(kind) for i, kind in enumerate(kinds)} | {"": torch.tensor(7)}
+    sent["channels last"] = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    taken = {name: torch.zeros_like(value) for name, value in sent.items()}
+    places = [value.data_ptr() for value in taken.values()]
+    take_on(taken, flat(sent))
+    assert all(torch.equal(value, taken[name]) for name, value in sent.items())
+    assert places == [value.data_ptr() for value in taken.values()]
 
 
 def test_whole_episodes_of_different_length_are_joined(policy: Any) -> None:
