@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from agents.collector import as_tensor, clear_state
-from agents.envs import make_envs
+from agents.envs import ENDLESS, make_envs
 from agents.experience import environment_of
 from agents.policies import Policy
 from agents.types import Episode
@@ -22,6 +22,8 @@ from lab.experiment import ModuleConfig
 from lab.export import Exportable
 from lab.learner import Learner, Monitor
 from lab.seeding import derive_seed
+
+log = logging.getLogger("lab")
 
 _PARALLEL_EPISODES = 20
 _FILM_FRAMES = 1_000
@@ -92,7 +94,7 @@ class Agent(Learner):
             folder.mkdir(parents=True, exist_ok=True)
             write_video(folder / "episode.mp4", film.frames, fps_of(env_id, options))
         except (UserError, Failure, ImportError, gym.error.Error) as error:
-            logging.getLogger("lab").warning("no film of %s: %s", env_id, error)
+            log.warning("no film of %s: %s", env_id, error)
             return None
         return folder / "episode.mp4"
 
@@ -130,6 +132,12 @@ def play_episodes(
                 returns[i], lengths[i] = 0.0, 0
             state = clear_state(state, (done | ~valid) & ~envs.resetting)
             obs = step.obs
+        if any(episode.length == ENDLESS for episode in played):
+            log.warning(
+                "episodes of %s were cut off after %s steps; max_episode_steps in data.env_options sets another limit",
+                env_id,
+                f"{ENDLESS:,}",
+            )
         return played
     finally:
         envs.close()

@@ -6,6 +6,7 @@ observation, recurrent state, running returns, random generator.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -19,6 +20,7 @@ from agents.policies import Policy
 from agents.ring import aligned_empty
 from agents.types import Episode, Obs, Rollout, map_obs
 from lab.data.spec import DataSpec
+from lab.errors import Failure
 from lab.experiment import KindConfig
 
 _RECENT_EPISODES = 100
@@ -124,6 +126,8 @@ class LocalCollector:
         start = record.finish(self._start, self.envs.resetting)
         self._start = start[-1]
         rollout = record.rollout(actor, start[:-1], first_state, policy_version)
+        check_finite("rewards", rollout.reward)
+        check_finite("observations", rollout.obs)
         rollout.episodes.extend(self._finished(rollout))
         self._recent.extend(rollout.episodes)
         return rollout
@@ -256,6 +260,15 @@ class _Record:
             episodes=[],
             policy_version=policy_version,
         )
+
+
+def check_finite(what: str, values: Obs) -> None:
+    """Raise Failure when an environment gave infinities or what is not a number: no agent can learn from them."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            check_finite(f"{what} {key!r}", value)
+    elif values.is_floating_point() and not math.isfinite(values.sum()):
+        raise Failure(f"the environment's {what} are not all finite: they hold inf or nan.")
 
 
 def clear_state(state: Tensor | None, start: Array) -> Tensor | None:

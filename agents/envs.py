@@ -9,6 +9,7 @@ the true last observation; with NEXT_STEP the following step only resets, and is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -27,6 +28,8 @@ Array = np.ndarray[Any, Any]
 ObsArray = Array | dict[str, Array]
 
 _VECTOR_ENTRY_POINT_FROM = 4
+ENDLESS = 20_000
+"""steps after which an evaluated episode is cut off where nothing else limits it"""
 
 
 class Step(NamedTuple):
@@ -74,7 +77,8 @@ class InProcessEnvs:
         self._scalar_action = isinstance(self.spec.outputs, Discrete)
 
     def reset(self, seed: int | None = None) -> ObsArray:
-        return self._stack([env.reset(seed=None if seed is None else seed + i)[0] for i, env in enumerate(self.envs)])
+        obs = [env.reset(seed=None if seed is None else seed + i)[0] for i, env in enumerate(self.envs)]
+        return _fitting(self._stack(obs), self.spec.inputs)
 
     def step(self, actions: Array) -> Step:
         n = self.num_envs
@@ -126,7 +130,7 @@ class VectorEnvs:
 
     def reset(self, seed: int | None = None) -> ObsArray:
         self.resetting = np.zeros(self.num_envs, bool)
-        return self._read(self.envs.reset(seed=seed)[0])
+        return _fitting(self._read(self.envs.reset(seed=seed)[0]), self.spec.inputs)
 
     def step(self, actions: Array) -> Step:
         observed, reward, terminated, truncated, info = self.envs.step(self._actions(actions))
@@ -156,23 +160,31 @@ def make_envs(env_id: str, num_envs: int, options: Mapping[str, Any] | None = No
 
     Args:
         options: keyword arguments of the environment; for Atari also `reward_clipping`, `life_loss`.
-        training: False leaves out what only training does (Atari: reward clipping, life loss).
+        training: False leaves out what only training does (Atari: reward clipping, life loss), and ends episodes
+            that would go on for ever (`with_limit`).
 
     Raises:
         UserError: for an unknown id, a missing package, wrong options, or spaces that the lab does not take.
     """
-    options = dict(options or {})
-    spec = find_spec(env_id)
+    given, spec = dict(options or {}), find_spec(env_id)
     if is_atari(env_id):
         from agents.atari import make_atari
 
-        return VectorEnvs(make_atari(env_id, num_envs, options, training))
+        return VectorEnvs(make_atari(env_id, num_envs, given, training))
+    options = given if training else with_limit(env_id, given)
     try:
-        if spec.vector_entry_point is not None and num_envs >= _VECTOR_ENTRY_POINT_FROM:
+        if spec.vector_entry_point is not None and num_envs >= _VECTOR_ENTRY_POINT_FROM and options == given:
             return VectorEnvs(gym.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point", **options))
         return InProcessEnvs([lambda: make_env(env_id, options)] * num_envs)
     except TypeError as error:
         raise UserError(f"data.env_options={options!r} do not fit {env_id!r}: {error}.") from None
+
+
+def with_limit(env_id: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Options with which an episode ends after 20,000 steps where neither they nor the environment set a limit."""
+    if is_atari(env_id) or find_spec(env_id).max_episode_steps is not None:
+        return dict(options or {})
+    return {"max_episode_steps": ENDLESS, **(options or {})}
 
 
 def make_env(
@@ -207,6 +219,11 @@ def find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
     try:
         return gym.spec(name if colon else env_id)  # the package registered it when it was imported
     except gym.error.Error:
+        if colon:
+            raise UserError(
+                f"{module!r} registers no environment {name!r}: "
+                f"it must call gymnasium.register(id={name!r}, entry_point=...) when it is imported."
+            ) from None
         ids = [name for name in gym.registry if not name.startswith(("GymV", "phys2d", "tabular"))]
         raise unknown("environment", env_id, ids) from None
 
@@ -227,16 +244,19 @@ def spec_of(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> 
         return DataSpec(inputs, Discrete(int(action_space.n)))
     if isinstance(action_space, spaces.MultiDiscrete):
         return DataSpec(inputs, MultiDiscrete(tuple(int(n) for n in action_space.nvec.ravel())))
+    if isinstance(action_space, spaces.MultiBinary):
+        return DataSpec(inputs, MultiDiscrete((2,) * math.prod(action_space.shape)))
     if isinstance(action_space, spaces.Box):
         low, high = action_space.low.ravel(), action_space.high.ravel()
         return DataSpec(inputs, Continuous(tuple(map(float, low)), tuple(map(float, high))))
-    raise UserError(f"action space {action_space} is not supported. Valid choices: Discrete, MultiDiscrete, Box.")
+    choices = "Discrete, MultiDiscrete, MultiBinary, Box"
+    raise UserError(f"action space {action_space} is not supported. Valid choices: {choices}.")
 
 
 def _tensor_spec(space: gym.Space[Any]) -> TensorSpec:
     if isinstance(space, spaces.Box):
         dtype = torch.uint8 if space.dtype == np.uint8 else torch.float32
-        return TensorSpec(tuple(space.shape), dtype, float(np.min(space.low)), float(np.max(space.high)))
+        return TensorSpec(tuple(space.shape) or (1,), dtype, float(np.min(space.low)), float(np.max(space.high)))
     if isinstance(space, spaces.Discrete):
         return TensorSpec((), torch.int64, 0, float(int(space.n) - 1))
     if isinstance(space, spaces.MultiBinary):
@@ -251,15 +271,31 @@ def _reader(space: gym.Space[Any]) -> Callable[[Any], ObsArray]:
         return lambda obs: {key: read(obs[key]) for key, read in readers.items()}  # type: ignore[misc]
     dtype = torch.empty(0, dtype=_tensor_spec(space).dtype).numpy().dtype
     start = getattr(space, "start", 0)
+    if isinstance(space, spaces.Box) and not space.shape:
+        return lambda obs: np.asarray(obs, dtype).reshape(-1, 1)
     return (lambda obs: np.asarray(obs, dtype) - start) if start else (lambda obs: np.asarray(obs, dtype))
 
 
 def _writer(space: gym.Space[Any]) -> Callable[[Array], Array]:
     """From actions (N,) or (N, A) as policies give them to an environment's: of its shape, counted from its start."""
     start, shape = getattr(space, "start", 0), space.shape or ()
-    if len(shape) > 1:
+    if len(shape) != 1 and not isinstance(space, spaces.Discrete):
         return lambda actions: actions.reshape(-1, *shape) + start
     return (lambda actions: actions + start) if np.any(start) else (lambda actions: actions)
+
+
+def _fitting(obs: ObsArray, expected: TensorSpec | dict[str, TensorSpec], name: str = "") -> ObsArray:
+    """The first observations. Raises UserError when they do not have the shape that their space promised."""
+    if isinstance(obs, dict):
+        assert isinstance(expected, dict)
+        return {key: _fitting(obs[key], expected[key], f" {key!r}") for key in obs}  # type: ignore[misc]
+    assert isinstance(expected, TensorSpec)
+    if obs.shape[1:] != expected.shape:
+        raise UserError(
+            f"the environment's observations{name} have the shape {obs.shape[1:]}, "
+            f"but its observation space says {expected.shape}."
+        )
+    return obs
 
 
 def _with_final(obs: ObsArray, final_obs: Any, done: Array, read: Callable[[Any], ObsArray]) -> ObsArray:

@@ -167,13 +167,13 @@ def play(
 
     from agents.collector import as_tensor
     from agents.controls import action_names
-    from agents.envs import InProcessEnvs, make_env
+    from agents.envs import InProcessEnvs, make_env, with_limit
     from agents.screens import use_display
     from agents.types import Episode
 
     mode = "human" if render == "human" else ("rgb_array" if on_frame else None)
     use_display(render == "human")
-    envs = InProcessEnvs([lambda: make_env(env_id, options, render_mode=mode)])
+    envs = InProcessEnvs([lambda: make_env(env_id, with_limit(env_id, options), render_mode=mode)])
     try:
         frame_seconds = pace / fps_of(env_id, options) if pace and render != "human" else 0.0
         generator = torch.Generator().manual_seed(seed)

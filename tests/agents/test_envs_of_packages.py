@@ -45,5 +45,5 @@ def test_an_environment_of_an_allowed_package_is_made(package: str) -> None:
     assert envs.step(np.zeros(3, np.int64)).reward.tolist() == [1.0] * 3
     envs.close()
     assert make_env(f"{package}:Steps-v0").reset()[0].shape == (3,)
-    with pytest.raises(UserError, match="unknown environment 'steps_of_a_package:Step-v0'"):
+    with pytest.raises(UserError, match="'steps_of_a_package' registers no environment 'Step-v0'"):
         make_envs(f"{package}:Step-v0", 1)
