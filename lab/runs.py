@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import math
 import os
 import platform
@@ -216,26 +217,40 @@ def runs_root() -> Path:
 
 
 def find(references: Sequence[str]) -> list[Run]:
-    """The runs at or below paths and globs, in order, each once. Raises UserError when a reference finds none."""
+    """The runs at or below paths and globs, in order, each once; those that cannot be read are left out with a warning.
+
+    Raises:
+        UserError: when a reference finds none, or none can be read.
+    """
     found: dict[Path, Run] = {}
+    unreadable: list[UserError] = []
     for reference in references:
         path = Path(reference).expanduser()
         matches = [path] if path.exists() else sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
-        runs = [run for match in matches for run in _runs_below(match)]
-        if not runs:
+        folders = [folder for match in matches for folder in _run_folders(match)]
+        if not folders:
             Run.open(reference)
             raise UserError(f"there is no run at {reference!r}.")
-        found.update((run.path.resolve(), run) for run in runs)
+        for folder in folders:
+            try:
+                found.setdefault(folder.resolve(), Run.open(folder))
+            except UserError as error:
+                unreadable.append(error)
+    if unreadable and not found:
+        raise unreadable[0]
+    if unreadable:
+        others = f" ({len(unreadable)} runs in all)" if len(unreadable) > 1 else ""
+        logging.getLogger("lab").warning("left out%s: %s", others, unreadable[0])
     return list(found.values())
 
 
-def _runs_below(path: Path) -> Iterator[Run]:
+def _run_folders(path: Path) -> Iterator[Path]:
     if (path / "experiment.yaml").is_file():
-        yield Run.open(path)
+        yield path
     elif path.is_dir():
         for child in sorted(path.iterdir()):
             if child.is_dir():
-                yield from _runs_below(child)
+                yield from _run_folders(child)
 
 
 def environment() -> dict[str, Any]:

@@ -40,6 +40,17 @@ def test_the_table_fits_a_small_terminal(runs):
         assert len(line) <= 100
 
 
+def test_a_run_that_cannot_be_read_is_left_out_of_many_and_named(tmp_path, caplog):
+    first, second = (make_run(tmp_path, seed=seed) for seed in range(2))
+    old = first.path / "result.json"
+    old.write_text(json.dumps(json.loads(old.read_text()) | {"format": 1}))
+    assert [run.path for run in find([str(tmp_path)])] == [second.path]
+    assert "left out: run" in caplog.text
+    assert "written in format 1" in caplog.text
+    with pytest.raises(UserError, match="written in format 1"):
+        find([str(first.path)])
+
+
 def test_the_report_folder(runs, tmp_path):
     extra = tmp_path / "interpolation.png"
     Image.new("L", (40, 8), 90).save(extra)
