@@ -21,13 +21,19 @@ class FlatGradients:
         self.views = split_like(self.buffer, parameters)
 
     def take(self, gradients: list[Tensor]) -> None:
-        """Copy the gradients of all parameters."""
-        torch._foreach_copy_(self.views, gradients)
+        """Copy the gradients of all parameters, but for those that were written here."""
+        pairs = zip(self.views, gradients, strict=True)
+        elsewhere = [(view, gradient) for view, gradient in pairs if view.data_ptr() != gradient.data_ptr()]
+        if elsewhere:
+            torch._foreach_copy_([view for view, _ in elsewhere], [gradient for _, gradient in elsewhere])
 
     def clip_(self, max_norm: float) -> Tensor:
         """Scale so that the global norm is at most `max_norm`; returns the norm before."""
         norm = torch.linalg.vector_norm(self.buffer)
-        self.buffer.mul_((max_norm / (norm + 1e-6)).clamp_(max=1.0))
+        if norm.device.type != "cpu":  # where asking for its value would wait
+            self.buffer.mul_((max_norm / (norm + 1e-6)).clamp_(max=1.0))
+        elif not (factor := max_norm / (float(norm) + 1e-6)) >= 1.0:
+            self.buffer.mul_(factor)
         return norm
 
 

@@ -123,13 +123,12 @@ class Updater:
 
     def apply(self, gradients: list[Tensor], metrics: Metrics) -> None:
         """Mean over ranks, clip, step, count; writes `grad_norm` into `metrics` when clipping."""
-        if self._gradients is None:
-            self._gradients = FlatGradients(self.parameters)
-        self._gradients.take(gradients)
-        _mean_over_ranks(self._gradients.buffer)
+        buffer = self._buffer()
+        buffer.take(gradients)
+        _mean_over_ranks(buffer.buffer)
         if self.config.max_grad_norm is not None:
-            metrics["grad_norm"] = self._gradients.clip_(self.config.max_grad_norm)
-        self._optimizer_step(self._gradients)
+            metrics["grad_norm"] = buffer.clip_(self.config.max_grad_norm)
+        self._optimizer_step(buffer)
         torch.clear_autocast_cache()  # autocast would go on with the bf16 copies of the weights before this update
         self.num_updates += 1
 
@@ -164,6 +163,11 @@ class Updater:
         self.num_updates = state["num_updates"]
         self._fused_step = None
 
+    def _buffer(self) -> FlatGradients:
+        if self._gradients is None:
+            self._gradients = FlatGradients(self.parameters)
+        return self._gradients
+
     def _optimizer_step(self, gradients: FlatGradients) -> None:
         if self._fused_step is None and self.optimizer.state:
             self._fused_step = fused_step(self.optimizer, self.parameters)
@@ -181,7 +185,7 @@ class Updater:
             if len(self._traces) >= _MAX_TRACES:
                 self._traces.clear()
             try:
-                self._traces[key] = trace(self.module, self.names, self.loss, batch)
+                self._traces[key] = trace(self.module, self.names, self.loss, batch, self._buffer().views)
                 return self._traces[key](batch)
             except RuntimeError as error:
                 raise UserError(

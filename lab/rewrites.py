@@ -70,7 +70,15 @@ _DIRECT: dict[Any, Callable[..., Any]] = {
 }
 _METHODS = {aten.view.default: "view", aten.expand.default: "expand"}
 _VIEWS = (aten.t.default, aten.transpose.int, aten.view.default, aten.unsqueeze.default, aten.expand.default)
-_FIXED = (*_VIEWS, aten.neg.default, aten.mul.Tensor, aten.div.Tensor, aten.add.Tensor, aten.sub.Tensor)
+_FIXED = (
+    *_VIEWS,
+    aten.neg.default,
+    aten.mul.Tensor,
+    aten.div.Tensor,
+    aten.div.Scalar,
+    aten.add.Tensor,
+    aten.sub.Tensor,
+)
 _COPIES = (aten.view.default, aten.expand.default)
 _BY_ONE = (aten.pow.Tensor_Scalar, aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor)
 _PRODUCTS = (aten.addmm.default, aten.mm.default)
@@ -93,8 +101,13 @@ class _Constants:
         return self._last
 
 
-def clean(graph_module: fx.GraphModule, parameters: list[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Rewrite the graph of `parameters` and `inputs` in place; returns the constants that it takes after them."""
+def clean(
+    graph_module: fx.GraphModule, parameters: list[Tensor], inputs: Sequence[Tensor], places: Sequence[Tensor] = ()
+) -> list[Tensor]:
+    """Rewrite the graph of `parameters` and `inputs` in place; returns the constants that it takes after them.
+
+    `places` is memory for the first outputs: those that are products are written there.
+    """
     graph, on_cpu = graph_module.graph, all(t.device.type == "cpu" for t in inputs)
     constants = _Constants(graph)
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
@@ -110,6 +123,7 @@ def clean(graph_module: fx.GraphModule, parameters: list[Tensor], inputs: Sequen
         _eliminate_dead_calls(graph)
         _calculate_in_arrays(graph)
     _eliminate_dead_calls(graph)
+    _write_products(graph, places, constants)
     _call_directly(graph)
     for node in graph.nodes:
         node.meta.clear()  # it holds on to tensors
@@ -151,6 +165,8 @@ def _hoist(graph: fx.Graph, parameters: list[Tensor], constants: _Constants) -> 
             value = known[node] = node.target(known[node.args[0]], *node.args[1:])
         elif node.target is aten.ones_like.default and (like := _value(node.args[0])) is not None:
             value = torch.ones(like.shape, dtype=like.dtype, device=parameters[0].device)
+        elif node.target is aten.new_zeros.default and (like := _value(node)) is not None:
+            value = torch.zeros(like.shape, dtype=like.dtype, device=parameters[0].device)
         elif node.target in _FIXED and not node.kwargs and all(source in fixed for source in node.all_input_nodes):
             value = node.target(*fx.node.map_arg(node.args, fixed.__getitem__))
         if value is not None:
@@ -286,6 +302,7 @@ _IN_ARRAYS: dict[Any, Callable[..., Any]] = {
     aten.ne.Tensor: operator.ne,
     aten.bitwise_or.Tensor: operator.or_,
     aten.bitwise_and.Tensor: operator.and_,
+    aten.abs.default: operator.abs,
     aten.exp.default: _exp,
     aten.minimum.default: _minimum,
     aten.maximum.default: _maximum,
@@ -326,6 +343,16 @@ def _fits_arrays(node: Any) -> bool:
     return all(t is not None and t.dtype in (torch.float32, torch.bool) for t in (value, *sources))
 
 
+def _write_products(graph: fx.Graph, places: Sequence[Tensor], constants: _Constants) -> None:
+    """Outputs that are products of matrices go where they are wanted, so that nobody copies them there."""
+    results: Any = next(node for node in reversed(graph.nodes) if node.op == "output").args[0]
+    for result, place in zip(results, places, strict=False):
+        value = _value(result)
+        if value is None or result.target is not aten.mm.default or result.kwargs or value.dtype != place.dtype:
+            continue
+        result.kwargs = {"out": constants.add(place.view(value.shape))}
+
+
 def _call_directly(graph: fx.Graph) -> None:
     for node in _calls(graph):
         if node.target is aten.pow.Tensor_Scalar and node.args[1] == 2:
@@ -334,6 +361,8 @@ def _call_directly(graph: fx.Graph) -> None:
             node.op, node.target, node.args, node.kwargs = "call_method", "to", (node.args[0], node.kwargs["dtype"]), {}
         elif node.target in _METHODS and not node.kwargs:
             node.op, node.target = "call_method", _METHODS[node.target]
+            if len(node.args) == 2 and node.args[1]:
+                node.args = (node.args[0], *node.args[1])  # which is quicker to call than with a list
         elif node.target in _DIRECT and "dtype" not in node.kwargs:
             node.target = _DIRECT[node.target]
 

@@ -23,12 +23,17 @@ Function = Callable[..., Sequence[Tensor]]
 
 
 def record(
-    module: nn.Module, names: Sequence[str], function: Function, inputs: Sequence[Tensor]
+    module: nn.Module,
+    names: Sequence[str],
+    function: Function,
+    inputs: Sequence[Tensor],
+    places: Sequence[Tensor] = (),
 ) -> Callable[[Sequence[Tensor]], list[Tensor]]:
     """Record `function` for inputs of these shapes.
 
     Args:
         function: (the named parameters of `module`, *inputs) -> outputs, in which `module` uses these parameters.
+        places: memory for the first outputs, used where it spares a copy.
 
     Returns:
         inputs -> outputs, without gradient; it follows the parameters as long as they are changed in place.
@@ -43,7 +48,7 @@ def record(
     with _undone(module):
         graph = make_fx(flat)(*(p.detach().requires_grad_() for p in parameters), *inputs)
     storage = [p.detach() for p in parameters]
-    constants = clean(graph, storage, inputs)
+    constants = clean(graph, storage, inputs, places)
     run = graph.forward
 
     def replay(inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -59,8 +64,11 @@ def trace(
     names: Sequence[str],
     loss: Callable[..., tuple[Tensor, dict[str, Tensor]]],
     batch: Sequence[Tensor],
+    places: Sequence[Tensor] = (),
 ) -> Callable[[Sequence[Tensor]], tuple[dict[str, Tensor], list[Tensor]]]:
     """Record `loss` and its gradient with respect to the named parameters for batches of these shapes.
+
+    `places` is memory for the gradients, used where it spares a copy.
 
     Returns:
         batch -> (metrics, gradients).
@@ -72,7 +80,7 @@ def trace(
         metric_names[:] = metrics
         return [*torch.autograd.grad(value, leaves, materialize_grads=True), *metrics.values()]
 
-    replay = record(module, names, gradients_and_metrics, batch)
+    replay = record(module, names, gradients_and_metrics, batch, places)
 
     def step(batch: Sequence[Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
         outputs = replay(batch)
