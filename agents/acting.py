@@ -42,11 +42,26 @@ class Actor(Protocol):
 
 
 class ArrayMLP:
-    """Linear layers and activations, (N, in) -> (N, out)."""
+    """Linear layers and activations, (N, in) -> (N, out), for N = `num_rows`."""
 
-    def __init__(self, layers: Sequence[tuple[Array, Array, np.ufunc | None]], num_rows: int) -> None:
-        """Each layer is a weight (in, out), a bias (out,), and what follows."""
+    def __init__(
+        self,
+        layers: Sequence[tuple[Array, Array, np.ufunc | None]],
+        num_rows: int,
+        parameters: Sequence[Tensor] = (),
+    ) -> None:
+        """Each layer is a weight (in, out), a bias (out,), and what follows; `parameters` are whose memory they are."""
         self._layers = [(weight, bias, torch.empty(num_rows, len(bias)).numpy(), then) for weight, bias, then in layers]
+        self.num_rows, self._parameters = num_rows, list(parameters)
+        self._places = [p.data_ptr() for p in self._parameters]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy elsewhere is None, for it would not follow the copy's parameters."""
+        return type(None), ()
+
+    def is_in_step(self) -> bool:
+        """Whether the parameters still lie where they lay."""
+        return [p.data_ptr() for p in self._parameters] == self._places
 
     def __call__(self, x: Array) -> Array:
         """The outputs, which the next call overwrites."""
@@ -64,14 +79,16 @@ class ArrayMLP:
 def array_mlp(modules: Sequence[nn.Module], num_rows: int) -> ArrayMLP | None:
     """The network of these modules in a row, or None: other layers, on a GPU, or so large that torch is as fast."""
     layers: list[tuple[Array, Array, np.ufunc | None]] = []
+    parameters: list[Tensor] = []
     for module in modules:
         if type(module) is nn.Linear and module.bias is not None:
             weight = module.weight.detach()
             if weight.device.type != "cpu" or weight.numel() * num_rows > _MOST_PRODUCTS:
                 return None
             layers.append((weight.numpy().T, module.bias.detach().numpy(), None))
+            parameters += [module.weight, module.bias]
         elif type(module) in _ACTIVATIONS and layers and layers[-1][2] is None:
             layers[-1] = (*layers[-1][:2], _ACTIVATIONS[type(module)])
         else:
             return None
-    return ArrayMLP(layers, num_rows)
+    return ArrayMLP(layers, num_rows, parameters)

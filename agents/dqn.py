@@ -22,7 +22,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SerializeAsAny
 from torch import Tensor
 
-from agents.acting import Actor
+from agents.acting import Actor, ArrayMLP
 from agents.agent import Agent
 from agents.distributional import ExpectedConfig, Returns, ReturnsConfig
 from agents.experience import ReplayExperience
@@ -38,6 +38,8 @@ from lab.experiment import ModuleConfig
 from lab.learner import StepMetrics, means
 from lab.optim import Metrics, OptimizerConfig
 from lab.traced import record
+
+_ROWS_IN_CACHE = 256
 
 
 class DQNConfig(ModuleConfig):
@@ -80,6 +82,7 @@ class QPolicy(Policy):
     def __init__(self, q_network: QNetwork, returns: Returns, hold: int = 1) -> None:
         super().__init__()
         self.q_network, self.returns, self.hold = q_network, returns, hold
+        self._in_arrays: ArrayMLP | None = None
         self.register_buffer("epsilon", torch.ones(()))
 
     def draw_noise(self, num_steps: int, num_envs: int, generator: torch.Generator) -> Tensor:
@@ -100,7 +103,9 @@ class QPolicy(Policy):
 
     def array_actor(self, noise: Tensor) -> Actor | None:
         """Advantages order actions as their values do, where each is one number."""
-        network = self.q_network.in_arrays(noise.shape[1]) if self.returns.size == 1 else None
+        network, num_envs = self._in_arrays, noise.shape[1]
+        if network is None or network.num_rows != num_envs or not network.is_in_step():
+            network = self._in_arrays = self.q_network.in_arrays(num_envs) if self.returns.size == 1 else None
         if network is None:
             return None
         return EpsilonGreedyActor(network, float(self.epsilon), self.q_network.num_actions, noise)
@@ -202,8 +207,14 @@ class DQN(Agent):
         return self.returns.target(chosen(next_outputs, best), reward, discount)
 
     def _recorded(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """A function of the target network; for a single minibatch its operators are recorded once and replayed."""
+        """A function of the target network; for a single minibatch its operators are recorded once and replayed.
+
+        Many go through it piece by piece on a CPU, whose cache then holds what the layers hand on.
+        """
         if self.updater.engine != "traced" or len(inputs[0]) != self.config.batch_size:
+            if inputs[0].device.type == "cpu" and len(inputs[0]) > _ROWS_IN_CACHE:
+                pieces = zip(*(t.split(_ROWS_IN_CACHE) for t in inputs), strict=True)
+                return torch.cat([function(*piece) for piece in pieces])
             return function(*inputs)
         if self._target_graph is None:
             names = [name for name, _ in self.target_network.named_parameters()]
@@ -213,12 +224,15 @@ class DQN(Agent):
         return self._target_graph(inputs)[0]
 
     def loss(self, x: Tensor, action: Tensor, target: Tensor, weight: Tensor, noise: Tensor) -> tuple[Tensor, Metrics]:
-        """x (B, ...) prepared observations, action (B,), target (B, M), weight (B,), noise (1, num_noise)."""
+        """x (B, ...) prepared observations, action (B,), target (B, M), weight (B,), noise (1, num_noise).
+
+        The metrics are each sample's (B,): their means are taken once, over many updates.
+        """
         outputs = chosen(self.q_network(x, noise), action)  # (B, M)
         loss, error = self.returns.loss(outputs, target)
-        loss = (weight * loss).mean()
-        q_value = self.returns.mean(outputs.detach()).mean()
-        return loss, {"td_loss": loss.detach(), "q_value": q_value, "error": error.detach()}
+        loss = weight * loss
+        q_value = self.returns.mean(outputs.detach())
+        return loss.mean(), {"td_loss": loss.detach(), "q_value": q_value, "error": error.detach()}
 
     def double_loss(
         self,

@@ -31,6 +31,8 @@ class EpsilonConfig(Config):
 def exploration_noise(num_steps: int, num_envs: int, hold: int, generator: torch.Generator) -> Tensor:
     """(T, N, 2) uniform in [0, 1): whether to explore and where to, drawn anew every `hold` steps."""
     noise = torch.rand(-(-num_steps // hold), num_envs, 2, generator=generator)
+    if hold == 1:
+        return noise
     return noise.repeat_interleave(hold, 0)[:num_steps]
 
 
@@ -51,8 +53,9 @@ class EpsilonGreedyActor:
 
     def __init__(self, q_values: ArrayMLP, epsilon: float, num_actions: int, noise: Tensor) -> None:
         self._q_values = q_values
-        self._actions = (noise[..., 1] * num_actions).long().numpy()  # random ones, until greedy ones take their place
-        self._greedy: Array = torch.ge(noise[..., 0], epsilon).numpy()
+        explore, where_to = noise.numpy().transpose(2, 0, 1)
+        self._actions = (where_to * np.float32(num_actions)).astype(np.int64)  # until greedy ones take their place
+        self._greedy: Array = explore >= np.float32(epsilon)
         self._anyone_greedy: Any = self._greedy.any(1).tolist()
         self._taken = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import subprocess
@@ -319,6 +320,32 @@ def test_acting_in_arrays_takes_the_actions_that_act_takes(options: dict[str, An
         for p in dqn.q_network.parameters():
             p.neg_()
     assert actor(0, obs[0].numpy()).tolist() == dqn.policy.act(obs[0], None, noise[0]).action.tolist()
+
+
+def test_acting_in_arrays_follows_parameters_that_move_and_copies_follow_their_own() -> None:
+    dqn, generator = agent(), torch.Generator().manual_seed(3)
+    obs, noise = torch.randn(50, 2, 4), dqn.policy.draw_noise(50, 2, generator)
+    dqn.policy.epsilon.fill_(0.0)
+
+    def agrees(policy: Any) -> bool:
+        actor = policy.array_actor(noise)
+        for t in range(50):
+            actor(t, obs[t].numpy())
+        return torch.equal(actor.actions(), torch.stack([policy.act(obs[t], None, noise[t]).action for t in range(50)]))
+
+    assert agrees(dqn.policy)
+    first = dqn.policy._in_arrays
+    assert agrees(dqn.policy)
+    assert dqn.policy._in_arrays is first  # nothing moved
+    copied = copy.deepcopy(dqn.policy)
+    for p in dqn.q_network.parameters():
+        p.data = -p.data
+    assert agrees(dqn.policy)
+    with torch.no_grad():
+        for p in copied.parameters():
+            p.mul_(-2.0)
+    assert agrees(copied)
+    assert dqn.policy.array_actor(noise[:, :1]) is not None  # another number of environments
 
 
 def test_what_is_no_small_perceptron_acts_in_torch() -> None:
