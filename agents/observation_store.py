@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from agents.ring import Ring, empty_ring, take_rows
+from agents.ring import Ring, Rows, empty_ring
 from agents.types import Obs
 from lab.data.spec import TensorSpec
 from lab.errors import UserError
@@ -72,7 +72,7 @@ class ArrayStore:
         self.rings = {
             name: empty_ring(num_rows, (num_envs, *spec.shape), spec.dtype, device) for name in ("obs", "next_obs")
         }
-        self._obs, self._next_obs = (ring.data.flatten(0, 1) for ring in self.rings.values())
+        self._obs, self._next_obs = (Rows(ring.data.flatten(0, 1)) for ring in self.rings.values())
 
     def append(self, obs: Obs, next_obs: Obs, start: Tensor) -> None:
         assert isinstance(obs, Tensor)
@@ -84,10 +84,10 @@ class ArrayStore:
         return oldest
 
     def obs(self, index: Tensor) -> Tensor:
-        return take_rows(self._obs, index)
+        return self._obs.take(index)
 
     def next_obs(self, index: Tensor) -> Tensor:
-        return take_rows(self._next_obs, index)
+        return self._next_obs.take(index)
 
 
 class FrameStore:
@@ -105,6 +105,7 @@ class FrameStore:
         self._names = empty_ring(num_rows, (num_envs, self._stack + 1), torch.int64, device)
         self._oldest_name = empty_ring(num_rows, (), torch.int64, torch.device("cpu"))
         self.rings = {"frames": self._frames, "names": self._names, "oldest_name": self._oldest_name}
+        self._pictures, self._names_of = Rows(self._frames.data), Rows(self._names.data.flatten(0, 1))
 
     def append(self, obs: Obs, next_obs: Obs, start: Tensor) -> None:
         assert isinstance(obs, Tensor)
@@ -131,14 +132,14 @@ class FrameStore:
         return oldest
 
     def obs(self, index: Tensor) -> Tensor:
-        return self._stacks(take_rows(self._names.data.flatten(0, 1), index)[..., :-1])
+        return self._stacks(self._names_of.take(index)[..., :-1])
 
     def next_obs(self, index: Tensor) -> Tensor:
-        return self._stacks(take_rows(self._names.data.flatten(0, 1), index)[..., 1:])
+        return self._stacks(self._names_of.take(index)[..., 1:])
 
     def _stacks(self, names: Tensor) -> Tensor:
         """(..., S) -> (..., S, H, W)."""
-        return take_rows(self._frames.data, names % self._frames.capacity)
+        return self._pictures.take(names % self._frames.capacity)
 
     def _current(self, obs: Tensor, start: Tensor) -> Tensor:
         """Names (N, S) of the frames of `obs` (N, S, H, W): the last successors', but for episodes that start."""

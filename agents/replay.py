@@ -17,7 +17,7 @@ from torch import Tensor
 
 from agents.observation_store import make_store
 from agents.returns import n_step_returns
-from agents.ring import PackedRings, empty_ring, take_rows
+from agents.ring import PackedRings, Rows, empty_ring
 from agents.types import Rollout, Sequences, Transition
 from lab.data.spec import Continuous, DataSpec, MultiDiscrete
 from lab.errors import UserError
@@ -74,10 +74,13 @@ class ReplayBuffer:
         self.generator = torch.Generator(device).manual_seed(seed)
         self._store = make_store(self.num_rows, num_envs, spec.inputs, frame_stack=config.frame_stack, device=device)
         self._valid = empty_ring(self.num_rows, (num_envs,), torch.bool, device)
+        self._is_valid = Rows(self._valid.data.view(-1))
         self._rows = PackedRings(self.num_rows, num_envs, _fields(spec, config.n_step), device)
         observations = {f"obs.{name}": ring for name, ring in self._store.rings.items()}
         self.rings = {**self._rows.rings, "valid": self._valid, **observations}
         """everything stored, by name"""
+        self._discounts = torch.zeros((), device=device), torch.full((), gamma, device=device)
+        """of the value after a step that ended an episode, and after any other"""
         self._oldest = 0
         self._tree = _sum_tree(self.num_slots) if config.priority else None
         self._max_priority = 1.0
@@ -125,7 +128,7 @@ class ReplayBuffer:
             index, weight = self._draw_by_priority(self._tree, batch_size, num_batches, beta)
         if self.config.n_step == 1:
             row, last = self._rows.take(index, ("action", "reward", "terminated")), index
-            reward, discount = row["reward"], torch.where(row["terminated"], 0.0, self.gamma)
+            reward, discount = row["reward"], torch.where(row["terminated"], *self._discounts)
         else:
             row = self._rows.take(index, ("action", *_FOLDED))
             reward, discount = row["return"], row["discount"]
@@ -153,7 +156,7 @@ class ReplayBuffer:
         return Sequences(
             obs=self._store.obs(index),
             next_obs=self._store.next_obs(index),
-            valid=take_rows(self._valid.data.view(-1), index),
+            valid=self._is_valid.take(index),
             **self._rows.take(index, _STEP),
         )
 
@@ -233,7 +236,7 @@ class ReplayBuffer:
             index = torch.randint(num_whole, (wanted,), generator=self.generator, device=self.device)
             if first and num_whole < self.num_slots:  # else every slot holds one
                 index = index.add_(first).remainder_(self.num_slots)
-            valid = take_rows(self._valid.data.view(-1), index)
+            valid = self._is_valid.take(index)
             if not bool(valid.all()):
                 index = index[valid]
             found.append(index)
@@ -243,9 +246,9 @@ class ReplayBuffer:
     def _draw_by_priority(self, tree: SumTree, batch_size: int, num_batches: int, beta: float) -> tuple[Tensor, Tensor]:
         """Indices and weights (K, B)."""
         shift = torch.rand(num_batches, batch_size, generator=self.generator, device=self.device, dtype=torch.float64)
-        index, weight = torch.empty(shift.shape, dtype=torch.int64), torch.empty(shift.shape)
-        tree.draw(shift.cpu().numpy(), beta, index.numpy(), weight.numpy())
-        return index.to(self.device), weight.to(self.device)
+        index, weight = np.empty((num_batches, batch_size), np.int64), np.empty((num_batches, batch_size), np.float32)
+        tree.draw(shift.cpu().numpy(), beta, index, weight)
+        return torch.from_numpy(index).to(self.device), torch.from_numpy(weight).to(self.device)
 
 
 def _fields(spec: DataSpec, n_step: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

@@ -66,13 +66,20 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[An
     return memory.view(dtype).reshape(shape)
 
 
-def take_rows(rows: Tensor, index: Tensor) -> Tensor:
-    """Rows (R, ...) at indices of any shape, (*index.shape, ...); the rows lie one after the other."""
-    if rows.device.type == "cpu":
-        taken = torch.empty(*index.shape, *rows.shape[1:], dtype=rows.dtype)
-        rows.numpy().take(index.numpy(), 0, taken.numpy(), "clip")  # any other mode copies once more
+class Rows:
+    """Rows (R, ...) that lie one after the other, to be drawn by indices of any shape."""
+
+    def __init__(self, data: Tensor) -> None:
+        self.data = data
+        self._array: Any = data.numpy() if data.device.type == "cpu" else None
+
+    def take(self, index: Tensor) -> Tensor:
+        """The rows (*index.shape, ...) at these indices."""
+        if self._array is None:
+            return self.data.index_select(0, index.flatten()).unflatten(0, index.shape)
+        taken = torch.empty(index.shape + self.data.shape[1:], dtype=self.data.dtype)
+        self._array.take(index.numpy(), 0, taken.numpy(), "clip")  # any other mode copies once more
         return taken
-    return rows.index_select(0, index.flatten()).unflatten(0, index.shape)
 
 
 class PackedRings:
@@ -103,7 +110,6 @@ class PackedRings:
     def take(self, index: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
         """The named fields (*index.shape, *shape) of rows at indices of any shape."""
         if self._rows is None:
-            return {name: take_rows(self.rings[name].data.flatten(0, 1), index) for name in names}
-        taken = aligned_empty(index.shape, self._rows.dtype)
-        self._rows.take(index.numpy(), 0, taken, "clip")
+            return {name: Rows(self.rings[name].data.flatten(0, 1)).take(index) for name in names}
+        taken = self._rows.take(index.numpy(), mode="clip")
         return {name: torch.from_numpy(taken[name]) for name in names}
