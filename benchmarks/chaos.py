@@ -2,12 +2,14 @@
 
     python benchmarks/chaos.py [--quick] [--seconds 600]
 
-Every run of a synchronous recipe must end with the same metrics, row by row, as in an undisturbed sweep; runs whose
-experience comes from asynchronous collectors, which do not repeat, must end as good.
+The same sweep runs once undisturbed, and then again and again as long as the fire lasts. Every run of a synchronous
+recipe must end with the same metrics, row by row, as undisturbed; runs whose experience comes from asynchronous
+collectors, which do not repeat, must end as good.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -28,23 +30,22 @@ from lab import config
 
 LAB = [sys.executable, "-m", "lab.cli"]
 COLLECTORS = ["kind=remote", "num=2", "num_cpus=0", "mode=asynchronous", "max_staleness=2"]
-ASYNCHRONOUS = [*(f"data.collector.{word}" for word in COLLECTORS), "module.staleness=0"]
-SYNCHRONOUS = {"classifier/digits-cnn": 600_000, "vae/digits": 400_000, "dqn/cartpole": 60_000}
-QUICK = {"classifier/digits-cnn": 120_000, "dqn/cartpole": 15_000}
+COLLECTED = [*(f"data.collector.{word}" for word in COLLECTORS), "module.staleness=0"]
+SYNCHRONOUS = {"classifier/digits-cnn": 250_000, "vae/digits": 200_000, "dqn/cartpole": 20_000}
+ASYNCHRONOUS_BUDGET = 400_000
 HANG_SECONDS = 15
 _SILENT: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 _CLOCKS = ("seconds", "charts/steps_per_second")
 
 
-def write_experiments(folder: Path, quick: bool) -> list[Path]:
-    """The recipes as files, with budgets; the last one is the asynchronous one."""
-    budgets = QUICK if quick else SYNCHRONOUS
-    experiments = [config.resolve(recipe, [f"trainer.budget={budget}"]) for recipe, budget in budgets.items()]
-    budget = 300_000 if quick else 1_000_000
-    experiments.append(config.resolve("impala/cartpole", [f"trainer.budget={budget}", *ASYNCHRONOUS]))
-    paths = [folder / f"{experiment.name.replace('/', '-')}.yaml" for experiment in experiments]
-    for path, experiment in zip(paths, experiments, strict=True):
-        path.write_text(config.to_yaml(experiment))
+def write_experiments(folder: Path, share: float) -> list[Path]:
+    """The recipes as files, with a share of their budgets; the last one is the asynchronous one."""
+    budgets = {**SYNCHRONOUS, "impala/cartpole": ASYNCHRONOUS_BUDGET}
+    paths = []
+    for recipe, budget in budgets.items():
+        words = [f"trainer.budget={int(share * budget)}", *(COLLECTED if recipe not in SYNCHRONOUS else ())]
+        paths.append(folder / f"{recipe.replace('/', '-')}.yaml")
+        paths[-1].write_text(config.to_yaml(config.resolve(recipe, words)))
     return paths
 
 
@@ -79,30 +80,33 @@ def collectors(driver: int) -> list[int]:
         return []
 
 
-def disturbed(words: list[str], out: Path, seconds: float, generator: random.Random) -> dict[str, int]:
-    """Run the sweep to its end, killing for the first `seconds`; returns how often what was killed."""
-    kills = {"worker": 0, "collector": 0, "hang": 0, "driver": 0}
-    began = time.monotonic()
+def disturbed(words: list[str], out: Path, until: float, generator: random.Random, kills: dict[str, int]) -> None:
+    """Run the sweep to its end, killing as long as `until` has not come; counts how often what was killed."""
     driver = subprocess.Popen([*LAB, "sweep", *words, "--out", str(out)], **_SILENT)
+    pause = generator.uniform(3, 12)
     while True:
         try:
-            if driver.wait(timeout=generator.uniform(3, 12)) == 0:
-                return kills
+            if driver.wait(timeout=pause) == 0:
+                return
             raise RuntimeError(f"the driver ended with {driver.returncode}: {(out / 'state.json').read_text()}")
         except subprocess.TimeoutExpired:
-            if time.monotonic() - began > seconds:
+            if time.monotonic() > until:
                 continue
-        what = generator.choices(list(kills), [5, 4, 1, 1])[0]
-        victims = collectors(driver.pid) if what == "collector" else workers(out)
-        if what == "driver" and (out / "state.json").is_file():
+        training, collecting = workers(out), collectors(driver.pid)
+        if not training:  # all are still starting
+            pause = 1.0
+            continue
+        pause = generator.uniform(3, 12)
+        what = generator.choices(list(kills), [5, 4 if collecting else 0, 1, 1])[0]
+        kills[what] += 1
+        if what == "driver":
             driver.kill()
             driver.wait()
             driver = subprocess.Popen([*LAB, "resume", str(out)], **_SILENT)
-        elif what != "driver" and victims:
-            os.kill(generator.choice(victims), signal.SIGSTOP if what == "hang" else signal.SIGKILL)
         else:
-            continue
-        kills[what] += 1
+            victim = generator.choice(collecting if what == "collector" else training)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGSTOP if what == "hang" else signal.SIGKILL)
 
 
 def add_seconds(parser: ArgumentParser) -> None:
@@ -112,29 +116,38 @@ def add_seconds(parser: ArgumentParser) -> None:
 def main() -> None:
     bench = Benchmark("chaos", __doc__, add_seconds)
     seconds = bench.options.seconds or (60.0 if bench.quick else 600.0)
+    kills = {"worker": 0, "collector": 0, "hang": 0, "driver": 0}
+    generator, wild = random.Random(0), []
     with tempfile.TemporaryDirectory() as name:
-        paths = write_experiments(Path(name), bench.quick)
-        options = ["--seeds", "2" if bench.quick else "5", "--retries", "1000", "--hang-seconds", str(HANG_SECONDS)]
+        paths = write_experiments(Path(name), 0.5 if bench.quick else 1.0)
+        options = ["--seeds", "1" if bench.quick else "2", "--retries", "1000", "--hang-seconds", str(HANG_SECONDS)]
         words = [*map(str, paths), "tracking.mode=disabled", "trainer.checkpoint_seconds=2", *options]
-        calm, wild = Path(name) / "calm", Path(name) / "wild"
+        calm = Path(name) / "calm"
         began = time.monotonic()
         subprocess.run([*LAB, "sweep", *words, "--quiet", "--out", str(calm)], check=True, capture_output=True)
         undisturbed = time.monotonic() - began
-        kills = disturbed(words, wild, seconds, random.Random(0))
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            wild.append(Path(name) / f"wild-{len(wild)}")
+            disturbed(words, wild[-1], until, generator, kills)
+            print(f"sweep {len(wild)} has ended; killed so far: {kills}", file=sys.stderr, flush=True)
         total = time.monotonic() - began - undisturbed
-        wanted, found = metrics(calm), metrics(wild)
-        as_good = statistics.fmean(returns(wild)) / statistics.fmean(returns(calm))
+        wanted, found = metrics(calm), [metrics(sweep) for sweep in wild]
+        as_good = statistics.fmean(value for sweep in wild for value in returns(sweep)) / statistics.fmean(
+            returns(calm)
+        )
     repeating = {run: rows for run, rows in wanted.items() if "impala" not in run}
-    same = sum(found.get(run) == rows for run, rows in repeating.items())
+    same = [sweep.get(run) == rows for sweep in found for run, rows in repeating.items()]
     figures = {
-        "synchronous_runs_as_undisturbed_ratio": same / len(repeating),
+        "synchronous_runs_as_undisturbed_ratio": sum(same) / len(same),
+        "synchronous_runs": float(len(same)),
         "asynchronous_return_vs_undisturbed_ratio": as_good,
         "kills": float(sum(kills.values())),
-        "undisturbed_seconds": undisturbed,
-        "disturbed_seconds": total,
+        "undisturbed_sweep_seconds": undisturbed,
+        "disturbed_sweep_seconds": total / len(wild),
     }
     targets = {"synchronous_runs_as_undisturbed_ratio": 1.0, "asynchronous_return_vs_undisturbed_ratio": 0.95}
-    bench.finish(figures, targets, {**kills, "runs": len(wanted)})
+    bench.finish(figures, targets, {**kills, "sweeps": len(wild)})
 
 
 if __name__ == "__main__":

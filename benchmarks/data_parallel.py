@@ -64,7 +64,8 @@ class Training:
     def __init__(self, folder: Path, num_workers: int) -> None:
         self.path, self.began = folder / "run", time.time()
         words = [RECIPE, *OVERRIDES, f"trainer.num_workers={num_workers}", "--quiet", "--out", str(self.path)]
-        self.process = subprocess.Popen([sys.executable, "-m", "lab.cli", "train", *words])
+        command = [sys.executable, "-m", "lab.cli", "train", *words]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
     def rows(self) -> list[dict[str, float]]:
         path = self.path / "metrics.jsonl"

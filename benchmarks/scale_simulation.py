@@ -13,6 +13,7 @@ import heapq
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,6 @@ from lab import catalog, config
 from lab.seeding import derive_seed
 
 HERE = Path(__file__).resolve().parent
-WAIT_SECONDS = 0.005
 CARTPOLE, WAITING = "CartPole-v1", "waiting_env:Waiting-v0"
 
 
@@ -107,30 +107,39 @@ class Measured:
         self.policy: Any = experiment.module.build(data.spec).policy
         data.close()
 
-    def step_seconds(self, env: str, num_envs: int, steps: int) -> float:
-        """A step of a collector in this process."""
+    def step_cpu_seconds(self, env: str, num_envs: int, steps: int) -> float:
+        """Processor time of a collector's step, in this process."""
         collector = LocalCollector(make_envs(env, num_envs, {}), 0)
         collector.collect(self.policy, 20)
-        began = time.perf_counter()
+        began = time.thread_time()
         collector.collect(self.policy, steps)
-        return (time.perf_counter() - began) / steps
+        return (time.thread_time() - began) / steps
 
-    def fleet_seconds(self, env: str, num: int, num_envs: int, steps: int, repeats: int) -> float:
-        """A synchronous collect by a fleet, in the middle of several."""
+    def fleet_seconds(self, env: str, num: int, num_envs: int, lengths: Sequence[int], repeats: int) -> list[float]:
+        """Synchronous collects by a fleet, for each length of a rollout the one in the middle of several."""
         remote = RemoteCollector(
             RemoteCollectorConfig(num=num, num_cpus=0.0), EnvArguments(env, num * num_envs, {}), derive_seed(0, env)
         )
+        times: list[list[float]] = [[] for _ in lengths]
         try:
             for _ in range(3):
-                remote.collect(self.policy, steps)
-            times = []
+                remote.collect(self.policy, min(lengths))
             for _ in range(repeats):
-                began = time.perf_counter()
-                remote.collect(self.policy, steps)
-                times.append(time.perf_counter() - began)
+                for steps, taken in zip(lengths, times, strict=True):
+                    began = time.perf_counter()
+                    remote.collect(self.policy, steps)
+                    taken.append(time.perf_counter() - began)
         finally:
             remote.close()
-        return float(np.median(times))
+        return [float(np.median(taken)) for taken in times]
+
+    def step_and_wait(self, env: str, num_envs: int, repeats: int) -> tuple[float, float]:
+        """What a step takes of a core, and what passes beside it, by one collector's longer and shorter rollouts."""
+        short, long = (10, 40) if env == WAITING else (50, 450)
+        quick, slow = self.fleet_seconds(env, 1, num_envs, (short, long), repeats)
+        each = (slow - quick) / (long - short)
+        step = min(self.step_cpu_seconds(env, num_envs, long), each) if env == WAITING else each
+        return step, each - step
 
     def per_byte(self) -> float:
         """Seconds to take and join a byte of rollouts out of the object store."""
@@ -150,14 +159,14 @@ def rollout_bytes(rollout: Any) -> float:
     return float(sum(t.numel() * t.element_size() for t in tensors))
 
 
-def overheads(measured: Measured, cores: int, repeats: int) -> tuple[float, float]:
-    """`rollout` and `request`, from collects of a single step by one collector and by four."""
-    step = measured.step_seconds(CARTPOLE, 1, 400)
-    one = measured.fleet_seconds(CARTPOLE, 1, 1, 1, repeats) - step
-    four = measured.fleet_seconds(CARTPOLE, 4, 1, 1, repeats) - 4 * step / cores
+def overheads(measured: Measured, step: float, cores: int, repeats: int) -> tuple[float, float]:
+    """`rollout` and `request`, from collects of a single step of one environment by one collector and by four."""
+    (one,) = measured.fleet_seconds(CARTPOLE, 1, 1, (1,), repeats)
+    (four,) = measured.fleet_seconds(CARTPOLE, 4, 1, (1,), repeats)
+    one, four = one - step, four - 4 * step / min(cores, 4)
     # one = rollout + request; four = 4 rollout / cores + request, for all requests but the last overlap with rollouts
     rollout = max((four - one) / (4 / cores - 1), 1e-4) if cores < 4 else one / 2
-    return rollout, max(one - rollout, 1e-4)
+    return min(rollout, one), max(one - rollout, 1e-4)
 
 
 def print_extrapolation(costs: Costs) -> None:
@@ -204,16 +213,17 @@ def main() -> None:
     figures: dict[str, float] = {}
     agreement = []
     with session(num_cpus=cores):
-        rollout, request = overheads(measured, cores, repeats)
+        steps_of = {
+            (env, num_envs): measured.step_and_wait(env, num_envs, repeats)
+            for env, num_envs in sorted({(CARTPOLE, 1), *((env, num_envs) for env, _, num_envs, _ in cases)})
+        }
+        rollout, request = overheads(measured, steps_of[CARTPOLE, 1][0], cores, 8 * repeats)
         costs = Costs(0.0, 0.0, rollout, request, measured.per_byte())
         for env, num, num_envs, steps in cases:
-            wait = WAIT_SECONDS if env == WAITING else 0.0
-            step = measured.step_seconds(env, num_envs, 200 if wait else 1000) - wait
-            size = steps * num_envs * 64.0
-            predicted = collect_seconds(Fleet(1, num, cores, steps, size), costs._replace(step=step, wait=wait))[
-                "taken"
-            ]
-            found = measured.fleet_seconds(env, num, num_envs, steps, repeats)
+            step, wait = steps_of[env, num_envs]
+            fleet = Fleet(1, num, cores, steps, steps * num_envs * 64.0)
+            predicted = collect_seconds(fleet, costs._replace(step=step, wait=wait))["taken"]
+            (found,) = measured.fleet_seconds(env, num, num_envs, (steps,), repeats)
             name = f"{'waiting' if wait else 'cartpole'}_{num}x{num_envs}"
             figures[f"{name}_predicted_per_second"] = num * num_envs * steps / predicted
             figures[f"{name}_measured_per_second"] = num * num_envs * steps / found
@@ -226,7 +236,10 @@ def main() -> None:
         "join_gb_per_second": 1e-9 / costs.per_byte,
     }
     print_extrapolation(costs)
-    bench.finish(figures, {"predicted_vs_measured_worst_ratio": 0.75})
+    details = {
+        f"{env} x {num_envs}": {"step": step, "wait": wait} for (env, num_envs), (step, wait) in steps_of.items()
+    }
+    bench.finish(figures, {"predicted_vs_measured_worst_ratio": 0.75}, {"seconds": details})
 
 
 if __name__ == "__main__":
