@@ -1,7 +1,8 @@
 """What learning benchmarks share: seeds of each recipe, one training at a time on one thread at low priority.
 
 Finished runs are kept below `--runs` and not repeated while the recipe is the same, and an interrupted one goes on,
-so that a benchmark of hours can be ended and started again. For each recipe, over its seeds:
+so that a benchmark of hours can be ended and started again. What is measured replaces the recipe's figures in the
+results file; those of other recipes stay. For each recipe, over its seeds:
 
     best   the checkpoint that the run's own evaluations chose, over 100 greedy episodes that it was not chosen on
     last   the weights at the end, over the same episodes
@@ -16,7 +17,7 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,23 @@ def learning_benchmark(
     recipes = bench.options.recipes or [recipe for recipe in targets if recipe not in only_when_asked]
     seeds = range(bench.options.seeds or (1 if bench.quick else 5))
     os.nice(10)
-    runs: Runs = {recipe: [_one(recipe, seed, bench.options.runs, bench.quick) for seed in seeds] for recipe in recipes}
+    new = {recipe: [_one(recipe, seed, bench.options.runs, bench.quick) for seed in seeds] for recipe in recipes}
+    runs: Runs = new if bench.quick else {**_measured_before(bench.result_path(), targets), **new}
     _draw(runs, targets, bench.result_path("-quick.png" if bench.quick else ".png"))
     bench.finish(
-        {f"{_key(recipe)}_{name}": value for recipe in recipes for name, value in _figures(runs[recipe]).items()},
-        {f"{_key(recipe)}_{which}": targets[recipe] for recipe in recipes if recipe in targets for which in _WHICH},
+        {f"{_key(recipe)}_{name}": value for recipe in runs for name, value in _figures(runs[recipe]).items()},
+        {f"{_key(recipe)}_{which}": targets[recipe] for recipe in runs if recipe in targets for which in _WHICH},
         runs,
+    )
+
+
+def _measured_before(results: Path, recipes: Iterable[str]) -> Runs:
+    """The runs in a results file of a full benchmark, those of `recipes` in their order."""
+    result = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {"quick": True}
+    return (
+        {}
+        if result["quick"]
+        else {recipe: result["details"][recipe] for recipe in recipes if recipe in result["details"]}
     )
 
 
@@ -91,6 +103,7 @@ def _figures(runs: list[dict[str, Any]]) -> dict[str, float]:
         "last_min": min(values["last"]),
         "late": statistics.mean(values["late"]),
         "training_seconds": statistics.median(run["seconds"] for run in runs),
+        "seeds": len(runs),
     }
 
 

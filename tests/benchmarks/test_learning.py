@@ -62,6 +62,35 @@ def test_a_run_is_kept_until_its_recipe_changes(
     assert len(trained) == 3
 
 
+def test_recipes_measured_before_stay_in_the_results(
+    learning: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import form  # type: ignore[import-not-found]
+
+    monkeypatch.setattr(form, "RESULTS", tmp_path)
+    monkeypatch.setattr(learning.os, "nice", lambda by: 0)
+    monkeypatch.setattr(learning, "_draw", lambda *arguments: None)
+    monkeypatch.setattr(learning, "_one", lambda recipe, seed, root, quick: measured(last=float(seed)))
+    targets = {"dqn/cartpole": 495.0, "dqn/acrobot": -80.0}
+
+    def run(*words: str) -> dict[str, Any]:
+        monkeypatch.setattr(sys, "argv", ["some_learning.py", *words])
+        learning.learning_benchmark("some_learning", "Some.", targets)
+        (path,) = tmp_path.glob("some_learning-*.json")
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+    run("--recipes", "dqn/acrobot", "--seeds", "2")
+    both = run("--recipes", "dqn/cartpole", "--seeds", "3")
+    assert both["details"].keys() == targets.keys()
+    assert both["figures"]["dqn_acrobot_seeds"] == 2
+    assert both["figures"]["dqn_cartpole_last"] == 1.0
+    assert both["targets"]["dqn_acrobot_best"] == -80.0
+    again = run("--recipes", "dqn/acrobot", "--seeds", "1")
+    assert again["figures"]["dqn_acrobot_last"] == 0.0
+    assert again["figures"]["dqn_cartpole_seeds"] == 3
+
+
 def test_figures_are_means_spreads_and_the_worst_seed(learning: ModuleType) -> None:
     figures = learning._figures([measured(last=1.0, seconds=9.0), measured(last=4.0), measured(best=5.0, last=1.0)])
     assert figures == {
@@ -72,4 +101,5 @@ def test_figures_are_means_spreads_and_the_worst_seed(learning: ModuleType) -> N
         "last_min": 1.0,
         "late": 1.5,
         "training_seconds": 3.0,
+        "seeds": 3,
     }
