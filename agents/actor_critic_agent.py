@@ -21,6 +21,9 @@ from lab.data.spec import DataSpec
 from lab.optim import OptimizerConfig, ScheduleConfig
 from lab.traced import record
 
+_MOST_ROWS = 4096
+"""evaluated at once: their activations stay in the cache"""
+
 
 class ActorCriticConfig(PolicyConfig):
     """What every agent has that improves a stochastic policy by its returns."""
@@ -116,10 +119,11 @@ class ActorCriticAgent(Agent):
             going_on = torch.zeros(1, len(next_x), dtype=torch.bool, device=self.device)
             _, last_values = self.policy.evaluate(next_x[None], state, going_on)
         else:
-            log_prob, *found = self._by_rows(self.policy.log_prob_and_values, x, action.flatten(0, 1))
+            log_prob, *found = self._by_rows(self.policy.log_prob_and_values, _MOST_ROWS, x, action.flatten(0, 1))
             log_prob = log_prob.view(num_steps, num_envs)
             values = found[0] if found else None
-            last_values = self._by_rows(self.policy.values, next_x)[0] if found else None
+            most = min(power_of_two(num_envs), _MOST_ROWS)  # one size, however many were cut
+            last_values = self._by_rows(self.policy.values, most, next_x)[0] if found else None
         if values is None or last_values is None:
             values = next_values = torch.zeros_like(reward)
         else:
@@ -129,12 +133,21 @@ class ActorCriticAgent(Agent):
                 next_values[rows, envs] = last_values[num_envs:]
         return Evaluated(shaped_x, raw_x, action, log_prob, values, next_values, reward, terminated, truncated, valid)
 
-    def _by_rows(self, function: Callable[..., list[Tensor]], *tensors: Tensor) -> list[Tensor]:
-        """A function of the policy on tensors (B, ...); recorded where updates are, for few sizes of B."""
+    def _by_rows(self, function: Callable[..., list[Tensor]], most: int, *tensors: Tensor) -> list[Tensor]:
+        """A function of the policy on tensors (B, ...); recorded where updates are, `most` rows at once, so that few
+        sizes occur."""
         if self._recorded is None or self._has_buffers:
             return function(*tensors)
+        size = min(most, power_of_two(len(tensors[0])))
+        pieces = [
+            self._replayed(function, size, piece) for piece in zip(*(t.split(size) for t in tensors), strict=True)
+        ]
+        return pieces[0] if len(pieces) == 1 else [torch.cat(parts) for parts in zip(*pieces, strict=True)]
+
+    def _replayed(self, function: Callable[..., list[Tensor]], size: int, tensors: tuple[Tensor, ...]) -> list[Tensor]:
+        """As recorded for `size` rows, which these are filled up to."""
+        assert self._recorded is not None
         num_rows = len(tensors[0])
-        size = power_of_two(num_rows)
         if size > num_rows:
             tensors = tuple(torch.cat([t, t.new_zeros(size - num_rows, *t.shape[1:])]) for t in tensors)
         key = (function.__name__, size, tensors[0].dtype)

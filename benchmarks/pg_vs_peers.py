@@ -186,9 +186,10 @@ print(json.dumps({**found, "returns": [row["eval/return_mean"] for row in rows]}
 PROFILE = """
 import json, sys, time
 import torch
-torch.set_num_threads(1)
+recipe, seconds, threads, overrides = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
+torch.set_num_threads(threads)
 from lab import config
-experiment = config.resolve(sys.argv[1], sys.argv[3:])
+experiment = config.resolve(recipe, overrides)
 data = experiment.data.build(0)
 torch.manual_seed(0)
 module = experiment.module.build(data.spec)
@@ -222,7 +223,7 @@ object.__setattr__(module, "evaluate_rollout", timed("evaluating the rollout", m
 module.updater._traced = timed("updates: loss and gradient", module.updater._traced)
 module.updater.step = timed("updates", module.updater.step)
 steps, begun = module.counters["env_steps"], time.perf_counter()
-while time.perf_counter() - begun < float(sys.argv[2]):
+while time.perf_counter() - begun < seconds:
     module.training_step(data)
 total = time.perf_counter() - begun
 thousands = (module.counters["env_steps"] - steps) / 1000
@@ -256,12 +257,14 @@ CLEANRL_DEFAULTS = [
 ]
 
 
-PROFILED = {
-    "PPO at the zoo's settings": ("ppo/cartpole", []),
-    "PPO at CleanRL's settings": ("ppo/cartpole", CLEANRL_DEFAULTS),
-    "A2C at the zoo's settings": ("pg/a2c-cartpole", A2C_ZOO),
-}
 WIDE = ["module.value_clip=0.2", "module.entropy_coef=0.01"]  # as the plain loop has them
+PROFILED = {
+    "PPO at the zoo's settings": ("ppo/cartpole", [], 1),
+    "PPO at CleanRL's settings": ("ppo/cartpole", CLEANRL_DEFAULTS, 1),
+    "A2C at the zoo's settings": ("pg/a2c-cartpole", A2C_ZOO, 1),
+    "PPO in 1,024 environments": ("ppo/cartpole-wide", WIDE, 1),
+    "PPO in 1,024 environments, two threads": ("ppo/cartpole-wide", WIDE, 2),
+}
 
 
 def main() -> None:
@@ -273,9 +276,11 @@ def main() -> None:
     def rate(python: Path | str, script: str, steps: float, *words: object, threads: int = 1) -> float:
         return float(run_json(python, script, int(steps * share), *words, threads=threads)["per_second"])
 
-    def pairs(recipe: str, steps: int, overrides: Sequence[str], peer: Callable[[], float], threads: int = 1) -> Pairs:
+    def pairs(
+        recipe: str, steps: int, overrides: Sequence[str], peer: Callable[[], float], threads: int = 1, most: int = 5
+    ) -> Pairs:
         lab = partial(rate, sys.executable, LAB, steps, recipe, threads, *overrides, threads=threads)
-        return measure_pairs(lab, peer, repeats)
+        return measure_pairs(lab, peer, min(repeats, most))
 
     loop = partial(rate, sys.executable, LOOP)
     measured = {
@@ -284,18 +289,18 @@ def main() -> None:
             "ppo/cartpole", 80_000, CLEANRL_DEFAULTS, lambda: rate(cleanrl, CLEANRL, 10_000)
         ),
         "ppo_cartpole_vs_plain_loop": pairs(
-            "ppo/cartpole", 80_000, CLEANRL_DEFAULTS, lambda: loop(20_000, 4, 128, 4, 4, 1)
+            "ppo/cartpole", 80_000, CLEANRL_DEFAULTS, lambda: loop(20_000, 4, 128, 4, 4, 1), most=3
         ),
         "a2c_cartpole_vs_sb3": pairs("pg/a2c-cartpole", 80_000, A2C_ZOO, lambda: rate(sb3, SB3, 20_000, "a2c")),
         "ppo_wide_two_threads_vs_plain_loop": pairs(
-            "ppo/cartpole-wide", 500_000, WIDE, lambda: loop(300_000, 1024, 32, 8, 4, 2, threads=2), threads=2
+            "ppo/cartpole-wide", 500_000, WIDE, lambda: loop(300_000, 1024, 32, 8, 4, 2, threads=2), threads=2, most=3
         ),
     }
     solved = [run_json(sys.executable, SOLVED, seed, threads=1) for seed in range(1 if bench.quick else 5)]
     seconds = sorted(float("inf") if row["seconds"] is None else row["seconds"] for row in solved)
     profiles = {
-        title: run_json(sys.executable, PROFILE, recipe, 3.0 * share, *overrides, threads=1)
-        for title, (recipe, overrides) in PROFILED.items()
+        title: run_json(sys.executable, PROFILE, recipe, 3.0 * share, threads, *overrides, threads=threads)
+        for title, (recipe, overrides, threads) in PROFILED.items()
     }
     for title, profile in profiles.items():
         print(f"\nwhere the time goes, milliseconds for 1,000 steps: {title}")

@@ -140,7 +140,11 @@ def test_what_a_recurrent_policy_noted_as_it_acted_is_what_one_pass_gives(backbo
         torch.testing.assert_close(seen.log_prob, rollout.extras["log_prob"], atol=1e-5, rtol=1e-4)
 
 
-def test_whole_episodes_are_recorded_in_few_sizes_and_evaluated_as_they_are() -> None:
+@pytest.mark.parametrize("most_rows", [4096, 64])
+def test_whole_episodes_are_recorded_in_few_sizes_and_evaluated_as_they_are(
+    most_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.actor_critic_agent._MOST_ROWS", most_rows)
     agent, experience = build(PolicyGradientConfig(backbone=MLP), num_steps=100, whole_episodes=True)
     agent.set_engine("auto")
     for _ in range(6):
@@ -152,5 +156,14 @@ def test_whole_episodes_are_recorded_in_few_sizes_and_evaluated_as_they_are() ->
         torch.testing.assert_close(recorded.values, eager.values, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(recorded.log_prob, eager.log_prob, atol=1e-5, rtol=1e-4)
     sizes = [size for _, size, _ in agent._recorded]
-    assert all(size == power_of_two(size) for size in sizes)
+    assert all(size == power_of_two(size) <= most_rows for size in sizes)
     assert [power_of_two(n) for n in (1, 2, 3, 8, 9)] == [1, 2, 4, 8, 16]
+
+
+def test_successors_of_cut_steps_are_recorded_in_one_size() -> None:
+    agent, experience = build(PPOConfig(backbone=MLP), num_steps=30, env_options={"max_episode_steps": 7})
+    agent.set_engine("auto")
+    for _ in range(3):
+        assert agent.collect(experience).truncated.sum() > experience.config.num_envs
+        agent.evaluate_rollout(agent.collect(experience))
+    assert [size for name, size, _ in agent._recorded if name == "values"] == [4]

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from agents.agent import Agent
 from agents.experience import OnPolicyData, OnPolicyExperience
 from agents.impala import ImpalaConfig
 from agents.normalization import ObsNormalizer, RewardScaler
@@ -234,7 +235,8 @@ def weights_of(run: Path) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Agent, "eval_episodes", 1)
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     train(experiment_of(name, 2_000), run_dir=whole)
     stopped = train(experiment_of(name, 2_000), run_dir=halves, on_loop=lambda loop: loop.ask_to_stop())
