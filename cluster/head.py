@@ -27,7 +27,7 @@ from lab.runs import write_atomic
 
 STOP_SECONDS = 60
 """how long a stopped job may take to save its runs"""
-_START_SECONDS = 90.0
+_START_SECONDS = 180.0
 
 
 class Head(NamedTuple):
@@ -154,7 +154,7 @@ def _make_token(join: str | None) -> None:
 
 
 def _wait_until_up(process: subprocess.Popen[bytes], log: Path, head: Head) -> None:
-    from cluster.session import listens
+    from cluster.connection import listens
 
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:

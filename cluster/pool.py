@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cluster import demand
 from cluster.display import Display, Row
 from cluster.search import Search
 from cluster.session import Resources, Session
@@ -35,6 +36,8 @@ class _Job(NamedTuple):
     started: float
     up: Any
     """resolves when the worker's process is there"""
+    shares: int
+    """how many of the slots it takes"""
 
 
 class Pool:
@@ -95,13 +98,20 @@ class Pool:
 
     def _assign(self) -> None:
         self.slots = max(1, self.cluster.possible(self.need))
-        free = self.slots - len(self._jobs)
+        free = self.slots - sum(job.shares for job in self._jobs.values())
         waiting = self._waiting()
         if len(waiting) < free:
             self.sweep.entries += self.search.propose(free - len(waiting))
             waiting = self._waiting()
-        for entry in waiting[: max(free, 0)]:
-            self._start(entry)
+        for entry in waiting:
+            if self._has_ended(entry):
+                entry.status = "completed"
+                continue
+            shares = demand.shares(self.sweep.experiment(entry, self.fixed), self.need, self.slots, self.cluster)
+            if shares > free:
+                break
+            free -= shares
+            self._start(entry, shares)
         for worker in self._idle[max(free, 0) :]:
             self._discard(worker)
         self.sweep.save()
@@ -109,17 +119,27 @@ class Pool:
     def _waiting(self) -> list[Entry]:
         return [entry for entry in self.sweep.entries if entry.status == "waiting"]
 
-    def _start(self, entry: Entry) -> None:
+    def _has_ended(self, entry: Entry) -> bool:
+        """Whether a driver that was killed did not live to write down that a run had reached its budget."""
         result = self.sweep.result(entry)
+        if not result or result["status"] != "completed":
+            return False
+        budget: int = self.sweep.experiment(entry, self.fixed).trainer.budget
+        return bool(result["budget"] >= budget)
+
+    def _start(self, entry: Entry, shares: int) -> None:
         experiment = self.sweep.experiment(entry, self.fixed)
-        if result and result["status"] == "completed" and result["budget"] >= experiment.trainer.budget:
-            entry.status = "completed"
-            return
         pause_at = self.search.pause_at(entry, experiment.trainer.budget)
-        worker = self._idle.pop() if self._idle else self._new_worker()
+        several = experiment.trainer.num_workers > 1
+        if pause_at is not None and several:
+            raise UserError("--search pbt trains each run in one process: trainer.num_workers must be 1.")
+        if several:
+            worker = self._new_worker(Resources(0, 0))  # it only conducts its ranks, which have workers of their own
+        else:
+            worker = self._idle.pop() if self._idle else self._new_worker(self.need)
         entry.status, entry.attempts, entry.error = "running", entry.attempts + 1, ""
         reference = worker.train.remote(config.dump(experiment), str(self.sweep.run_path(entry)), pause_at)
-        self._jobs[reference] = _Job(worker, entry, time.time(), worker.identity.remote())
+        self._jobs[reference] = _Job(worker, entry, time.time(), worker.identity.remote(), shares)
 
     def _finish(self, reference: Any) -> None:
         import ray
@@ -143,7 +163,10 @@ class Pool:
             self._discard(job.worker)
             self._failed(job.entry, outcome)
             return
-        self._idle.append(job.worker)
+        if self.sweep.experiment(job.entry, self.fixed).trainer.num_workers == 1:
+            self._idle.append(job.worker)
+        else:
+            self._discard(job.worker)
         early = job.entry.index in self._judged
         job.entry.status = outcome.status if outcome.status != "interrupted" else ("stopped" if early else "waiting")
         if not self.display.quiet and job.entry.ended and not self.display.console.is_terminal:
@@ -222,19 +245,19 @@ class Pool:
 
     # ------------------------------------------------------------------ workers
 
-    def _new_worker(self) -> Any:
+    def _new_worker(self, takes: Resources) -> Any:
         import ray
 
         options: dict[str, Any] = {
-            "num_cpus": self.need.cpus,
-            "num_gpus": self.need.gpus,
+            "num_cpus": takes.cpus,
+            "num_gpus": takes.gpus,
             "max_concurrency": 2,
             "max_restarts": 0,
             "max_task_retries": 0,
         }
         actor: Any = ray.remote(**options)(Worker)
         paths = [str(Path.cwd()), *(path for path in sys.path if path)]
-        return actor.remote(paths, catalog.allowed_imports(), self.need.gpus)
+        return actor.remote(paths, catalog.allowed_imports(), takes.gpus)
 
     def _discard(self, worker: Any) -> None:
         import ray

@@ -18,6 +18,7 @@ from lab.cli import INTERRUPTED, add_import_argument
 
 if TYPE_CHECKING:
     from cluster.state import Sweep
+    from lab.experiment import Experiment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,11 +103,15 @@ def run(arguments: argparse.Namespace) -> int:
         imports=catalog.allowed_imports(),
     )
     Sweep.check_free(path)
-    _check(Sweep(path, settings, []))
+    experiments = _check(Sweep(path, settings, []))
     with session(arguments.address) as cluster:
+        from cluster.demand import shares
         from cluster.session import Resources
 
-        cluster.require(Resources(settings.cpus_per_run, settings.gpus_per_run), "each run")
+        need = Resources(settings.cpus_per_run, settings.gpus_per_run)
+        slots = cluster.require(need, "each run")
+        for experiment in experiments:
+            shares(experiment, need, slots, cluster)
         return conduct(cluster, Sweep.create(path, settings), quiet=arguments.quiet)
 
 
@@ -180,20 +185,19 @@ def _summarize(sweep: Sweep) -> int:
     return 1 if failed else 0
 
 
-def _check(sweep: Sweep, overrides: Sequence[str] = ()) -> None:
+def _check(sweep: Sweep, overrides: Sequence[str] = ()) -> list[Experiment]:
     """Resolve one run of each recipe and grid point, so that bad input is told before anything starts."""
     from cluster.search import make_search
     from cluster.space import parse
 
     space = parse(sweep.settings.overrides)
-    entries = make_search(sweep, space)._stage(0)
-    seen: set[tuple[str, ...]] = set()
-    for entry in entries:
+    points: dict[tuple[str, ...], Experiment] = {}
+    for entry in make_search(sweep, space)._stage(0):
         point = (entry.target, *(entry.values[field] for field in space.grid))
-        if point not in seen:
-            seen.add(point)
-            sweep.experiment(entry, (*space.fixed, *overrides))
+        if point not in points:
+            points[point] = sweep.experiment(entry, (*space.fixed, *overrides))
     sweep.forget_experiments()
+    return list(points.values())
 
 
 def _check_numbers(arguments: argparse.Namespace) -> None:

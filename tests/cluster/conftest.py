@@ -42,6 +42,14 @@ class Processes:
         return found
 
     @staticmethod
+    def command(pid: int) -> str:
+        """What a process was started with, words ended by NUL; empty when it is gone."""
+        try:
+            return Path(f"/proc/{pid}/cmdline").read_text()
+        except OSError:
+            return ""
+
+    @staticmethod
     def alive(pids: set[int]) -> list[int]:
         def is_alive(pid: int) -> bool:
             try:
@@ -54,5 +62,5 @@ class Processes:
 
 @pytest.fixture(scope="session")
 def processes() -> type[Processes]:
-    """`family(pid)` is a process and everything below it, `alive(pids)` those that still run."""
+    """`family(pid)`: it and everything below it; `alive(pids)`: those that still run; `command(pid)`: its words."""
     return Processes

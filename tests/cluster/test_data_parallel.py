@@ -44,7 +44,7 @@ def kill_a_worker(team: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_a_killed_worker_changes_nothing(cluster: Any, tmp_path: Path) -> None:
     """Room for two of four workers; one is killed; the run ends as that of one undisturbed process."""
     common = ["trainer.budget=32000", "trainer.checkpoint_seconds=0.3", "trainer.eval_period=16000"]
@@ -64,7 +64,7 @@ def test_a_killed_worker_changes_nothing(cluster: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_a_team_that_is_asked_to_stop_is_resumed_by_one_process(cluster: Any, tmp_path: Path) -> None:
     stopped = train(
         small("trainer.num_workers=2", "trainer.budget=1000000"),

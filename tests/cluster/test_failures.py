@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from cluster.session import present_token
+from cluster.connection import present_token
 from lab import catalog
 from lab.errors import UserError
 from lab.runs import Run
@@ -31,7 +31,7 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], Any], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -61,7 +61,7 @@ def lab_of(tmp_path: Path) -> Iterator[Callable[[str], Lab]]:
 
     yield of
     for node in nodes:
-        of(node)("cluster", "stop").communicate(timeout=60)
+        of(node)("cluster", "stop").communicate(timeout=120)
 
 
 def kill_node(folder: Path) -> None:
@@ -82,16 +82,16 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_a_sweep_survives_the_death_of_a_node_and_of_the_head(
     lab_of: Callable[[str], Lab], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head, other, out = lab_of("head"), lab_of("other"), tmp_path / "sweep"
     ports = ("--port", free_port(), "--dashboard-port", free_port())
     token = {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "head" / "token")}
-    said, _ = head("cluster", "start", "--cpus", 1, *ports).communicate(timeout=120)
+    said, _ = head("cluster", "start", "--cpus", 1, *ports).communicate(timeout=240)
     address = json.loads((tmp_path / "head" / "cluster.json").read_text())["address"]
-    said, _ = other("cluster", "start", "--cpus", 1, "--join", address, **token).communicate(timeout=120)
+    said, _ = other("cluster", "start", "--cpus", 1, "--join", address, **token).communicate(timeout=240)
     assert "2 machines: 1 CPU, 1 CPU" in said
 
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
@@ -109,15 +109,15 @@ def test_a_sweep_survives_the_death_of_a_node_and_of_the_head(
     kill_node(tmp_path / "other")
     wait_for(lambda: '"attempts": 2' in (out / "state.json").read_text() or driver.poll() is not None)
     kill_node(tmp_path / "head")
-    said, _ = driver.communicate(timeout=60)
+    said, _ = driver.communicate(timeout=120)
     assert driver.returncode == 1
     assert "its worker died; it goes on from its last checkpoint (attempt 2 of 3)" in said
     assert f"lab: the head of the cluster at {address} is gone" in said.splitlines()[-1]
 
-    said, _ = head("cluster", "start", "--cpus", 2, *ports).communicate(timeout=120)
+    said, _ = head("cluster", "start", "--cpus", 2, *ports).communicate(timeout=240)
     assert "1 machine: 2 CPU" in said
     driver = head("resume", out, "--address", address, "--import", "recipes_for_tests")
-    said, _ = driver.communicate(timeout=200)
+    said, _ = driver.communicate(timeout=300)
     assert driver.returncode == 0, said
     monkeypatch.syspath_prepend(str(HERE))
     catalog.allow_import("recipes_for_tests")

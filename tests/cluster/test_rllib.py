@@ -9,6 +9,8 @@ import gymnasium as gym
 import pytest
 import torch
 
+from cluster.state import Sweep, SweepConfig
+from cluster.sweep import conduct
 from lab import checkpoint, config
 from lab.data.spec import DataSpec, Discrete, TensorSpec
 from lab.errors import UserError
@@ -138,3 +140,10 @@ def test_what_a_file_may_not_say() -> None:
 def test_an_unknown_option_is_one_sentence(cluster: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"RLlib refuses module\.options"):
         train(quick("ppo", "module.options.no_such_thing=1"), run_dir=tmp_path / "run")
+
+
+def test_an_algorithm_trains_in_a_sweep_with_processes_of_its_own(cluster: Any, tmp_path: Path) -> None:
+    words = (*QUICK, "data.num_env_runners=1")
+    sweep = Sweep.create(tmp_path / "sweep", SweepConfig(name="test", targets=("rllib/ppo-cartpole",), overrides=words))
+    assert conduct(cluster, sweep, quiet=True) == 0
+    assert [entry.status for entry in sweep.entries] == ["completed"]

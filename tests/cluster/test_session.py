@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -34,22 +36,28 @@ def test_counts_what_fits(cluster: Any) -> None:
 
 
 def test_the_token_is_the_users_alone(cluster: Any) -> None:
-    import os
-
     path = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
     assert os.environ["RAY_AUTH_MODE"] == "token"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(path.read_text()) == 64
 
 
-def test_a_killed_driver_leaves_no_process(processes: Any) -> None:
-    driver = subprocess.Popen([sys.executable, "-c", STARTS_AND_WAITS], stdout=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("killed", ["driver", "gcs_server"])
+def test_when_the_driver_or_the_head_is_killed_no_process_is_left(killed: str, processes: Any) -> None:
+    command = [sys.executable, "-c", STARTS_AND_WAITS]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert driver.stdout is not None
     folder = Path(driver.stdout.readline().strip()).parent
     family = processes.family(driver.pid)
     assert len(family) > 3
-    driver.kill()
-    driver.wait()
+    named = [pid for pid in family if processes.command(pid).partition("\0")[0].endswith(f"/{killed}")]
+    os.kill(*(named or [driver.pid]), signal.SIGKILL)
+    _, said = driver.communicate(timeout=30)
+    sentence = (
+        "lab: the Ray that this process started is gone; what runs have saved is there, and lab resume goes on with it."
+    )
+    assert said.splitlines() == ([sentence] if named else [])
+    assert driver.returncode == (1 if named else -signal.SIGKILL)
     deadline = time.monotonic() + 30
     while processes.alive(family) and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -89,17 +97,17 @@ def test_an_autoscaler_may_have_room_for_more(cluster: Any, monkeypatch: pytest.
 def test_other_versions_are_both_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
-    from cluster import session as module
+    from cluster import connection as module
 
     def refuse(**options: Any) -> None:
         metadata = {"ray_version": "2.9.0", "python_version": "3.9.1"}
         ray._private.utils.check_version_info(metadata, "node 10.0.0.2")
 
-    monkeypatch.setattr(module, "_probe", lambda address: None)
+    monkeypatch.setattr(module, "probe", lambda address: None)
     monkeypatch.setattr(module, "present_token", lambda address: None)
     monkeypatch.setattr(ray, "init", refuse)
     with pytest.raises(UserError, match=r"runs Ray 2\.9\.0 on Python 3\.9\.1, and this is Ray 2\.\S+ on Python 3\."):
-        module._connect("10.0.0.1:6379")
+        module.connect("10.0.0.1:6379")
 
 
 def test_what_is_no_head_of_ray_is_told_apart() -> None:

@@ -50,7 +50,7 @@ def in_background(work: Callable[[], None]) -> threading.Thread:
     return thread
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 90) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 180) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = condition()
@@ -149,6 +149,12 @@ def test_a_hanging_run_is_ended_and_retried(cluster: Any, tmp_path: Path, capsys
     assert said.count("\n") == 1
 
 
+def test_a_run_of_several_workers(cluster: Any, tmp_path: Path) -> None:
+    sweep = make(tmp_path, "trainer.budget=1280", "trainer.num_workers=2")
+    assert conduct(cluster, sweep, quiet=True) == 0
+    assert [(sweep.result(entry) or {})["workers"] for entry in sweep.entries] == [2]
+
+
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """`start("sweep", ...)`: a lab command in a process group of its own, killed when the test ends."""
@@ -175,6 +181,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_interrupted_then_killed_then_resumed_ends_as_if_undisturbed(
     tmp_path: Path, start: Callable[..., subprocess.Popen[str]], processes: Any
 ) -> None:
@@ -186,10 +193,10 @@ def test_interrupted_then_killed_then_resumed_ends_as_if_undisturbed(
     wait_for(lambda: any((path / "checkpoints" / "last.ckpt").is_file() for path in paths))
     family = processes.family(driver.pid)
     os.killpg(driver.pid, signal.SIGINT)  # what Ctrl-C in a terminal does
-    said, _ = driver.communicate(timeout=90)
+    said, _ = driver.communicate(timeout=180)
     assert driver.returncode == 130
     assert f"go on with: lab resume {out}" in said
-    wait_for(lambda: not processes.alive(family), 20)
+    wait_for(lambda: not processes.alive(family), 60)
     state = [Entry.model_validate(entry) for entry in json.loads((out / "state.json").read_text())]
     assert [entry.status for entry in state] == ["waiting", "waiting"]
 
@@ -199,10 +206,10 @@ def test_interrupted_then_killed_then_resumed_ends_as_if_undisturbed(
     family = processes.family(driver.pid)
     driver.kill()
     driver.communicate()
-    wait_for(lambda: not processes.alive(family), 30)
+    wait_for(lambda: not processes.alive(family), 60)
 
     driver = start("resume", out, "--quiet")
-    said, _ = driver.communicate(timeout=240)
+    said, _ = driver.communicate(timeout=400)
     assert driver.returncode == 0, said
     catalog.allow_import("recipes_for_tests")
     for path in paths:
@@ -221,6 +228,7 @@ def test_interrupted_then_killed_then_resumed_ends_as_if_undisturbed(
         ([SMALL, "trainer.budget=100,x"], "trainer.budget='x' is not valid"),
         ([SMALL, "--seeds", 0], "--seeds 0 is not valid"),
         ([SMALL, "--cpus-per-run", 500], "each run needs 500 CPU"),
+        ([SMALL, "trainer.num_workers=4"], "a run of small needs 4 CPU in all; the cluster has 2 CPU"),
     ],
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(
@@ -229,7 +237,8 @@ def test_bad_input_is_one_sentence_and_writes_nothing(
     from cluster import session
 
     monkeypatch.setattr(session, "_start", lambda *arguments: None)
-    monkeypatch.setattr(session, "_guard", contextlib.nullcontext)  # it would end the agents of the tests' own cluster
+    monkeypatch.setattr(session, "guard", contextlib.nullcontext)  # it would end the agents of the tests' own cluster
+    monkeypatch.setattr(session, "own_processes", lambda: lambda: True)
     monkeypatch.setattr(session, "_shutdown", lambda: None)
     monkeypatch.setattr(session.Session, "nodes", lambda self: [session.Resources(2, 0)])
     done = lab("sweep", *words, "--out", tmp_path / "sweep")
