@@ -1,6 +1,6 @@
-"""What a sweep costs: 8 runs of a minute on 2 CPUs against the same runs by hand, one after the other (one of them,
-taken eight times, for all have the same budget) and two at a time (two, taken four times); and with runs of 3 s, where
-overhead counts most, against Ray Tune around the same `lab.train.train` with its actors reused.
+"""What a sweep costs: 8 runs of a minute on 2 CPUs (4 of 5 s with --quick) against the same runs by hand, one after the
+other (one of them, taken as often, for all have the same budget) and two at a time (two of them); and with runs of 3 s,
+where overhead counts most, against Ray Tune around the same `lab.train.train` with its actors reused.
 
     python benchmarks/sweep_overhead.py [--quick]
 """
@@ -19,7 +19,6 @@ from pathlib import Path
 from form import Benchmark, run_json
 
 RECIPE = "classifier/digits-lstm"
-NUM_RUNS = 8
 LAB = [sys.executable, "-m", "lab.cli"]
 
 TUNE = """
@@ -63,7 +62,7 @@ def overrides(budget: int) -> list[str]:
 
 def budget_of(folder: Path, seconds: float) -> int:
     """How many samples a run alone trains on in so many seconds."""
-    words = [*overrides(10**9), "trainer.max_seconds=8", "--quiet", "--out", str(folder)]
+    words = [*overrides(10**9), f"trainer.max_seconds={min(seconds, 8.0)}", "--quiet", "--out", str(folder)]
     subprocess.run([*LAB, "train", RECIPE, *words], check=True, capture_output=True)
     result = json.loads((folder / "result.json").read_text())
     return int(seconds * result["samples"] / result["seconds"])
@@ -84,10 +83,10 @@ def by_hand(folder: Path, budget: int, at_once: int, num_runs: int) -> float:
     return time.perf_counter() - began
 
 
-def sweep(out: Path, words: list[str]) -> float:
+def sweep(out: Path, words: list[str], num_runs: int) -> float:
     """Seconds of a `lab sweep`."""
     began = time.perf_counter()
-    command = [*LAB, "sweep", RECIPE, "--seeds", str(NUM_RUNS), *words, "--quiet", "--out", str(out)]
+    command = [*LAB, "sweep", RECIPE, "--seeds", str(num_runs), *words, "--quiet", "--out", str(out)]
     subprocess.run(command, check=True, capture_output=True)
     return time.perf_counter() - began
 
@@ -103,21 +102,21 @@ def later_starts(out: Path, num_workers: int = 2) -> list[float]:
 def main() -> None:
     bench = Benchmark("sweep_overhead", __doc__)
     os.environ["OMP_NUM_THREADS"] = "1"
-    seconds = 5.0 if bench.quick else 60.0
+    seconds, num_runs = (5.0, 4) if bench.quick else (60.0, 8)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         budget = budget_of(folder / "calibration", seconds)
         one = by_hand(folder / "one", budget, 1, 1)
-        swept = sweep(folder / "sweep", overrides(budget))
+        swept = sweep(folder / "sweep", overrides(budget), num_runs)
         two = by_hand(folder / "two", budget, 2, 2)
         short = int(budget * 3 / seconds)
-        swept_short = sweep(folder / "sweep-short", overrides(short))
-        tuned_short = run_json(sys.executable, TUNE, folder / "tuned", short, RECIPE, NUM_RUNS, threads=1)["seconds"]
+        swept_short = sweep(folder / "sweep-short", overrides(short), num_runs)
+        tuned_short = run_json(sys.executable, TUNE, folder / "tuned", short, RECIPE, num_runs, threads=1)["seconds"]
         starts = later_starts(folder / "sweep-short")
     figures = {
         "sweep_seconds": swept,
-        "sweep_vs_one_after_the_other_ratio": one * NUM_RUNS / swept,
-        "sweep_vs_two_at_a_time_ratio": two * NUM_RUNS / 2 / swept,
+        "sweep_vs_one_after_the_other_ratio": one * num_runs / swept,
+        "sweep_vs_two_at_a_time_ratio": two * num_runs / 2 / swept,
         "runs_of_3_s_sweep_vs_tune_ratio": tuned_short / swept_short,
         "later_run_start_seconds": statistics.fmean(starts),
     }
@@ -127,7 +126,7 @@ def main() -> None:
         "runs_of_3_s_sweep_vs_tune_ratio": 1.0,
         "later_run_start_seconds": 1.5,
     }
-    details = {"runs": NUM_RUNS, "budget": budget, "one_seconds": one, "two_at_once_seconds": two, "starts": starts}
+    details = {"runs": num_runs, "budget": budget, "one_seconds": one, "two_at_once_seconds": two, "starts": starts}
     bench.finish(figures, targets, details | {"short": swept_short, "short_tune": tuned_short})
 
 
