@@ -31,8 +31,8 @@ from lab import config
 LAB = [sys.executable, "-m", "lab.cli"]
 COLLECTORS = ["kind=remote", "num=2", "num_cpus=0", "mode=asynchronous", "max_staleness=2"]
 COLLECTED = [*(f"data.collector.{word}" for word in COLLECTORS), "module.staleness=0"]
-SYNCHRONOUS = {"classifier/digits-cnn": 250_000, "vae/digits": 200_000, "dqn/cartpole": 20_000}
-ASYNCHRONOUS_BUDGET = 400_000
+SYNCHRONOUS = {"classifier/digits-cnn": 200_000, "vae/digits": 150_000, "dqn/cartpole": 15_000}
+ASYNCHRONOUS_BUDGET = 300_000
 HANG_SECONDS = 15
 _SILENT: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 _CLOCKS = ("seconds", "charts/steps_per_second")
