@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         envs.close()
         if window is not None:
             window.close()
-    if film is not None and film.frames:
+    if film is not None and film.num_frames:
         write_video(arguments.video, film.frames, fps_of(arguments.human, None))
     report(episodes, arguments.human, arguments)
     return 0

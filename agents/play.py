@@ -128,7 +128,7 @@ def _watch(
     finally:
         if window is not None:
             window.close()
-    if film is not None:
+    if film is not None and film.num_frames:
         write_video(arguments.video, film.frames, fps_of(env_id, options))
     return episodes
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,17 +87,28 @@ class Terminal:
 
 
 class Film:
-    """Frames kept for a film, with what a policy thought beside them."""
+    """Frames kept for a film, with what a policy thought beside them; packed, since minutes of them fill gigabytes."""
 
     def __init__(self) -> None:
-        self.frames: list[Frame] = []
+        self._packed: list[tuple[bytes, tuple[int, ...]]] = []
 
     def __call__(self, frame: Frame, explanation: Explanation | None = None) -> None:
         if explanation is not None:
             from agents.explain import beside
 
             frame = beside(frame, explanation)
-        self.frames.append(frame)
+        self._packed.append((zlib.compress(frame.tobytes(), 1), frame.shape))
+
+    @property
+    def num_frames(self) -> int:
+        """How many there are."""
+        return len(self._packed)
+
+    @property
+    def frames(self) -> Iterator[Frame]:
+        """All of them, one after the other."""
+        for packed, shape in self._packed:
+            yield np.frombuffer(zlib.decompress(packed), np.uint8).reshape(shape)
 
 
 def to_all(screens: Sequence[OnFrame]) -> OnFrame | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +25,39 @@ def check_video_path(path: Path) -> None:
         raise UserError(f"--video {str(path)!r}: there is no folder {str(path.parent)!r}.")
 
 
-def write_video(path: Path, frames: list[Frame], fps: float) -> None:
-    """Write a gif or mp4. Raises Failure when the file cannot be written."""
-    import imageio.v3 as iio
-
+def write_video(path: Path, frames: Iterable[Frame], fps: float) -> None:
+    """Write a gif or mp4, frame by frame. Raises Failure when the file cannot be written."""
+    frames = iter(frames)
     if fps > _GIF_MAX_FPS / 2 and path.suffix.lower() == ".gif":
         every = max(1, round(fps / (_GIF_MAX_FPS / 2)))
-        frames, fps = frames[::every], fps / every
+        frames, fps = islice(frames, 0, None, every), fps / every
     try:
-        if path.suffix.lower() == ".gif":
-            iio.imwrite(path, frames, duration=1000 / fps, loop=0)
-        else:
-            even = [frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames]
-            iio.imwrite(path, np.stack(even), fps=fps, codec="libx264", macro_block_size=None)
+        (_write_gif if path.suffix.lower() == ".gif" else _write_mp4)(path, frames, fps)
     except OSError as error:
         raise Failure(f"{path} could not be written: {error.strerror or error}.") from error
+
+
+def _write_gif(path: Path, frames: Iterator[Frame], fps: float) -> None:
+    from PIL import Image
+
+    images = map(Image.fromarray, frames)
+    next(images).save(path, save_all=True, append_images=images, duration=1000 / fps, loop=0)
+
+
+def _write_mp4(path: Path, frames: Iterator[Frame], fps: float) -> None:
+    import imageio_ffmpeg
+
+    even = (np.ascontiguousarray(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]) for frame in frames)
+    first = next(even)
+    writer = imageio_ffmpeg.write_frames(
+        str(path), first.shape[1::-1], fps=fps, codec="libx264", macro_block_size=1, ffmpeg_log_level="error"
+    )
+    writer.send(None)
+    try:
+        for frame in chain([first], even):
+            writer.send(frame)
+    finally:
+        writer.close()
 
 
 def to_blocks(frame: Frame, columns: int) -> str:

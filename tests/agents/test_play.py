@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from agents.screens import Film
 from agents.video import to_blocks, write_video
 from lab.config import override
 from lab.errors import UserError
@@ -91,8 +93,33 @@ def test_films_an_episode_or_says_why_not(run: Path, tmp_path: Path, monkeypatch
     data.close()
 
 
-def test_mp4_and_blocks(tmp_path: Path) -> None:
-    frames = [np.full((41, 61, 3), 40 * i, np.uint8) for i in range(5)]
-    write_video(tmp_path / "film.mp4", frames, fps=10)
-    assert (tmp_path / "film.mp4").stat().st_size > 500
-    assert to_blocks(frames[0], 20).count("▀") == 20 * 7
+def test_blocks() -> None:
+    assert to_blocks(np.zeros((41, 61, 3), np.uint8), 20).count("▀") == 20 * 7
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".mp4"])
+def test_a_film_shows_each_frame_in_order(suffix: str, tmp_path: Path) -> None:
+    """Sizes that are odd lose a row and a column in an mp4."""
+    import imageio.v3 as iio
+
+    frames = [np.full((41, 61, 3), 40 * i, np.uint8) for i in range(6)]
+    write_video(tmp_path / f"film{suffix}", frames, fps=10)
+    shown = iio.imread(tmp_path / f"film{suffix}")
+    assert shown.shape[1:3] == ((41, 61) if suffix == ".gif" else (40, 60))
+    np.testing.assert_allclose(shown.mean((1, 2, 3)), [40 * i for i in range(6)], atol=4)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".mp4"])
+def test_minutes_of_film_need_little_memory(suffix: str, tmp_path: Path) -> None:
+    frame = np.zeros((200, 300, 3), np.uint8)
+    tracemalloc.start()
+    film = Film()
+    for i in range(100):
+        frame[:, : 3 * i] = 200
+        film(frame)
+    assert film.num_frames == 100
+    write_video(tmp_path / f"film{suffix}", film.frames, fps=25)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20 * frame.nbytes
+    assert [int(kept.mean()) for kept in film.frames] == [2 * i for i in range(100)]
