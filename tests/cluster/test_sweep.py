@@ -241,6 +241,7 @@ def test_bad_input_is_one_sentence_and_writes_nothing(
     monkeypatch.setattr(session, "own_processes", lambda: lambda: True)
     monkeypatch.setattr(session, "_shutdown", lambda: None)
     monkeypatch.setattr(session.Session, "nodes", lambda self: [session.Resources(2, 0)])
+    monkeypatch.setattr(session.Session, "possible", session.Session.slots)
     done = lab("sweep", *words, "--out", tmp_path / "sweep")
     assert done.code == 2
     assert sentence in done.err
