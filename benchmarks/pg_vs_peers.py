@@ -286,7 +286,7 @@ def main() -> None:
     measured = {
         "ppo_cartpole_vs_sb3": pairs("ppo/cartpole", 50_000, [], lambda: rate(sb3, SB3, 10_000, "ppo")),
         "ppo_cartpole_vs_cleanrl": pairs(
-            "ppo/cartpole", 80_000, CLEANRL_DEFAULTS, lambda: rate(cleanrl, CLEANRL, 10_000)
+            "ppo/cartpole", 80_000, CLEANRL_DEFAULTS, lambda: rate(cleanrl, CLEANRL, 10_000), most=3
         ),
         "ppo_cartpole_vs_plain_loop": pairs(
             "ppo/cartpole", 80_000, CLEANRL_DEFAULTS, lambda: loop(20_000, 4, 128, 4, 4, 1), most=3
@@ -309,7 +309,7 @@ def main() -> None:
     figures: dict[str, float] = {}
     for name, found in measured.items():
         figures |= {f"{name}_per_second": found.lab, f"{name}_ratio": found.ratio}
-    figures["rllib_ppo_cartpole_per_second"] = rate(sys.executable, RLLIB, 20)
+    figures["rllib_ppo_cartpole_per_second"] = rate(sys.executable, RLLIB, 12)
     figures["ppo_cartpole_solved_seconds"] = seconds[len(seconds) // 2]
     targets = {
         "ppo_cartpole_vs_sb3_ratio": 3.0,
