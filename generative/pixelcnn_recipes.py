@@ -14,7 +14,7 @@ FAMILY = "pixelcnn"
 
 
 def binarized_mnist_small() -> Experiment:
-    """A 16-channel Gated PixelCNN on static binarized MNIST: 82.9 nats (validation) after 20 minutes of one core.
+    """A 16-channel Gated PixelCNN on static binarized MNIST: 82.43 nats (test) after 19 minutes of one core.
 
     Validation after 50,000, 100,000, 150,000, 200,000, 250,000 and 300,000 samples: 86.06, 84.91, 83.92, 83.53, 83.10,
     82.85; 64,113 parameters. The first kernel works on the image alone and is cheap: 21 instead of 7 lets the net see
