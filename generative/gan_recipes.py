@@ -13,7 +13,11 @@ FAMILY = "gan"
 
 
 def mnist() -> Experiment:
-    """A class-conditional DCGAN with R1 on MNIST from LAB_DATA: Frechet ratio 2.5 (test) after 1,550 updates."""
+    """A class-conditional DCGAN with R1 on MNIST from LAB_DATA: Frechet ratio 2.2 (test) after 2.4 core-minutes.
+
+    All ten modes; one seed. After 40,000 samples the ratio is still 73, after 50,000 33: the average of the generator
+    trails it by hundreds of updates.
+    """
     return _mnist_like("mnist")
 
 
@@ -59,5 +63,5 @@ def _mnist_like(name: str) -> Experiment:
             discriminator_optimizer=optimizer,
             eval_images=5000,
         ),
-        trainer=TrainerConfig(budget=200_000, eval_period=40_000),
+        trainer=TrainerConfig(budget=100_000, eval_period=50_000),
     )
