@@ -110,15 +110,15 @@ def session(
             stack.enter_context(_environment(_QUIET | _token(folder)))
             _start(folder, num_cpus or len(os.sched_getaffinity(0)), num_gpus, dashboard)
             stack.enter_context(guard())
-            there, name = own_processes(), "Ray that this process started"
+            there, misses, name = own_processes(), 1, "Ray that this process started"
         else:
             stack.enter_context(_environment(_QUIET))
             head.use_token()
             connect(address)
-            there, name = head_answers(), f"head of the cluster at {address}"
+            there, misses, name = head_answers(), 5, f"head of the cluster at {address}"
         stack.callback(_shutdown)
         connected = Session(address)
-        stack.enter_context(watch(there, name, lambda: connected.on_loss()))
+        stack.enter_context(watch(there, misses, name, lambda: connected.on_loss()))
         yield connected
 
 

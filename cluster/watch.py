@@ -24,7 +24,6 @@ for pid in pids:
         pass
 """
 _WATCH_SECONDS = 1.0
-_MISSES = 5
 
 
 @contextlib.contextmanager
@@ -59,27 +58,26 @@ def own_processes() -> Callable[[], bool]:
 
 
 def head_answers() -> Callable[[], bool]:
-    """Whether the connected cluster's head has answered one of the last few times."""
+    """Whether the connected cluster's head accepts connections."""
     import ray
 
-    address, misses = ray.get_runtime_context().gcs_address, 0
-
-    def look() -> bool:
-        nonlocal misses
-        misses = 0 if listens(address) else misses + 1
-        return misses < _MISSES
-
-    return look
+    address = ray.get_runtime_context().gcs_address
+    return lambda: listens(address)
 
 
 @contextlib.contextmanager
-def watch(there: Callable[[], bool], name: str, on_loss: Callable[[], None]) -> Iterator[None]:
-    """End the process, with a sentence, when the cluster's head is gone: Ray's calls would wait for it for ever."""
+def watch(there: Callable[[], bool], misses: int, name: str, on_loss: Callable[[], None]) -> Iterator[None]:
+    """End the process, with a sentence, when the cluster's head is gone: Ray's calls would wait for it for ever.
+
+    `misses` is how often in a row it must not be `there`, looked for every second.
+    """
     done = threading.Event()
 
     def look() -> None:
+        missed = 0
         while not done.wait(_WATCH_SECONDS):
-            if not there() and not done.is_set():
+            missed = 0 if there() else missed + 1
+            if missed >= misses and not done.is_set():
                 on_loss()
                 print(
                     f"lab: the {name} is gone; what runs have saved is there, and lab resume goes on with it.",
