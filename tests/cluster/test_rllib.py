@@ -142,8 +142,9 @@ def test_an_unknown_option_is_one_sentence(cluster: Any, tmp_path: Path) -> None
         train(quick("ppo", "module.options.no_such_thing=1"), run_dir=tmp_path / "run")
 
 
-def test_an_algorithm_trains_in_a_sweep_with_processes_of_its_own(cluster: Any, tmp_path: Path) -> None:
-    words = (*QUICK, "data.num_env_runners=1")
-    sweep = Sweep.create(tmp_path / "sweep", SweepConfig(name="test", targets=("rllib/ppo-cartpole",), overrides=words))
+def test_an_algorithm_trains_in_a_sweep(cluster: Any, tmp_path: Path) -> None:
+    sweep = Sweep.create(
+        tmp_path / "sweep", SweepConfig(name="test", targets=("rllib/ppo-cartpole",), overrides=(*QUICK,))
+    )
     assert conduct(cluster, sweep, quiet=True) == 0
     assert [entry.status for entry in sweep.entries] == ["completed"]
