@@ -6,7 +6,8 @@ zoo      CartPole at the SB3 zoo's settings: 256x256, batch 64, 128 updates ever
 cleanrl  CartPole at CleanRL's defaults: one environment, 120-84, batch 128, an update every 10 steps; epsilon falls
          over the first half of the run, as there, against CleanRL's own dqn.py (1.2.0); both rates from 11,000 steps
 solve    seconds of training until three evaluations in a row, one every 2,000 steps, average 475 over 20 greedy
-         episodes; the recipe dqn/cartpole against SB3 at the zoo's settings; evaluations and start-up are not counted
+         episodes; the recipe dqn/cartpole against SB3 at the zoo's settings; evaluations and start-up are not counted;
+         where SB3 does not get there in the zoo's 50,000 steps, these count, and the ratio is too low
 update   one update at the zoo's settings against the matrix products that it must do, and where the rest goes
 pong     agent steps a second of collecting and learning, 8 environments, batch 32, an update every 4 steps, 2 threads
 """
@@ -14,6 +15,7 @@ pong     agent steps a second of collecting and learning, 8 environments, batch 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from typing import Any
 
@@ -172,6 +174,7 @@ torch.set_num_threads(1)
 import gymnasium as gym
 from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 class Evaluate(BaseCallback):
@@ -182,13 +185,13 @@ class Evaluate(BaseCallback):
         if self.num_timesteps >= self.next_evaluation:
             self.next_evaluation += 2000
             self.seconds += time.perf_counter() - self.clock
-            value, _ = evaluate_policy(self.model, test_env, n_eval_episodes=20, warn=False)
+            value, _ = evaluate_policy(self.model, test_envs, n_eval_episodes=20, warn=False)
             self.curve.append((self.num_timesteps, self.seconds, float(value)))
             self.clock = time.perf_counter()
             return not (len(self.curve) >= 3 and all(v >= 475 for _, _, v in self.curve[-3:]))
         return True
 
-test_env, evaluate = gym.make("CartPole-v1"), Evaluate()
+test_envs, evaluate = make_vec_env("CartPole-v1", n_envs=20, seed=1), Evaluate()
 model = DQN("MlpPolicy", gym.make("CartPole-v1"), learning_rate=2.3e-3, batch_size=64, buffer_size=100000,
     learning_starts=1000, gamma=0.99, target_update_interval=10, train_freq=256, gradient_steps=128,
     exploration_fraction=0.16, exploration_final_eps=0.04, policy_kwargs={"net_arch": [256, 256]}, device="cpu",
@@ -294,12 +297,16 @@ def main() -> None:
     details: dict[str, Any] = {}
     cases = {"zoo": zoo, "cleanrl": cleanrl, "solve": solve, "update": update, "pong": pong}
     for name in bench.options.only or cases:
-        cases[name](bench.quick, figures, details)
+        try:
+            cases[name](bench.quick, figures, details)
+        except RuntimeError as error:  # a peer that cannot be installed or run here must not cost the other cases
+            print(f"{name} was not measured: {error}", file=sys.stderr)
+            figures |= {key: None for key in TARGETS if key.removeprefix("cartpole_vs_").startswith(name)}
     bench.finish(figures, {key: value for key, value in TARGETS.items() if key in figures}, details)
 
 
 def zoo(quick: bool, figures: dict[str, float | None], details: dict[str, Any]) -> None:
-    peer, budget = peer_python(SB3), 5_000 if quick else 10_000
+    peer, budget = peer_python(SB3), 5_000 if quick else 8_000
     pairs = measure_pairs(
         lambda: run_json(sys.executable, LAB_RATE, 1, 2_000, budget, *ZOO, threads=1)["per_second"],
         lambda: run_json(peer, SB3_RATE, 1, 2_000, budget, threads=1)["per_second"],
@@ -310,7 +317,7 @@ def zoo(quick: bool, figures: dict[str, float | None], details: dict[str, Any]) 
 
 
 def cleanrl(quick: bool, figures: dict[str, float | None], details: dict[str, Any]) -> None:
-    peer, budget = cleanrl_python(), 20_000 if quick else 40_000
+    peer, budget = cleanrl_python(), 20_000 if quick else 30_000
     settings = [*CLEANRL, f"module.epsilon.decay_steps={budget // 2}"]
     pairs = measure_pairs(
         lambda: run_json(sys.executable, LAB_RATE, 1, 11_000, budget, *settings, threads=1)["per_second"],
@@ -332,7 +339,8 @@ def solve(quick: bool, figures: dict[str, float | None], details: dict[str, Any]
     def run(who: str, python: Any, script: str) -> float:
         curve = run_json(python, script, len(curves[who]), threads=1)["curve"]
         curves[who].append(curve)
-        return sustained(curve)
+        seconds = sustained(curve)
+        return curve[-1][1] if who == "sb3" and math.isinf(seconds) else seconds
 
     pairs = measure_pairs(
         lambda: run("lab", sys.executable, LAB_SOLVE),
@@ -341,6 +349,7 @@ def solve(quick: bool, figures: dict[str, float | None], details: dict[str, Any]
         higher_is_better=False,
     )
     figures |= {"solve_seconds": pairs.lab, "solve_sb3_seconds": pairs.peer, "solve_vs_sb3_ratio": pairs.ratio}
+    figures["solve_sb3_runs_that_did"] = sum(math.isfinite(sustained(curve)) for curve in curves["sb3"])
     details["solve"] = {**pairs._asdict(), "curves": curves}
 
 
@@ -367,7 +376,7 @@ def update(quick: bool, figures: dict[str, float | None], details: dict[str, Any
 
 
 def pong(quick: bool, figures: dict[str, float | None], details: dict[str, Any]) -> None:
-    peer, budget = peer_python(SB3_ATARI), 1_500 if quick else 3_000
+    peer, budget = peer_python(SB3_ATARI), 1_000 if quick else 1_500
     pairs = measure_pairs(
         lambda: run_json(sys.executable, LAB_RATE, 2, 500, budget, *PONG, threads=2)["per_second"],
         lambda: run_json(peer, SB3_PONG, 2, 500, budget, threads=2)["per_second"],

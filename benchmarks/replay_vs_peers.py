@@ -197,15 +197,21 @@ frames = torch.randint(256, (T + 4, N, 84, 84), dtype=torch.uint8)
 stacks = torch.stack([frames[i : i + T + 1] for i in range(4)], 2)
 start = torch.zeros(T, N, dtype=torch.bool)
 zero, false = torch.zeros(T, N), torch.zeros(T, N, dtype=torch.bool)
-buffer = ReplayBuffer(ReplayConfig(capacity=1_000_000, frame_stack=True), 0.99,
-    DataSpec(TensorSpec((4, 84, 84), torch.uint8, 0, 255), Discrete(6)), N, 0, torch.device("cpu"))
-before = resident()
-for i in range(transitions // (T * N)):
-    start[0] = i % 4 == 0  # an episode lasts 200 steps, which is short for a game
-    buffer.extend(Rollout(stacks[:-1], zero.long(), zero, false, false, stacks[1:], start, ~false, None, {}, [], 0))
-    stacks = torch.roll(stacks, 1, -1)
-buffer.sample(32, 4)
-print(json.dumps({"gb": (resident() - before) / 1e9 * (1_000_000 / transitions)}))
+
+def fill(capacity, transitions):
+    global stacks
+    buffer = ReplayBuffer(ReplayConfig(capacity=capacity, frame_stack=True), 0.99,
+        DataSpec(TensorSpec((4, 84, 84), torch.uint8, 0, 255), Discrete(6)), N, 0, torch.device("cpu"))
+    before = resident()
+    for i in range(transitions // (T * N)):
+        start[0] = i % 4 == 0  # an episode lasts 200 steps, which is short for a game
+        buffer.extend(Rollout(stacks[:-1], zero.long(), zero, false, false, stacks[1:], start, ~false, None, {}, [], 0))
+        stacks = torch.roll(stacks, 1, -1)
+    buffer.sample(32, 4)
+    return resident() - before
+
+fill(4_000, 4_000)  # what the process itself takes, once
+print(json.dumps({"gb": fill(1_000_000, transitions) / 1e9 * (1_000_000 / transitions)}))
 """
 
 
