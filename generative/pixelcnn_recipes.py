@@ -56,7 +56,10 @@ def binarized_mnist_diagonal_bilstm() -> Experiment:
 
 
 def cifar10_subset() -> Experiment:
-    """A small PixelCNN++ on 3,000 images of CIFAR-10, for one core. It has not been run to its end."""
+    """A small PixelCNN++ on 3,000 images of CIFAR-10, for a quarter of an hour of one core. Not run to its end.
+
+    After 2,800 images, a minute: 5.3 bits a dimension on minibatches of training images; uniform pixels have 8.
+    """
     return Experiment(
         name="pixelcnn/cifar10-subset",
         data=ImageData(name="cifar10-subset", batch_size=4, batches_per_step=10),
