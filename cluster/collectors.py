@@ -249,8 +249,7 @@ class RemoteCollector:
                 )
             return
         cpus = max(len(os.sched_getaffinity(0)), int(-(-(need + self.config.num_cpus) // 1)))  # a spare one too
-        cluster = self._stack.enter_context(session(num_cpus=cpus))
-        cluster.require(Resources(self.config.num_cpus, 0), "each collector")
+        self._stack.enter_context(session(num_cpus=cpus))
 
     def _start(self) -> Any:
         """A new process, which can take any collector's place."""
