@@ -36,7 +36,7 @@ from agents.envs import make_envs
 from agents.policies import Policy
 from agents.types import Episode, Rollout
 from cluster.rollouts import Array, arrays_of, flat, join, packed, rollout_of, take_on
-from cluster.session import Resources, Session, session
+from cluster.session import Resources, session
 from lab import catalog
 from lab.data.spec import DataSpec
 from lab.errors import Failure, UserError
@@ -241,7 +241,6 @@ class RemoteCollector:
 
         need = self.config.num_cpus * self.config.num
         if ray.is_initialized():
-            cluster = Session("auto")
             free = _free_cpus(need)
             if free < need:
                 raise UserError(
