@@ -45,7 +45,7 @@ def cartpole() -> Experiment:
 
 
 def acrobot() -> Experiment:
-    """Double DQN on Acrobot-v1: -80 at the end on one seed; 100,000 steps in 80 s."""
+    """Double DQN on Acrobot-v1: -82 at the end on 5 seeds (worst -84); 100,000 steps in 80 s."""
     return Experiment(
         name="dqn/acrobot",
         data=ReplayData(
