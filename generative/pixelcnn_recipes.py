@@ -56,9 +56,10 @@ def binarized_mnist_diagonal_bilstm() -> Experiment:
 
 
 def cifar10_subset() -> Experiment:
-    """A small PixelCNN++ on 3,000 images of CIFAR-10, for a quarter of an hour of one core. Not run to its end.
+    """A small PixelCNN++ on 3,000 images of CIFAR-10: 4.06 bits a dimension (test), some 9 minutes of one core.
 
-    After 2,800 images, a minute: 5.3 bits a dimension on minibatches of training images; uniform pixels have 8.
+    On validation 4.95 bits after 2,500 samples, 4.29 after 10,000, 4.04 after 20,000, still falling; uniform pixels have
+    8, the published network on all of CIFAR-10 2.92. Completions take on colours and backgrounds, not yet shapes.
     """
     return Experiment(
         name="pixelcnn/cifar10-subset",
@@ -69,7 +70,7 @@ def cifar10_subset() -> Experiment:
             components=5,
             optimizer=_optimizer(1e-3),
         ),
-        trainer=TrainerConfig(budget=30_000, eval_period=3_000, precision="bf16", num_threads=1),
+        trainer=TrainerConfig(budget=20_000, eval_period=2_500, precision="bf16", num_threads=1),
     )
 
 
