@@ -22,7 +22,7 @@ def mnist() -> Experiment:
 
 
 def fashion_mnist() -> Experiment:
-    """The same on Fashion-MNIST from LAB_DATA: Frechet ratio 16 (test, one seed), ten modes; three minutes of a core."""
+    """The same on Fashion-MNIST from LAB_DATA: Frechet ratio 16 (test, one seed), all ten modes."""
     return _mnist_like("fashion-mnist")
 
 
