@@ -19,7 +19,7 @@ import math
 import sys
 from typing import Any
 
-from form import Benchmark, cleanrl_python, measure_pairs, peer_python, run_json
+from form import Benchmark, cleanrl_rates, measure_pairs, peer_python, run_json
 
 SB3 = ["stable-baselines3==2.9.2", "gymnasium==1.2.2"]
 SB3_ATARI = [*SB3, "ale-py==0.12.1", "opencv-python-headless", "pillow"]
@@ -121,24 +121,6 @@ model = DQN("MlpPolicy", gym.make("CartPole-v1"), learning_rate=2.3e-3, batch_si
 model.learn(budget, callback=clock)
 steps, began = clock.started
 print(json.dumps({"per_second": (model.num_timesteps - steps) / (time.perf_counter() - began)}))
-"""
-
-CLEANRL_RATE = """
-import contextlib, io, json, os, runpy, sys, tempfile, warnings
-import torch
-torch.set_num_threads(1)
-warnings.simplefilter("ignore")
-with tempfile.TemporaryDirectory() as folder:
-    os.chdir(folder)  # it writes TensorBoard files
-    sys.argv = ["dqn.py", "--total-timesteps", sys.argv[1], "--cuda", "False"]
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        runpy.run_module("cleanrl.dqn", run_name="__main__")
-    os.chdir("/")
-rates = [float(line.split()[1]) for line in printed.getvalue().splitlines() if line.startswith("SPS:")]
-steps = [10_100 + 100 * i for i in range(len(rates))]  # it prints all steps over the time since its first
-seconds = [step / rate for step, rate in zip(steps, rates)]
-print(json.dumps({"per_second": (steps[-1] - steps[9]) / (seconds[-1] - seconds[9])}))
 """
 
 LAB_SOLVE = """
@@ -316,12 +298,19 @@ def zoo(quick: bool, figures: dict[str, float | None], details: dict[str, Any]) 
     details["zoo"] = pairs._asdict()
 
 
+def steady(rates: list[float]) -> float:
+    """Steps a second from 11,000 steps on, of CleanRL's rates from 10,100 steps on, one every 100."""
+    steps = [10_100 + 100 * i for i in range(len(rates))]
+    seconds = [step / rate for step, rate in zip(steps, rates, strict=True)]
+    return (steps[-1] - steps[9]) / (seconds[-1] - seconds[9])
+
+
 def cleanrl(quick: bool, figures: dict[str, float | None], details: dict[str, Any]) -> None:
-    peer, budget = cleanrl_python(), 20_000 if quick else 30_000
+    budget = 20_000 if quick else 30_000
     settings = [*CLEANRL, f"module.epsilon.decay_steps={budget // 2}"]
     pairs = measure_pairs(
         lambda: run_json(sys.executable, LAB_RATE, 1, 11_000, budget, *settings, threads=1)["per_second"],
-        lambda: run_json(peer, CLEANRL_RATE, budget, threads=1)["per_second"],
+        lambda: steady(cleanrl_rates("dqn", budget)),
         repeats=1 if quick else 3,
     )
     figures |= {

@@ -152,10 +152,31 @@ def peer_python(requirements: Sequence[str], unpinned: Sequence[str] = ()) -> Pa
     return python
 
 
-def cleanrl_python() -> Path:
-    """CleanRL 1.2.0, the newest on PyPI, with gymnasium and Stable-Baselines3 from its time; its ppo.py needs gym."""
+_CLEANRL = """
+import contextlib, io, json, os, runpy, sys, tempfile, warnings
+import torch
+torch.set_num_threads(1)
+warnings.simplefilter("ignore")
+script, steps = sys.argv[1:]
+with tempfile.TemporaryDirectory() as folder:
+    os.chdir(folder)  # it writes TensorBoard files
+    sys.argv = [f"{script}.py", "--total-timesteps", steps, "--cuda", "False"]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        runpy.run_module(f"cleanrl.{script}", run_name="__main__")
+    os.chdir("/")
+print(json.dumps({"rates": [float(line.split()[1]) for line in printed.getvalue().splitlines() if line[:4] == "SPS:"]}))
+"""
+
+
+def cleanrl_rates(script: str, steps: int) -> list[float]:
+    """What CleanRL's own `dqn` or `ppo` prints while it trains on CartPole: all steps over the time since its first.
+
+    CleanRL 1.2.0, the newest on PyPI, with gymnasium and Stable-Baselines3 from its time; its ppo.py needs gym.
+    """
     needs = ["gym==0.23.1", "gymnasium==0.29.1", "numpy<2", "pygame==2.6.1", "stable-baselines3==2.3.2"]
-    return peer_python([*needs, "tensorboard==2.20.0"], unpinned=["cleanrl==1.2.0"])
+    python = peer_python([*needs, "tensorboard==2.20.0"], unpinned=["cleanrl==1.2.0"])
+    return [float(rate) for rate in run_json(python, _CLEANRL, script, steps, threads=1)["rates"]]
 
 
 class Benchmark:

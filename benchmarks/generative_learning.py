@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from form import Benchmark, run_json
+from learning import Runs, key, panels
 
 from lab import config
 from lab.errors import UserError
@@ -94,7 +95,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def main() -> None:
     bench = Benchmark("generative_learning", __doc__, options)
     os.nice(10)
-    runs: dict[str, list[dict[str, Any]]] = {}
+    runs: Runs = {}
     for recipe in bench.options.recipes or (QUICK if bench.quick else RECIPES):
         seeds = bench.options.seeds or (1 if bench.quick else RECIPES[recipe].seeds)
         runs[recipe] = [one(recipe, seed, bench.options.runs, bench.quick) for seed in range(seeds)]
@@ -108,7 +109,7 @@ def main() -> None:
 
 def figure_name(recipe: str) -> str:
     """The name of a recipe's main figure."""
-    return f"{recipe.replace('/', '_').replace('-', '_')}_{RECIPES[recipe].metric.removeprefix('nll_')}"
+    return f"{key(recipe)}_{RECIPES[recipe].metric.removeprefix('nll_')}"
 
 
 def figures_of(recipe: str, runs: list[dict[str, Any]]) -> dict[str, float | None]:
@@ -118,10 +119,9 @@ def figures_of(recipe: str, runs: list[dict[str, Any]]) -> dict[str, float | Non
     figures: dict[str, float | None] = {name: statistics.mean(values)}
     if len(values) > 1:
         figures |= {f"{name}_std": statistics.pstdev(values), f"{name}_worst": max(values)}
-    stem = recipe.replace("/", "_").replace("-", "_")
     if recipe.startswith("gan/"):
-        figures[f"{stem}_modes"] = min(run["test"]["eval/lenet_modes"] for run in runs)
-    return figures | {f"{stem}_core_minutes": statistics.median(run["core_seconds"] for run in runs) / 60}
+        figures[f"{key(recipe)}_modes"] = min(run["test"]["eval/lenet_modes"] for run in runs)
+    return figures | {f"{key(recipe)}_core_minutes": statistics.median(run["core_seconds"] for run in runs) / 60}
 
 
 # ------------------------------------------------------------------ runs
@@ -201,33 +201,17 @@ def curve(run: Run, metric: str) -> list[tuple[int, float, float]]:
 # ------------------------------------------------------------------ curves
 
 
-def draw(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """A panel for each recipe: validation against core-minutes, a line a seed, the target dotted."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    columns = min(4, len(runs))
-    lines = -(-len(runs) // columns)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(4.4 * columns, 3.1 * lines), squeeze=False, layout="constrained"
-    )
-    for axis, (recipe, seeds) in zip(axes.flat, runs.items(), strict=False):
+def draw(runs: Runs, path: Path) -> None:
+    """Validation against core-minutes, a line a seed, the target dotted."""
+    for axis, recipe, seeds in panels(runs, path, columns=4):
         for run in seeds:
             _, seconds, values = zip(*run["curve"], strict=True)
             axis.plot([second / 60 for second in seconds], values, ".-", alpha=0.8, linewidth=1.2)
         metric, target = RECIPES[recipe][:2]
         if target is not None:
             axis.axhline(target, color="gray", linestyle=":", linewidth=1)
-        axis.set_title(recipe + (f", {len(seeds)} seeds" if len(seeds) > 1 else ""), fontsize=10)
         axis.set_xlabel("core-minutes of training")
         axis.set_ylabel(f"{metric}, validation")
-    for axis in list(axes.flat)[len(runs) :]:
-        axis.axis("off")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    print(f"written: {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":

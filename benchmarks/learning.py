@@ -17,7 +17,7 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,8 @@ def learning_benchmark(
     runs: Runs = new if bench.quick else {**_measured_before(bench.result_path(), targets), **new}
     _draw(runs, targets, bench.result_path("-quick.png" if bench.quick else ".png"))
     bench.finish(
-        {f"{_key(recipe)}_{name}": value for recipe in runs for name, value in _figures(runs[recipe]).items()},
-        {f"{_key(recipe)}_{which}": targets[recipe] for recipe in runs if recipe in targets for which in _WHICH},
+        {f"{key(recipe)}_{name}": value for recipe in runs for name, value in _figures(runs[recipe]).items()},
+        {f"{key(recipe)}_{which}": targets[recipe] for recipe in runs if recipe in targets for which in _WHICH},
         runs,
     )
 
@@ -114,7 +114,7 @@ def _one(recipe: str, seed: int, root: Path, quick: bool) -> dict[str, Any]:
         budget = max(1, int(experiment.trainer.budget * _QUICK_SHARE))
         experiment = config.override(experiment, [f"trainer.budget={budget}"])
     yaml = config.to_yaml(experiment)
-    name = f"{_key(recipe)}-{seed}-{hashlib.sha256(yaml.encode()).hexdigest()[:8]}"
+    name = f"{key(recipe)}-{seed}-{hashlib.sha256(yaml.encode()).hexdigest()[:8]}"
     kept = root / f"{name}.json"
     if not kept.exists():
         root.mkdir(parents=True, exist_ok=True)
@@ -128,32 +128,39 @@ def _one(recipe: str, seed: int, root: Path, quick: bool) -> dict[str, Any]:
     return found
 
 
-def _key(recipe: str) -> str:
+def key(recipe: str) -> str:
+    """A recipe's name as a part of a figure's."""
     return recipe.replace("/", "_").replace("-", "_")
 
 
 def _draw(runs: Runs, targets: Mapping[str, float], path: Path) -> None:
-    """A panel for each recipe: a line a seed, the last checkpoint's 100 episodes as a dot, the target dotted."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    columns = min(3, len(runs))
-    lines = -(-len(runs) // columns)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(4.4 * columns, 3.1 * lines), squeeze=False, layout="constrained"
-    )
-    for axis, (recipe, seeds) in zip(axes.flat, runs.items(), strict=False):
+    """A line a seed, the last checkpoint's 100 episodes as a dot, the target dotted."""
+    for axis, recipe, seeds in panels(runs, path, columns=3):
         for run in seeds:
             steps, _, returns = zip(*run["curve"], strict=True)
             (line,) = axis.plot([step / 1000 for step in steps], returns, alpha=0.7, linewidth=1.2)
             axis.plot(steps[-1] / 1000, run["last"], "o", markersize=4, color=line.get_color())
         if recipe in targets:
             axis.axhline(targets[recipe], color="gray", linestyle=":", linewidth=1)
-        axis.set_title(f"{recipe}, {len(seeds)} seeds" if len(seeds) > 1 else recipe, fontsize=10)
         axis.set_xlabel("thousand environment steps")
         axis.set_ylabel("greedy return")
+
+
+def panels(runs: Runs, path: Path, columns: int) -> Iterator[tuple[Any, str, list[dict[str, Any]]]]:
+    """For each recipe an axis, its name and its seeds, to draw on; saves the picture when all are drawn."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    columns = min(columns, len(runs))
+    lines = -(-len(runs) // columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(4.4 * columns, 3.1 * lines), squeeze=False, layout="constrained"
+    )
+    for axis, (recipe, seeds) in zip(axes.flat, runs.items(), strict=False):
+        axis.set_title(f"{recipe}, {len(seeds)} seeds" if len(seeds) > 1 else recipe, fontsize=10)
+        yield axis, recipe, seeds
     for axis in list(axes.flat)[len(runs) :]:
         axis.axis("off")
     figure.savefig(path, dpi=110)

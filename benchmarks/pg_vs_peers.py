@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from form import Benchmark, Pairs, cleanrl_python, measure_pairs, peer_python, run_json
+from form import Benchmark, Pairs, cleanrl_rates, measure_pairs, peer_python, run_json
 
 LAB = """
 import json, sys, time
@@ -58,22 +58,6 @@ model.learn(256)
 begun = time.perf_counter()
 model.learn(steps)
 print(json.dumps({"per_second": steps / (time.perf_counter() - begun)}))
-"""
-
-CLEANRL = """
-import contextlib, io, json, os, runpy, sys, tempfile, warnings
-import torch
-torch.set_num_threads(1)
-warnings.simplefilter("ignore")
-with tempfile.TemporaryDirectory() as folder:
-    os.chdir(folder)  # it writes TensorBoard files
-    sys.argv = ["ppo.py", "--total-timesteps", sys.argv[1], "--cuda", "False"]
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        runpy.run_module("cleanrl.ppo", run_name="__main__")
-    os.chdir("/")
-rates = [line.split()[1] for line in printed.getvalue().splitlines() if line.startswith("SPS:")]
-print(json.dumps({"per_second": float(rates[-1])}))  # its own figure: all steps over the time since its first
 """
 
 LOOP = """
@@ -271,7 +255,6 @@ def main() -> None:
     bench = Benchmark("pg_vs_peers", __doc__)
     repeats, share = (1, 0.3) if bench.quick else (5, 1.0)
     sb3 = peer_python(["stable-baselines3==2.9.2", "gymnasium==1.2.2"])
-    cleanrl = cleanrl_python()
 
     def rate(python: Path | str, script: str, steps: float, *words: object, threads: int = 1) -> float:
         return float(run_json(python, script, int(steps * share), *words, threads=threads)["per_second"])
@@ -286,7 +269,7 @@ def main() -> None:
     measured = {
         "ppo_cartpole_vs_sb3": pairs("ppo/cartpole", 50_000, [], lambda: rate(sb3, SB3, 10_000, "ppo")),
         "ppo_cartpole_vs_cleanrl": pairs(
-            "ppo/cartpole", 80_000, CLEANRL_DEFAULTS, lambda: rate(cleanrl, CLEANRL, 10_000), most=3
+            "ppo/cartpole", 80_000, CLEANRL_DEFAULTS, lambda: cleanrl_rates("ppo", int(10_000 * share))[-1], most=3
         ),
         "ppo_cartpole_vs_plain_loop": pairs(
             "ppo/cartpole", 80_000, CLEANRL_DEFAULTS, lambda: loop(20_000, 4, 128, 4, 4, 1), most=3

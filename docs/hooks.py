@@ -1,7 +1,7 @@
 """What mkdocs fills in while it builds, so that no page can be out of date.
 
 <!-- recipes: dqn q-learning -->      a table of the recipes of these families, from their docstrings
-<!-- results: report_page -->         the figures of benchmarks/results/report_page-*.json
+<!-- results: report_page -->         the figures of benchmarks/results/report_page-*.json, and its pictures
 <!-- commands -->                     every command with its options, from the parsers
 """
 
@@ -13,18 +13,33 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mkdocs.structure.files import File, Files
+from mkdocs.utils import get_relative_url
+
 from lab import catalog
 from lab.cli import COMMANDS, Parser
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 _MARK = re.compile(r"<!-- (recipes|results|commands)(?:: ([\w\- ]+))? -->")
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_files(files: Files, config: Any) -> Files:
+    """mkdocs' hook: what benchmarks drew belongs to the site."""
+    for path in sorted(RESULTS.glob("*.png")):
+        files.append(File.generated(config, f"results/{path.name}", abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """mkdocs' hook: the page with every mark filled in."""
-    return _MARK.sub(
-        lambda found: {"recipes": recipes, "results": results, "commands": commands}[found[1]](found[2]), markdown
-    )
+
+    def filled(found: re.Match[str]) -> str:
+        if found[1] == "results":
+            return results(found[2], get_relative_url("results", str(Path(page.file.src_uri).parent)))
+        return {"recipes": recipes, "commands": commands}[found[1]](found[2])
+
+    return _MARK.sub(filled, markdown)
 
 
 def recipes(families: str) -> str:
@@ -38,13 +53,15 @@ def recipes(families: str) -> str:
     return "\n".join(["| recipe | what it trains |", "|---|---|", *rows])
 
 
-def results(names: str) -> str:
-    """Tables of what benchmarks measured, machine by machine."""
+def results(names: str, folder: str) -> str:
+    """What benchmarks drew, which the site has in `folder`, and tables of what they measured, machine by machine."""
     parts = []
     for name in names.split():
         if not (ROOT / "benchmarks" / f"{name}.py").is_file():
             raise ValueError(f"there is no benchmark {name}")
-        kept = sorted((ROOT / "benchmarks" / "results").glob(f"{name}-*.json"))
+        kept = sorted(RESULTS.glob(f"{name}-*.json"))
+        drawn = [path.with_suffix(".png").name for path in kept if path.with_suffix(".png").is_file()]
+        parts += [f"![{name.replace('_', ' ')}]({folder}/{picture})" for picture in drawn]
         parts += [_table(json.loads(path.read_text(encoding="utf-8"))) for path in kept]
         if not kept:
             parts.append(f"`python benchmarks/{name}.py` measures this; no result is kept here yet.")

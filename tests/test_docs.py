@@ -125,5 +125,8 @@ def test_the_site_builds_without_a_warning_and_lists_every_option(tmp_path: Path
     families = (tmp_path / "site" / "families" / "dqn" / "index.html").read_text(encoding="utf-8")
     assert "dqn/cartpole-rainbow" in families
     assert "<!--" not in families.partition("<article")[2].partition("</article")[0]
+    for picture in (ROOT / "benchmarks" / "results").glob("dqn_*.png"):
+        assert (tmp_path / "site" / "results" / picture.name).read_bytes() == picture.read_bytes()
+        assert f'src="../../results/{picture.name}"' in families
     every = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "site").rglob("*.html"))
     assert not re.search(r'(?:src|rel="stylesheet" href)="https?://', every)  # nothing is fetched from elsewhere

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,17 +12,12 @@ import pytest
 from lab import config
 from lab.runs import FORMAT, Run
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def learning(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def learning(benchmarks: None) -> ModuleType:
     import generative_learning  # type: ignore[import-not-found]
 
-    yield generative_learning
-    for name in ("generative_learning", "form"):
-        sys.modules.pop(name, None)
+    return generative_learning  # type: ignore[no-any-return]
 
 
 def make_run(root: Path, name: str, *overrides: str, status: str = "completed") -> Run:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,17 +12,12 @@ import pytest
 
 from lab import config
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def learning(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def learning(benchmarks: None) -> ModuleType:
     import learning  # type: ignore[import-not-found]
 
-    yield learning
-    for name in ("learning", "form"):
-        sys.modules.pop(name, None)
+    return learning  # type: ignore[no-any-return]
 
 
 def measured(best: float = 2.0, last: float = 1.0, **others: Any) -> dict[str, Any]:
