@@ -95,10 +95,8 @@ def import_ray() -> Any:
     loaded = "ray" in sys.modules
     import ray
 
-    ray._private.worker.print_to_stdstream = lambda *arguments, **more: (
-        None
-    )  # a dead node's log, in the driver's output
-
+    # a dead node's log would come into the driver's output
+    ray._private.worker.print_to_stdstream = lambda *arguments, **more: None
     if loaded:
         raylet: Any = importlib.import_module("ray._raylet")
         raylet.Config.initialize("")
