@@ -20,6 +20,7 @@ from gymnasium import spaces
 
 from agents import partial  # noqa: F401  registers its environments
 from agents.env_state import env_state, set_env_state
+from agents.nested import without_nesting
 from lab import catalog
 from lab.data.spec import Continuous, DataSpec, Discrete, MultiDiscrete, TensorSpec
 from lab.errors import UserError, unknown
@@ -200,7 +201,7 @@ def make_env(
         arguments = dict(options or {})
         if render_mode is not None:  # an environment need not know the word
             arguments["render_mode"] = render_mode
-        return gym.make(env_id, disable_env_checker=True, **arguments)
+        return without_nesting(gym.make(env_id, disable_env_checker=True, **arguments))
     except gym.error.DependencyNotInstalled as error:
         raise UserError(f"environment {env_id!r} needs a package that is not installed: {error}") from None
     except (gym.error.Error, ModuleNotFoundError) as error:
@@ -261,7 +262,8 @@ def _tensor_spec(space: gym.Space[Any]) -> TensorSpec:
         return TensorSpec((), torch.int64, 0, float(int(space.n) - 1))
     if isinstance(space, spaces.MultiBinary):
         return TensorSpec(tuple(space.shape), torch.float32, 0.0, 1.0)
-    raise UserError(f"observation space {space} is not supported. Valid choices: Box, Discrete, MultiBinary, Dict.")
+    choices = "Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple"
+    raise UserError(f"observation space {space} is not supported. Valid choices: {choices}.")
 
 
 def _reader(space: gym.Space[Any]) -> Callable[[Any], ObsArray]:

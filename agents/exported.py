@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from agents.envs import is_atari
+from agents.envs import is_atari, make_env
+from agents.nested import FlatDict
 from agents.policies import Policy
 from agents.types import Obs
 from lab.data.spec import DataSpec, Discrete, TensorSpec
@@ -82,8 +83,13 @@ def _example(spec: DataSpec, env_id: str, options: dict[str, Any], state: Tensor
         return (start + frames).replace("import gymnasium as gym\n", "").replace("gymnasium, ", "")
     types = {"torch.uint8": "np.uint8", "torch.int64": "np.int64"}
 
+    env = make_env(env_id, options)
+    paths = env.paths if isinstance(env, FlatDict) else {}
+    env.close()
+
     def given(name: str, each: TensorSpec) -> str:
-        array = "obs" if not isinstance(spec.inputs, dict) else f"obs[{name!r}]"
+        path = paths.get(name, (name,) if isinstance(spec.inputs, dict) else ())
+        array = "obs" + "".join(f"[{key!r}]" for key in path)
         return f'"{name}": np.asarray([{array}], {types.get(str(each.dtype), "np.float32")})'
 
     named = spec.inputs if isinstance(spec.inputs, dict) else {"obs": spec.inputs}

@@ -36,6 +36,7 @@ RECIPES: dict[str, list[str]] = {
     "ppo/pendulum": ["data.num_envs=1", "module.action_distribution=squashed_gaussian"],
     "dqn/cartpole-rainbow": [],
     "q-learning/taxi": [],
+    "dqn/frozen-lake": ["data.env=Blackjack-v1"],  # its observations are tuples
     "recurrent-q/cartpole-positions": [],
     "classifier/digits-lstm": ["module.backbone.hidden=16"],
     "vae/digits": [],
