@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from agents.acting import Actor
-from agents.envs import Array, Envs, ObsArray, Step, make_envs
+from agents.envs import Envs, Step, make_envs
 from agents.policies import Policy
 from agents.ring import aligned_empty
+from agents.spaces import Array, ObsArray
 from agents.types import Episode, Obs, Rollout, map_obs
 from lab.data.spec import DataSpec
 from lab.errors import Failure

@@ -21,8 +21,9 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from agents.envs import InProcessEnvs, ObsArray, Step, make_env
+from agents.envs import InProcessEnvs, Step, make_env
 from agents.experience import EnvironmentData
+from agents.spaces import ObsArray
 from agents.types import Obs, map_obs
 from lab.data.module import LabDataModule
 from lab.data.resident import ShuffledOrder

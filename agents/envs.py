@@ -9,24 +9,20 @@ the true last observation; with NEXT_STEP the following step only resets, and is
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium import spaces
 
 from agents import partial  # noqa: F401  registers its environments
 from agents.env_state import env_state, set_env_state
 from agents.nested import without_nesting
+from agents.spaces import Array, ObsArray, reader, spec_of, writer
 from lab import catalog
-from lab.data.spec import Continuous, DataSpec, Discrete, MultiDiscrete, TensorSpec
+from lab.data.spec import DataSpec, Discrete, TensorSpec
 from lab.errors import UserError, unknown
-
-Array = np.ndarray[Any, Any]
-ObsArray = Array | dict[str, Array]
 
 _VECTOR_ENTRY_POINT_FROM = 4
 ENDLESS = 20_000
@@ -74,7 +70,7 @@ class InProcessEnvs:
         self.num_envs = len(self.envs)
         self.spec = spec_of(self.envs[0].observation_space, self.envs[0].action_space)
         self.resetting = np.zeros(self.num_envs, bool)
-        self._read, self._actions = _reader(self.envs[0].observation_space), _writer(self.envs[0].action_space)
+        self._read, self._actions = reader(self.envs[0].observation_space), writer(self.envs[0].action_space)
         self._scalar_action = isinstance(self.spec.outputs, Discrete)
 
     def reset(self, seed: int | None = None) -> ObsArray:
@@ -125,7 +121,7 @@ class VectorEnvs:
         self.envs, self.num_envs = envs, envs.num_envs
         self.spec = spec_of(envs.single_observation_space, envs.single_action_space)
         self.resetting = np.zeros(self.num_envs, bool)
-        self._read, self._actions = _reader(envs.single_observation_space), _writer(envs.single_action_space)
+        self._read, self._actions = reader(envs.single_observation_space), writer(envs.single_action_space)
         mode = envs.metadata.get("autoreset_mode", gym.vector.AutoresetMode.NEXT_STEP)
         self.same_step = mode == gym.vector.AutoresetMode.SAME_STEP
 
@@ -232,58 +228,6 @@ def find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
 def is_atari(env_id: str) -> bool:
     """Whether an id names an Atari game of ale-py."""
     return env_id.startswith("ALE/")
-
-
-def spec_of(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> DataSpec:
-    """The spec of gymnasium spaces. Raises UserError for spaces that the lab does not take."""
-    inputs: TensorSpec | dict[str, TensorSpec]
-    if isinstance(observation_space, spaces.Dict):
-        inputs = {key: _tensor_spec(space) for key, space in observation_space.spaces.items()}
-    else:
-        inputs = _tensor_spec(observation_space)
-    if isinstance(action_space, spaces.Discrete):
-        return DataSpec(inputs, Discrete(int(action_space.n)))
-    if isinstance(action_space, spaces.MultiDiscrete):
-        return DataSpec(inputs, MultiDiscrete(tuple(int(n) for n in action_space.nvec.ravel())))
-    if isinstance(action_space, spaces.MultiBinary):
-        return DataSpec(inputs, MultiDiscrete((2,) * math.prod(action_space.shape)))
-    if isinstance(action_space, spaces.Box):
-        low, high = action_space.low.ravel(), action_space.high.ravel()
-        return DataSpec(inputs, Continuous(tuple(map(float, low)), tuple(map(float, high))))
-    choices = "Discrete, MultiDiscrete, MultiBinary, Box"
-    raise UserError(f"action space {action_space} is not supported. Valid choices: {choices}.")
-
-
-def _tensor_spec(space: gym.Space[Any]) -> TensorSpec:
-    if isinstance(space, spaces.Box):
-        dtype = torch.uint8 if space.dtype == np.uint8 else torch.float32
-        return TensorSpec(tuple(space.shape) or (1,), dtype, float(np.min(space.low)), float(np.max(space.high)))
-    if isinstance(space, spaces.Discrete):
-        return TensorSpec((), torch.int64, 0, float(int(space.n) - 1))
-    if isinstance(space, spaces.MultiBinary):
-        return TensorSpec(tuple(space.shape), torch.float32, 0.0, 1.0)
-    choices = "Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple"
-    raise UserError(f"observation space {space} is not supported. Valid choices: {choices}.")
-
-
-def _reader(space: gym.Space[Any]) -> Callable[[Any], ObsArray]:
-    """From many observations of an environment to arrays of its spec, whatever its own are; discrete ones from 0 on."""
-    if isinstance(space, spaces.Dict):
-        readers = {key: _reader(part) for key, part in space.spaces.items()}
-        return lambda obs: {key: read(obs[key]) for key, read in readers.items()}  # type: ignore[misc]
-    dtype = torch.empty(0, dtype=_tensor_spec(space).dtype).numpy().dtype
-    start = getattr(space, "start", 0)
-    if isinstance(space, spaces.Box) and not space.shape:
-        return lambda obs: np.asarray(obs, dtype).reshape(-1, 1)
-    return (lambda obs: np.asarray(obs, dtype) - start) if start else (lambda obs: np.asarray(obs, dtype))
-
-
-def _writer(space: gym.Space[Any]) -> Callable[[Array], Array]:
-    """From actions (N,) or (N, A) as policies give them to an environment's: of its shape, counted from its start."""
-    start, shape = getattr(space, "start", 0), space.shape or ()
-    if len(shape) != 1 and not isinstance(space, spaces.Discrete):
-        return lambda actions: actions.reshape(-1, *shape) + start
-    return (lambda actions: actions + start) if np.any(start) else (lambda actions: actions)
 
 
 def _fitting(obs: ObsArray, expected: TensorSpec | dict[str, TensorSpec], name: str = "") -> ObsArray:

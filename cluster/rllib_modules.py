@@ -29,7 +29,7 @@ from torch import Tensor
 
 from agents.actor_critic import ActorCritic
 from agents.dqn import QPolicy
-from agents.envs import spec_of
+from agents.spaces import spec_of
 from agents.types import Obs, map_obs
 from cluster.rllib import RLlibConfig, RLlibData, build_policy, env_maker
 

@@ -6,7 +6,8 @@ import gymnasium as gym
 import pytest
 
 from agents.controls import Controls, action_names, controls_of, parse_keys
-from agents.envs import make_env, spec_of
+from agents.envs import make_env
+from agents.spaces import spec_of
 from lab.data.spec import Continuous, Discrete, MultiDiscrete
 from lab.errors import UserError
 
