@@ -27,7 +27,7 @@ from rich.table import Table
 from agents.collector import EnvArguments, LocalCollector
 from agents.envs import make_envs
 from cluster.collectors import RemoteCollector, RemoteCollectorConfig
-from cluster.rollouts import arrays_of, join, rollout_of
+from cluster.rollouts import join, opened, reply
 from cluster.session import session
 from lab import catalog, config
 from lab.seeding import derive_seed
@@ -183,9 +183,9 @@ class Measured:
 
         collector = LocalCollector(make_envs(CARTPOLE, 64, {}), 0)
         rollout = collector.collect(self.policy, 2000)
-        references = [ray.put(arrays_of(rollout)) for _ in range(4)]
+        references = [ray.put(reply(rollout, b"")) for _ in range(4)]
         began = time.perf_counter()
-        joined = join([rollout_of(arrays) for arrays in ray.get(references)])
+        joined = join([opened(found)[0] for found in ray.get(references)])
         return (time.perf_counter() - began) / rollout_bytes(joined)
 
 

@@ -35,7 +35,7 @@ from agents.collector import CollectorConfig, EnvArguments, LocalCollector
 from agents.envs import make_envs
 from agents.policies import Policy
 from agents.types import Episode, Rollout
-from cluster.rollouts import Array, arrays_of, flat, join, packed, rollout_of, take_on
+from cluster.rollouts import SMALL_BYTES, Array, Parcel, join, opened, packed, reply
 from cluster.session import Resources, session
 from lab import catalog
 from lab.data.spec import DataSpec
@@ -48,7 +48,8 @@ _RECENT_EPISODES = 100
 _MAX_RESTARTS_IN_A_ROW = 5
 _RELEASE_SECONDS = 10.0
 _OFFERS = "offers"
-_MOST_BYTES_BESIDE = 64 * 2**10  # of weights that a request carries; the object store takes 3 ms for those
+Sent = Array | bytes
+"""packed weights: out of the object store, or as they came with the request"""
 
 
 class RemoteCollectorConfig(CollectorConfig):
@@ -103,35 +104,37 @@ class _Actor:
         self.collector: LocalCollector | None = None
         self.failure: Exception | None = None
         self.policy: Policy | None = None
-        self.offered: tuple[Array, int] | None = None
+        self.offered: tuple[Sent, int] | None = None
 
     def begin(self, envs: EnvArguments, seed: int, policy: Policy, state: bytes | None) -> None:
         """Make the environments, and go on where another collector was; `collect` says if that failed."""
         try:
             self.policy = policy.eval()
+            self.weights = policy.state_dict()
+            self.parcel = Parcel(self.weights)
             self.collector = LocalCollector(make_envs(envs.env, envs.num_envs, envs.options), seed)
             if state is not None:
                 self.collector.load_state_dict(pickle.loads(state))
         except Exception as error:
             self.failure = error
 
-    def offer(self, weights: Array, policy_version: int) -> None:
+    def offer(self, weights: Sent, policy_version: int) -> None:
         """Weights for the rollouts that begin from now on; called beside a `collect` that is going on."""
         self.offered = (weights, policy_version)
 
     def collect(
-        self, weights: Array, num_steps: int, policy_version: int, options: dict[str, bool]
-    ) -> tuple[Rollout, bytes]:
-        """A rollout of arrays, which travel faster than tensors, and the collector's state after it, packed."""
+        self, weights: Sent, num_steps: int, policy_version: int, whole_episodes: bool
+    ) -> bytes | tuple[Rollout, bytes]:
+        """A rollout and the collector's state after it."""
         if self.failure is not None:
             raise self.failure
         assert self.policy is not None
         assert self.collector is not None
         if self.offered is not None and self.offered[1] > policy_version:
             weights, policy_version = self.offered
-        take_on(self.policy.state_dict(), weights)
-        rollout = self.collector.collect(self.policy, num_steps, policy_version, **options)
-        return arrays_of(rollout), packed(self.collector.state_dict())
+        self.parcel.unpack(weights, self.weights)
+        rollout = self.collector.collect(self.policy, num_steps, policy_version, whole_episodes=whole_episodes)
+        return reply(rollout, packed(self.collector.state_dict()))
 
 
 class _Request(NamedTuple):
@@ -140,7 +143,7 @@ class _Request(NamedTuple):
     weights: Any
     num_steps: int
     policy_version: int
-    options: dict[str, bool]
+    whole_episodes: bool
 
 
 class _Pending(NamedTuple):
@@ -254,11 +257,9 @@ class RemoteCollector:
         """A new process, which can take any collector's place."""
         import ray
 
-        options: dict[str, Any] = {
-            "num_cpus": self.config.num_cpus,
-            "max_restarts": 0,
-            "concurrency_groups": {_OFFERS: 1},  # a thread beside the one that collects
-        }
+        options: dict[str, Any] = {"num_cpus": self.config.num_cpus, "max_restarts": 0}
+        if self.config.mode == "asynchronous":
+            options["concurrency_groups"] = {_OFFERS: 1}  # a thread beside the one that collects
         actor: Any = ray.remote(**options)(_Actor)
         return actor.remote(catalog.allowed_imports(), [str(Path.cwd()), *(path for path in sys.path if path)])
 
@@ -266,6 +267,7 @@ class RemoteCollector:
         import copy
 
         self._policy = _put(copy.deepcopy(policy).cpu())
+        self._parcel = Parcel(policy.state_dict())
         for index in range(self.config.num):
             self._begin(index)
 
@@ -274,10 +276,9 @@ class RemoteCollector:
         self._actors[index].begin.remote(self._share, self._seeds[index], self._policy, self._states[index])
 
     def _request(self, policy: Policy, num_steps: int, policy_version: int, whole_episodes: bool) -> _Request:
-        weights = flat(policy.state_dict())
-        options = {"whole_episodes": True} if whole_episodes else {}
-        sent = weights if weights.nbytes <= _MOST_BYTES_BESIDE else _put(weights)
-        return _Request(sent, num_steps, policy_version, options)
+        weights = self._parcel.pack(policy.state_dict())
+        sent = weights.tobytes() if weights.nbytes <= SMALL_BYTES else _put(weights)
+        return _Request(sent, num_steps, policy_version, whole_episodes)
 
     def _top_up(self, request: _Request, num: int) -> None:
         """Let every collector have `num` rollouts under way."""
@@ -286,15 +287,16 @@ class RemoteCollector:
                 pending.append(_Pending(request, actor.collect.remote(*request)))
 
     def _receive(self, index: int) -> Rollout:
-        """A collector's oldest rollout under way; what a dead or hanging one owed is collected by its replacement."""
+        """A collector's oldest rollout under way, of arrays; a replacement collects what a dead or hanging one owed."""
         import ray
 
         pending = self._pending[index]
         for _ in range(_MAX_RESTARTS_IN_A_ROW + 1):
             try:
-                rollout, self._states[index] = ray.get(pending[0].reference, timeout=self.config.timeout_seconds)
+                found = ray.get(pending[0].reference, timeout=self.config.timeout_seconds)
+                rollout, self._states[index] = opened(found)
                 pending.popleft()
-                return rollout_of(rollout)
+                return rollout
             except ray.exceptions.RayTaskError as e:
                 raise _explained(e.cause) from None
             except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError) as e:

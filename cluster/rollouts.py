@@ -7,51 +7,46 @@ from __future__ import annotations
 
 import io
 import pickle
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from agents.types import Obs, Rollout
+from agents.types import Rollout
 
 Array = np.ndarray[Any, Any]
+SMALL_BYTES = 90 * 2**10
+"""what a message carries; from 100 KiB on Ray takes it through the object store, which costs 2 ms more"""
 _ALIGNMENT = 16  # bytes, so that any number may begin there
 
 
-def flat(weights: Mapping[str, Tensor]) -> Array:
+class Parcel:
     """The bytes of all weights in a row: one buffer travels several times as fast as many small ones."""
-    buffer = torch.zeros(sum(map(_room, weights.values())), dtype=torch.uint8)
-    _copy(weights, buffer, into_buffer=True)
-    return buffer.numpy()
 
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        """For weights of these types and shapes."""
+        sizes = [value.numel() * value.element_size() for value in weights.values()]
+        rooms = [-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes]
+        ends = list(accumulate(rooms, initial=0))
+        buffer = torch.zeros(ends[-1], dtype=torch.uint8)
+        self._bytes = buffer.numpy()
+        self._parts = [
+            buffer[at : at + size].view(value.dtype).view(value.shape)
+            for at, size, value in zip(ends, sizes, weights.values(), strict=False)
+        ]
 
-def take_on(weights: Mapping[str, Tensor], sent: Array) -> None:
-    """Write what `flat` made of the same names and shapes into these tensors."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it may be shared memory, which is read-only
-        buffer = torch.from_numpy(sent)
-    _copy(weights, buffer, into_buffer=False)
+    def pack(self, weights: Mapping[str, Tensor]) -> Array:
+        """The weights' bytes, in memory that the next call writes over."""
+        torch._foreach_copy_(self._parts, list(weights.values()))
+        return self._bytes
 
-
-def _copy(weights: Mapping[str, Tensor], buffer: Tensor, into_buffer: bool) -> None:
-    at = 0
-    for value in weights.values():
-        part = buffer[at : at + value.numel() * value.element_size()].view(value.dtype).view(value.shape)
-        part.copy_(value) if into_buffer else value.copy_(part)
-        at += _room(value)
-
-
-def _room(value: Tensor) -> int:
-    return -(-value.numel() * value.element_size() // _ALIGNMENT) * _ALIGNMENT
-
-
-def arrays_of(rollout: Rollout) -> Rollout:
-    """A rollout of arrays, which Ray sends without copies; tensors would each be packed like a file."""
-    return _converted(rollout, Tensor, Tensor.numpy)
+    def unpack(self, sent: Array | bytes, weights: Mapping[str, Tensor]) -> None:
+        """Write what another process has packed into these tensors."""
+        self._bytes[:] = np.frombuffer(sent, np.uint8)
+        torch._foreach_copy_(list(weights.values()), self._parts)
 
 
 class _Packer(pickle.Pickler):
@@ -68,48 +63,53 @@ def packed(state: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def rollout_of(arrays: Rollout) -> Rollout:
-    """A rollout of arrays as one of tensors, which share their (read-only) memory until they are joined."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return _converted(arrays, np.ndarray, torch.from_numpy)
+def reply(rollout: Rollout, state: bytes) -> bytes | tuple[Rollout, bytes]:
+    """A rollout and its collector's state as they travel: small ones in one piece, which spares Ray its work for each
+    array; large ones as arrays, which Ray shares without a copy. (Tensors would each be packed like a file.)"""
+    arrays = _mapped(Tensor.numpy, rollout)
+    if len(state) + sum(array.nbytes for array in _arrays_in(arrays)) > SMALL_BYTES:
+        return arrays, state
+    return pickle.dumps((arrays, state), 5)
 
 
-def _converted(rollout: Rollout, kind: type, convert: Any) -> Rollout:
-    def of(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: of(item) for key, item in value.items()}
-        return convert(value) if isinstance(value, kind) else value
-
-    return Rollout(*map(of, rollout))
+def opened(reply: bytes | tuple[Rollout, bytes]) -> tuple[Rollout, bytes]:
+    """What `reply` was made of. The rollout is of arrays, which may be shared memory: `join` makes tensors of them."""
+    found: tuple[Rollout, bytes] = pickle.loads(reply) if isinstance(reply, bytes) else reply
+    return found
 
 
 def join(rollouts: Sequence[Rollout]) -> Rollout:
     """Rollouts (T, n) of several collectors as one (T, N), the shorter ones filled up with rows that are not valid."""
     longest = max(len(rollout.reward) for rollout in rollouts)
-
-    def tensors(values: Sequence[Tensor]) -> Tensor:
-        return torch.cat([_lengthened(value, longest) for value in values], 1)
-
-    def obs(values: Sequence[Obs]) -> Obs:
-        first = values[0]
-        if isinstance(first, dict):
-            return {key: tensors([value[key] for value in values]) for key in first}  # type: ignore[index]
-        return tensors(values)  # type: ignore[arg-type]
-
+    stepped = [rollout._replace(first_state=None) for rollout in rollouts]
     states = [rollout.first_state for rollout in rollouts if rollout.first_state is not None]
-    names = ("action", "reward", "terminated", "truncated", "start", "valid")
-    return Rollout(
-        obs=obs([rollout.obs for rollout in rollouts]),
-        next_obs=obs([rollout.next_obs for rollout in rollouts]),
-        first_state=torch.cat(states, 1) if states else None,
-        extras={key: tensors([rollout.extras[key] for rollout in rollouts]) for key in rollouts[0].extras},
+    return _mapped(lambda *parts: _side_by_side([_lengthened(part, longest) for part in parts]), *stepped)._replace(
+        first_state=_side_by_side(states) if states else None,
         episodes=[episode for rollout in rollouts for episode in rollout.episodes],
         policy_version=min(rollout.policy_version for rollout in rollouts),
-        **{name: tensors([getattr(rollout, name) for rollout in rollouts]) for name in names},
     )
 
 
-def _lengthened(value: Tensor, num_steps: int) -> Tensor:
+def _side_by_side(parts: Sequence[Any]) -> Tensor:
+    return torch.from_numpy(np.concatenate(parts, 1))
+
+
+def _lengthened(value: Any, num_steps: int) -> Array:
     missing = num_steps - len(value)
-    return F.pad(value, [0, 0] * (value.dim() - 1) + [0, missing]) if missing else value
+    return np.pad(value, [(0, missing)] + [(0, 0)] * (value.ndim - 1)) if missing else value
+
+
+def _mapped(function: Callable[..., Any], *rollouts: Rollout) -> Rollout:
+    """A rollout of what a function makes of the arrays (or tensors) in the same place of each; the rest as it is."""
+
+    def of(*values: Any) -> Any:
+        if isinstance(values[0], dict):
+            return {key: of(*(value[key] for value in values)) for key in values[0]}
+        return function(*values) if isinstance(values[0], np.ndarray | Tensor) else values[0]
+
+    return Rollout(*map(of, *rollouts))
+
+
+def _arrays_in(rollout: Rollout) -> list[Array]:
+    values: list[Any] = [part for value in rollout for part in (value.values() if isinstance(value, dict) else [value])]
+    return [value for value in values if isinstance(value, np.ndarray)]

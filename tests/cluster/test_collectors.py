@@ -15,7 +15,7 @@ from agents.collector import EnvArguments, LocalCollector
 from agents.envs import make_envs
 from agents.types import Episode, Rollout
 from cluster.collectors import RemoteCollector, RemoteCollectorConfig
-from cluster.rollouts import flat, join, take_on
+from cluster.rollouts import Parcel, join
 from lab import config
 from lab.errors import Failure, UserError
 from lab.seeding import derive_seed
@@ -144,7 +144,7 @@ def test_a_full_object_store_is_told_in_a_sentence(cluster: Any, policy: Any, mo
     try:
         with monkeypatch.context() as patched:
             patched.setattr(ray, "put", full)
-            patched.setattr("cluster.collectors._MOST_BYTES_BESIDE", 0)
+            patched.setattr("cluster.collectors.SMALL_BYTES", 0)
             with pytest.raises(Failure, match="object store is full, and so is the disk"):
                 remote.collect(policy, 8)
         remote._actors[0].__ray_call__.remote(
@@ -163,7 +163,7 @@ def test_weights_arrive_as_they_were_sent() -> None:
     sent["channels last"] = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)
     taken = {name: torch.zeros_like(value) for name, value in sent.items()}
     places = [value.data_ptr() for value in taken.values()]
-    take_on(taken, flat(sent))
+    Parcel(taken).unpack(Parcel(sent).pack(sent).tobytes(), taken)
     assert all(torch.equal(value, taken[name]) for name, value in sent.items())
     assert places == [value.data_ptr() for value in taken.values()]
 
