@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import pickle
 import sys
 import time
@@ -106,9 +107,11 @@ class _Actor:
         self.policy: Policy | None = None
         self.offered: tuple[Sent, int] | None = None
 
-    def begin(self, envs: EnvArguments, seed: int, policy: Policy, state: bytes | None) -> None:
+    def begin(self, envs: EnvArguments, seed: int, policy: Policy, state: bytes | None, core: int | None) -> None:
         """Make the environments, and go on where another collector was; `collect` says if that failed."""
         try:
+            if core is not None:
+                _keep_to(core)
             self.policy = policy.eval()
             self.weights = policy.state_dict()
             self.parcel = Parcel(self.weights)
@@ -135,6 +138,13 @@ class _Actor:
         self.parcel.unpack(weights, self.weights)
         rollout = self.collector.collect(self.policy, num_steps, policy_version, whole_episodes=whole_episodes)
         return reply(rollout, packed(self.collector.state_dict()))
+
+
+def _keep_to(core: int) -> None:
+    """Keep all threads of this process on a core: left alone, two collectors share one for long while another idles."""
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # it has ended
+            os.sched_setaffinity(int(thread.name), {core})
 
 
 class _Request(NamedTuple):
@@ -172,6 +182,7 @@ class RemoteCollector:
         self._staleness = {"charts/staleness": 0.0, "charts/staleness_collects": 0.0}
         self._restarts = 0
         self._policy: Any = None
+        self._cores: list[int | None] = [None] * config.num
         self._pending: list[deque[_Pending]] = [deque() for _ in range(config.num)]
         self._stack = contextlib.ExitStack()
         self._connect()
@@ -238,8 +249,6 @@ class RemoteCollector:
     # ------------------------------------------------------------------ the fleet
 
     def _connect(self) -> None:
-        import os
-
         import ray
 
         need = self.config.num_cpus * self.config.num
@@ -250,7 +259,10 @@ class RemoteCollector:
                     f"data.collector.num={self.config.num} needs {Resources(need, 0)}; the cluster has {free:g} free."
                 )
             return
-        cpus = max(len(os.sched_getaffinity(0)), int(-(-(need + self.config.num_cpus) // 1)))  # a spare one too
+        cores = sorted(os.sched_getaffinity(0))
+        if self.config.num % len(cores) == 0:
+            self._cores = [cores[index % len(cores)] for index in range(self.config.num)]
+        cpus = max(len(cores), int(-(-(need + self.config.num_cpus) // 1)))  # a spare one too
         self._stack.enter_context(session(num_cpus=cpus))
 
     def _start(self) -> Any:
@@ -273,7 +285,8 @@ class RemoteCollector:
 
     def _begin(self, index: int) -> None:
         """Let an actor be a collector, from the state after the last rollout that was received of that one."""
-        self._actors[index].begin.remote(self._share, self._seeds[index], self._policy, self._states[index])
+        state, core = self._states[index], self._cores[index]
+        self._actors[index].begin.remote(self._share, self._seeds[index], self._policy, state, core)
 
     def _request(self, policy: Policy, num_steps: int, policy_version: int, whole_episodes: bool) -> _Request:
         weights = self._parcel.pack(policy.state_dict())
