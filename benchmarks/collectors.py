@@ -3,8 +3,9 @@
     python benchmarks/collectors.py [--quick]
 
 - 32 collectors of an environment that waits 5 ms a step (8 with --quick), against as many times one.
-- PPO on CartPole with two remote collectors, against the same training with environments in its own process, and
-  against RLlib's PPO with two runners at the same network, rollout, epochs and minibatch; the start is left out of all.
+- PPO on CartPole with two remote collectors, synchronous and pipelined, against the same training with environments in
+  its own process, and against RLlib's PPO with two runners at the same network, rollout, epochs and minibatch; starting
+  is left out of all.
 - The same training by eight collectors of which one is killed every 5 s: it must log the same rows as undisturbed.
 """
 
@@ -54,9 +55,9 @@ import json, sys, tempfile, time
 from pathlib import Path
 from lab import config
 from lab.train import train
-kind, num, budget = sys.argv[1], sys.argv[2], sys.argv[3]
+budget, *collector = sys.argv[1:]
 words = [f"trainer.budget={budget}", "trainer.eval_period=100000000", "trainer.num_threads=1", "tracking.mode=disabled"]
-words += [f"data.collector.kind={kind}"] + ([f"data.collector.num={num}"] if kind == "remote" else [])
+words += [f"data.collector.{word}" for word in collector]
 experiment = config.resolve("ppo/cartpole", words)
 run = train(experiment, run_dir=Path(tempfile.mkdtemp()) / "run").run
 first, *_, last = [row for row in run.metrics() if "charts/steps_per_second" in row]
@@ -143,8 +144,9 @@ def main() -> None:
     waiting = Pairs(found["many"], found["one"], higher_is_better=True)
     budget, seconds = (40_000, 10) if bench.quick else (120_000, 25)
     trainings: dict[str, Callable[[], dict[str, Any]]] = {
-        "remote": lambda: run(TRAIN, "remote", 2, budget),
-        "local": lambda: run(TRAIN, "local", 0, budget),
+        "remote": lambda: run(TRAIN, budget, "kind=remote", "num=2"),
+        "pipelined": lambda: run(TRAIN, budget, "kind=remote", "num=2", "mode=pipelined"),
+        "local": lambda: run(TRAIN, budget),
         "rllib": lambda: run(RLLIB, *settings(), seconds),
     }
     rates: dict[str, list[float]] = {name: [] for name in trainings}
@@ -153,6 +155,7 @@ def main() -> None:
             rates[name].append(trainings[name]()["per_second"])
             print(f"round {i + 1} of {repeats}, {name}: {rates[name][-1]:,.0f} steps/s", file=sys.stderr, flush=True)
     against_local = Pairs(rates["remote"], rates["local"], higher_is_better=True)
+    pipelined = Pairs(rates["pipelined"], rates["local"], higher_is_better=True)
     against_rllib = Pairs(rates["remote"], rates["rllib"], higher_is_better=True)
     length = 20_000 if bench.quick else 100_000
     calm, killed = run(KILLED, 0, length), run(KILLED, 5, length)
@@ -161,6 +164,7 @@ def main() -> None:
         "waiting_fleet_vs_as_many_times_one_ratio": waiting.ratio / collectors,
         "cartpole_remote_per_second": against_local.lab,
         "cartpole_remote_vs_local_ratio": against_local.ratio,
+        "cartpole_pipelined_vs_local_ratio": pipelined.ratio,
         "cartpole_remote_vs_rllib_ratio": against_rllib.ratio,
         "killed_every_5_s_rows_as_undisturbed_ratio": float(killed["rows"] == calm["rows"]),
         "killed_every_5_s_return": killed["best"],
