@@ -142,15 +142,14 @@ def bipedal_walker() -> Experiment:
     """PPO on BipedalWalker-v3 (extra `box2d`): 274 after a million steps (4 seeds, 255 to 291), 6 to 9 minutes."""
     return Experiment(
         name="ppo/bipedal-walker",
-        data=OnPolicyData(env="BipedalWalker-v3", num_envs=16, num_steps=256, rounds=2),
+        data=OnPolicyData(env="BipedalWalker-v3", num_envs=32, num_steps=512),
         module=PPOConfig(
             optimizer=_adam(5e-4, _LINEAR),
-            epochs=8,
-            minibatch_size=256,
+            minibatch_size=512,
             normalize_obs=True,
             normalize_rewards=True,
         ),
-        trainer=TrainerConfig(budget=1_000_000),
+        trainer=TrainerConfig(budget=1_200_000),
     )
 
 

@@ -14,7 +14,10 @@ from torch import Tensor
 from generative.feature_nets import feature_net, inception_net, split_arrays
 from lab.data.images import ImageModule
 from lab.data.spec import Classes
+from lab.errors import UserError
 
+NEIGHBOURS = 5
+"""of a point, within which precision, recall, density and coverage look"""
 _COVERED = 0.1
 """a class counts as covered when it has at least this share of its due number of samples"""
 
@@ -57,7 +60,7 @@ class Manifold(NamedTuple):
     coverage: float
 
 
-def manifold_metrics(real: Tensor, fake: Tensor, neighbours: int = 5) -> Manifold:
+def manifold_metrics(real: Tensor, fake: Tensor, neighbours: int = NEIGHBOURS) -> Manifold:
     """Balls around each point up to its k-th neighbour: how many fakes lie in real balls, how many reals in fake ones.
 
     Features (N, F) and (M, F); distances are computed in rows, so that 10,000 points fit in memory.
@@ -106,8 +109,8 @@ def distribution_metrics(fake: Tensor, data: ImageModule, split: str, *, full: b
     where none is pinned).
     """
     assert isinstance(data.spec.outputs, Classes)
-    network, num_classes = feature_net(data), data.spec.outputs.num
     real, labels = split_arrays(data, split)
+    network, num_classes = feature_net(data), data.spec.outputs.num
     train, _ = split_arrays(data, "train", len(fake))
     fake_features, fake_classes = network.features(fake)
     real_features, _ = network.features(real)
@@ -133,6 +136,15 @@ def distribution_metrics(fake: Tensor, data: ImageModule, split: str, *, full: b
     for name, value in manifold_metrics(real_features, fake_features)._asdict().items():
         metrics[f"eval/lenet_{name}"] = value
     return metrics | _inception_metrics(fake, real, train)
+
+
+def check_enough(data: ImageModule, split: str) -> None:
+    """Raise UserError when a split has too few images for distances from it."""
+    num = data.num_samples(split)  # type: ignore[arg-type]
+    if num <= NEIGHBOURS:
+        raise UserError(
+            f"distances need more than {NEIGHBOURS} images, but the {split} split has {num} (data.validation)."
+        )
 
 
 def _inception_metrics(fake: Tensor, real: Tensor, train: Tensor) -> dict[str, float]:

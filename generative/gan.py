@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from generative.decoders import ConvDecoder, DecoderConfig, MlpDecoder, with_class
+from generative.evaluation import NEIGHBOURS, check_enough
 from generative.exported import of_images
 from generative.features import ImageFeatures
 from generative.generator import NUM_SAMPLES, GenerativeLearner, Progress, slerp
@@ -64,7 +65,7 @@ class GANConfig(ModuleConfig):
     optimizer: OptimizerConfig = OptimizerConfig(lr=2e-4, betas=(0.5, 0.999))
     """the generator's"""
     discriminator_optimizer: OptimizerConfig = OptimizerConfig(lr=2e-4, betas=(0.5, 0.999))
-    eval_images: PositiveInt = 2000
+    eval_images: int = Field(default=2000, gt=NEIGHBOURS)
     """samples behind the distances of an evaluation"""
 
     def build(self, spec: DataSpec) -> GAN:
@@ -219,6 +220,9 @@ class GAN(GenerativeLearner):
             metrics |= self.generator_updater.step(fake, y)
             self._follow()
         return metrics | {"real_spread": x.std(0).mean()}
+
+    def on_fit_start(self) -> None:
+        check_enough(self.trainer.datamodule, "val")  # type: ignore[attr-defined]
 
     @property
     def _boundary(self) -> float:

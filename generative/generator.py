@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from generative.evaluation import distribution_metrics, nearest_neighbours
+from generative.evaluation import NEIGHBOURS, distribution_metrics, nearest_neighbours
 from generative.grids import Image, image_grid
 from lab.data.images import ImageModule
 from lab.data.module import LabDataModule
@@ -100,13 +100,13 @@ class GenerativeLearner(Learner):
         """How far samples are from the test split (see generative.evaluation); nothing for the validation split.
 
         Models that are chosen by their likelihood are measured so once, at the end: sampling takes its time. Data
-        without class labels have no such distance.
+        without class labels have no such distance, and neither has a handful of images.
 
         Args:
             num: how many samples; by default `distance_images`.
         """
         assert isinstance(data, ImageModule)
-        if split != "test" or not has_classes(data):
+        if split != "test" or not has_classes(data) or data.num_samples(split) <= NEIGHBOURS:
             return {}
         return self.measured(data, split, num or self.distance_images, full=True)
 

@@ -97,6 +97,10 @@ class ImageModule(LabDataModule):
         train, val = arrays.train, arrays.val
         if val is None:
             cut = max(1, round(len(train[0]) * (1 - config.validation)))
+            if cut == len(train[0]):
+                raise UserError(
+                    f"data.validation={config.validation} holds out none of the {cut} images; it needs more."
+                )
             train, val = (train[0][:cut], train[1][:cut]), (train[0][cut:], train[1][cut:])
         if config.num_train is not None:
             train = train[0][: config.num_train], train[1][: config.num_train]
@@ -192,7 +196,8 @@ def _check(arrays: ImageArrays, name: str) -> None:
         if pair is None:
             continue
         images, labels = pair
-        if images.ndim not in (3, 4) or images.dtype != np.uint8 or not len(images):
+        channels_first = images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3)
+        if images.ndim not in (3, 4) or images.dtype != np.uint8 or not len(images) or channels_first:
             raise UserError(
                 f"the {split} split of {name!r} holds {images.dtype} of shape {images.shape}; "
                 f"it needs uint8 images (N, height, width) or (N, height, width, channels)."

@@ -81,6 +81,10 @@ class Classifier(Learner):
         super().__init__(config, spec)
         if not isinstance(spec.outputs, Classes) or not isinstance(spec.inputs, TensorSpec):
             raise UserError(f"module.kind='classifier' needs data with class labels, not {spec.outputs!r}.")
+        if spec.outputs.num < 2:
+            raise UserError(
+                "module.kind='classifier' needs images of at least two classes; this data has one or no labels."
+            )
         self.label_smoothing = config.label_smoothing
         self.net = ClassifierNet(config.backbone, spec.inputs, spec.outputs.num)
         self.updater = self.add_updater("net", self.net, self.loss, config.optimizer)

@@ -180,3 +180,11 @@ def test_without_inceptions_weights_the_lenet_stands_in(monkeypatch, tmp_path):
     monkeypatch.setenv("LAB_INCEPTION", str(other))
     with pytest.raises(UserError, match="SHA-256"):
         feature_nets.inception_net(torch.device("cpu"))
+
+
+def test_a_handful_of_images_has_no_distance():
+    data = ImageData(name="digits").build(0)
+    data._splits["test"] = tuple(part[:5] for part in data._splits["test"])
+    with pytest.raises(UserError, match="more than 5 images, but the test split has 5"):
+        evaluation.check_enough(data, "test")
+    evaluation.check_enough(data, "val")
