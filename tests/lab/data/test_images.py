@@ -174,6 +174,15 @@ def flat_npz(path: Path) -> None:
     np.savez(path / "a.npz", x_train=X.reshape(40, -1), x_test=X.reshape(40, -1), y_train=Y, y_test=Y)
 
 
+def channels_first(path: Path) -> None:
+    x = np.zeros((40, 3, 6, 5), np.uint8)
+    np.savez(path / "a.npz", x_train=x, x_test=x, y_train=Y, y_test=Y)
+
+
+def too_few(path: Path) -> None:
+    np.savez(path / "a.npz", x_train=X[:4], x_test=X[:4], y_train=Y[:4], y_test=Y[:4])
+
+
 def word_labels(path: Path) -> None:
     np.savez(path / "a.npz", x_train=X, x_test=X, y_train=np.array(["a"] * 40), y_test=np.array(["a"] * 40))
 
@@ -216,6 +225,8 @@ def nothing(path: Path) -> None:
         (other_npz, "it needs x_train"),
         (float_npz, "need to be uint8"),
         (flat_npz, "(40, 30)"),
+        (channels_first, "(40, 3, 6, 5)"),
+        (too_few, "data.validation=0.1 holds out none of the 4 images"),
         (word_labels, "labels"),
         (no_images_npz, "(0, 6, 5)"),
         (cut_png, "cannot be read"),
