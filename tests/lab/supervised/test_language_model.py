@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from lab import config
 from lab.backbones import BackboneConfig
-from lab.data.text import TextData, TextModule
 from lab.data.spec import Classes
+from lab.data.text import TextData, TextModule
 from lab.errors import UserError
 from lab.supervised.language_model import LanguageModel, LanguageModelConfig, draw
 
