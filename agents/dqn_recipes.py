@@ -108,6 +108,7 @@ def lunar_lander() -> Experiment:
             batch_size=128,
             updates_per_env_step=0.25,
             target_tau=0.005,
+            loss="mse",
             epsilon=EpsilonConfig(end=0.1, decay_steps=50_000),
         ),
         trainer=TrainerConfig(budget=300_000),
