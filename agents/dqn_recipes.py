@@ -83,6 +83,7 @@ def mountain_car() -> Experiment:
         module=DQNConfig(
             backbone=BackboneConfig("mlp", hidden=(128, 128)),
             optimizer=_adam(1e-3),
+            gamma=0.98,
             batch_size=128,
             target_tau=0.01,
             epsilon=EpsilonConfig(decay_steps=30_000, hold=16),
