@@ -36,6 +36,7 @@ from agents.collector import CollectorConfig, EnvArguments, LocalCollector
 from agents.envs import make_envs
 from agents.policies import Policy
 from agents.types import Episode, Rollout
+from cluster import cores
 from cluster.rollouts import SMALL_BYTES, Array, Parcel, join, opened, packed, reply
 from cluster.session import Resources, session
 from lab import catalog
@@ -107,11 +108,16 @@ class _Actor:
         self.policy: Policy | None = None
         self.offered: tuple[Sent, int] | None = None
 
-    def begin(self, envs: EnvArguments, seed: int, policy: Policy, state: bytes | None, core: int | None) -> None:
-        """Make the environments, and go on where another collector was; `collect` says if that failed."""
+    def begin(
+        self, envs: EnvArguments, seed: int, policy: Policy, state: bytes | None, kept: Sequence[int] | None
+    ) -> None:
+        """Make the environments, and go on where another collector was, on the cores `kept` for it.
+
+        `collect` says if that failed.
+        """
         try:
-            if core is not None:
-                _keep_to(core)
+            if kept is not None:
+                cores.keep_to(kept)
             self.policy = policy.eval()
             self.weights = policy.state_dict()
             self.parcel = Parcel(self.weights)
@@ -138,13 +144,6 @@ class _Actor:
         self.parcel.unpack(weights, self.weights)
         rollout = self.collector.collect(self.policy, num_steps, policy_version, whole_episodes=whole_episodes)
         return reply(rollout, packed(self.collector.state_dict()))
-
-
-def _keep_to(core: int) -> None:
-    """Keep all threads of this process on a core: left alone, two collectors share one for long while another idles."""
-    for thread in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(OSError):  # it has ended
-            os.sched_setaffinity(int(thread.name), {core})
 
 
 class _Request(NamedTuple):
@@ -182,7 +181,7 @@ class RemoteCollector:
         self._staleness = {"charts/staleness": 0.0, "charts/staleness_collects": 0.0}
         self._restarts = 0
         self._policy: Any = None
-        self._cores: list[int | None] = [None] * config.num
+        self._cores: list[Sequence[int] | None] = [None] * config.num
         self._pending: list[deque[_Pending]] = [deque() for _ in range(config.num)]
         self._stack = contextlib.ExitStack()
         self._connect()
@@ -259,10 +258,8 @@ class RemoteCollector:
                     f"data.collector.num={self.config.num} needs {Resources(need, 0)}; the cluster has {free:g} free."
                 )
             return
-        cores = sorted(os.sched_getaffinity(0))
-        if self.config.num % len(cores) == 0:
-            self._cores = [cores[index % len(cores)] for index in range(self.config.num)]
-        cpus = max(len(cores), int(-(-(need + self.config.num_cpus) // 1)))  # a spare one too
+        self._cores = [*cores.divided(self.config.num)]
+        cpus = max(len(os.sched_getaffinity(0)), int(-(-(need + self.config.num_cpus) // 1)))  # a spare one too
         self._stack.enter_context(session(num_cpus=cpus))
 
     def _start(self) -> Any:
@@ -285,8 +282,8 @@ class RemoteCollector:
 
     def _begin(self, index: int) -> None:
         """Let an actor be a collector, from the state after the last rollout that was received of that one."""
-        state, core = self._states[index], self._cores[index]
-        self._actors[index].begin.remote(self._share, self._seeds[index], self._policy, state, core)
+        state, kept = self._states[index], self._cores[index]
+        self._actors[index].begin.remote(self._share, self._seeds[index], self._policy, state, kept)
 
     def _request(self, policy: Policy, num_steps: int, policy_version: int, whole_episodes: bool) -> _Request:
         weights = self._parcel.pack(policy.state_dict())

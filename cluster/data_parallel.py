@@ -24,6 +24,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from cluster import cores
 from cluster.ranks import RankOutcome, RankWorker
 from cluster.session import Resources, Session, session
 from cluster.worker import Outcome, last_words
@@ -131,8 +132,9 @@ class Team:
                 alone = self.cluster.private
                 meeting = f"file://{folder}/meeting" if alone else ray.get(workers[0].meeting_point.remote())
                 tree, path = config.dump(self.experiment), str(self.run.path.resolve())
+                kept = cores.divided(size) if alone and not self.need.gpus else [None] * size
                 pending = {
-                    worker.train_rank.remote(tree, path, meeting, rank, size): (rank, worker)
+                    worker.train_rank.remote(tree, path, meeting, rank, size, kept[rank]): (rank, worker)
                     for rank, worker in enumerate(workers)
                 }
             except (ray.exceptions.RayActorError, Failure) as error:

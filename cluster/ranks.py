@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cluster import cores
 from cluster.worker import Outcome, Worker
 from lab import parallel
 from lab.errors import Failure, UserError
@@ -36,9 +38,23 @@ class RankWorker(Worker):
             probe.bind((address, 0))
             return f"tcp://{address}:{probe.getsockname()[1]}"
 
-    def train_rank(self, tree: dict[str, Any], path: str, init_method: str, rank: int, num_ranks: int) -> RankOutcome:
-        """Train the experiment `tree` as one of `num_ranks`, on from the run directory's newest checkpoint."""
+    def train_rank(
+        self,
+        tree: dict[str, Any],
+        path: str,
+        init_method: str,
+        rank: int,
+        num_ranks: int,
+        kept: Sequence[int] | None,
+    ) -> RankOutcome:
+        """Train the experiment `tree` as one of `num_ranks`, on from the run directory's newest checkpoint.
+
+        `kept` are the cores to keep to, None for no matter which.
+        """
         from lab.train import train
+
+        if kept is not None:
+            cores.keep_to(kept)
 
         bad_input = False
 

@@ -74,14 +74,14 @@ def test_a_fleet_with_deaths_brings_what_local_collectors_do(cluster: Any, polic
         remote.close()
 
 
-def test_collectors_of_a_machine_of_their_own_keep_to_a_core_each(cluster: Any, policy: Any) -> None:
+def test_collectors_of_a_machine_of_their_own_keep_to_their_cores(cluster: Any, policy: Any) -> None:
     import ray
 
     cores = sorted(os.sched_getaffinity(0))[:2]
     remote = RemoteCollector(RemoteCollectorConfig(num=2, num_cpus=0.5), ENVS, seed=7)
     try:
         assert remote._cores == [None, None]  # this cluster may be others' too
-        remote._cores = [cores[0], cores[-1]]
+        remote._cores = [[cores[0]], [cores[-1]]]
         remote.collect(policy, 8)
         kept = [ray.get(actor.__ray_call__.remote(lambda self: os.sched_getaffinity(0))) for actor in remote._actors]
         assert kept == [{cores[0]}, {cores[-1]}]
