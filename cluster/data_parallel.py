@@ -7,8 +7,8 @@ fast an experiment goes and not what it is (lab/parallel.py). The run directory 
 worker fails, all ranks begin again at its newest checkpoint, with as many workers as there is room for then. Workers
 are plain actors, like a sweep's: those that survive keep their process and imports, so a new start takes seconds.
 
-The ranks talk by torch.distributed: through a file and the loopback interface within one machine, else through a TCP
-port of the first worker's machine, which belongs on a private network.
+The ranks talk by torch.distributed, through the loopback interface within one machine (where sums on a CPU go through
+shared memory: lab/near.py), else through a TCP port of the first worker's machine, which belongs on a private network.
 """
 
 from __future__ import annotations

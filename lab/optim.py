@@ -197,5 +197,5 @@ class Updater:
 
 def _mean_over_ranks(gradients: Tensor) -> None:
     if parallel.num_ranks() > 1:
-        torch.distributed.all_reduce(gradients)
+        parallel.add_up(gradients)
         gradients /= parallel.num_ranks()

@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lab.errors import Failure, UserError
+from lab.near import NearRanks
 from lab.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ _EQUAL_SHARES = ("data.batch_size", "data.num_envs", "data.collector.num", "modu
 _ROUNDED_SHARES = ("data.learning_starts", "data.replay.capacity")
 
 _alone = False
+_near: NearRanks | None = None
 _noise: dict[str, torch.Generator] = {}
 
 
@@ -39,13 +42,22 @@ _noise: dict[str, torch.Generator] = {}
 
 @contextmanager
 def joined(init_method: str, rank: int, num_ranks: int) -> Iterator[None]:
-    """Be one of several ranks, which meet at `init_method` (see torch.distributed.init_process_group)."""
+    """Be one of several ranks, which meet at `init_method` (see torch.distributed.init_process_group).
+
+    A file means that they all run on this machine.
+    """
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     timeout = timedelta(seconds=TIMEOUT_SECONDS)
     dist.init_process_group(backend, init_method=init_method, rank=rank, world_size=num_ranks, timeout=timeout)
+    global _near
     try:
+        if init_method.startswith("file://"):
+            _near = NearRanks(Path(init_method.removeprefix("file://") + "-near"), rank, num_ranks, TIMEOUT_SECONDS)
         yield
     finally:
+        if _near is not None:
+            _near.close()
+            _near = None
         dist.destroy_process_group()
         _noise.clear()
 
@@ -138,12 +150,20 @@ def regrouped(
 # ------------------------------------------------------------------ agreement
 
 
+def add_up(x: Tensor) -> None:
+    """Replace x by its sum over ranks, of which there are several."""
+    if _near is not None and x.device.type == "cpu":
+        _near.add_up(x)
+    else:
+        dist.all_reduce(x)
+
+
 def totals(values: Sequence[float]) -> list[float]:
     """The sum over ranks of each number."""
     if num_ranks() == 1:
         return list(values)
     numbers = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(numbers)
+    add_up(numbers)
     return list(numbers.tolist())
 
 
@@ -157,7 +177,7 @@ def mean(value: Tensor) -> Tensor:
     if num_ranks() == 1:
         return value
     value = value.detach().float().clone()
-    dist.all_reduce(value)
+    add_up(value)
     return value / num_ranks()
 
 
@@ -199,10 +219,10 @@ def moments(x: Tensor) -> tuple[int, Tensor, Tensor]:
     if num_ranks() == 1:
         return len(x), *torch.var_mean(x, 0, correction=0)
     sums = torch.cat([x.new_full((1,), len(x)), x.sum(0).flatten()])
-    dist.all_reduce(sums)
+    add_up(sums)
     average = (sums[1:] / sums[0]).view(x.shape[1:])
     squares = (x - average).square().sum(0).flatten()
-    dist.all_reduce(squares)
+    add_up(squares)
     return int(sums[0]), (squares / sums[0]).view(x.shape[1:]), average
 
 
