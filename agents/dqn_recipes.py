@@ -107,7 +107,7 @@ def lunar_lander() -> Experiment:
         module=DQNConfig(
             optimizer=_adam(1e-3),
             batch_size=128,
-            updates_per_env_step=0.25,
+            updates_per_env_step=0.5,
             target_tau=0.005,
             loss="mse",
             epsilon=EpsilonConfig(end=0.1, decay_steps=50_000),
