@@ -149,7 +149,7 @@ def bipedal_walker() -> Experiment:
             normalize_obs=True,
             normalize_rewards=True,
         ),
-        trainer=TrainerConfig(budget=1_200_000),
+        trainer=TrainerConfig(budget=2_000_000),
     )
 
 
