@@ -129,10 +129,10 @@ class Team:
         with tempfile.TemporaryDirectory(prefix="lab-ranks-") as folder:
             try:
                 workers = self._gather_workers(size)
-                alone = self.cluster.private
-                meeting = f"file://{folder}/meeting" if alone else ray.get(workers[0].meeting_point.remote())
+                nodes = {ray.get_runtime_context().get_node_id(), *ray.get([each.node.remote() for each in workers])}
+                meeting = f"file://{folder}/meeting" if len(nodes) == 1 else ray.get(workers[0].meeting_point.remote())
                 tree, path = config.dump(self.experiment), str(self.run.path.resolve())
-                kept = cores.divided(size) if alone and not self.need.gpus else [None] * size
+                kept = cores.divided(size) if self.cluster.private and not self.need.gpus else [None] * size
                 pending = {
                     worker.train_rank.remote(tree, path, meeting, rank, size, kept[rank]): (rank, worker)
                     for rank, worker in enumerate(workers)

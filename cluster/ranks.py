@@ -29,6 +29,13 @@ class RankWorker(Worker):
         """Whether a file of the driver's is visible here, as it is on shared storage."""
         return Path(path).is_file()
 
+    def node(self) -> str:
+        """The machine, as Ray calls it."""
+        import ray
+
+        name: str = ray.get_runtime_context().get_node_id()
+        return name
+
     def meeting_point(self) -> str:
         """Where ranks on several machines meet: a free port of this one."""
         import ray
