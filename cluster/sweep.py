@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -205,11 +206,11 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
 
     for option in ("seeds", "num_samples", "stages", "generations", "cpus_per_run", "hang_seconds"):
         value = getattr(arguments, option)
-        if value is not None and value <= 0:
+        if value is not None and not 0 < value < math.inf:
             raise UserError(f"--{option.replace('_', '-')} {value} is not valid; it must be above 0.")
     for option in ("retries", "search_seed", "gpus_per_run"):
         value = getattr(arguments, option)
-        if value is not None and value < 0:
+        if value is not None and not 0 <= value < math.inf:
             raise UserError(f"--{option.replace('_', '-')} {value} is not valid; it must be 0 or more.")
     gpus = arguments.gpus_per_run or 0
     if gpus > 1 and gpus % 1:

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from cluster.search import make_search
+from cluster.space import parse
 from cluster.state import Entry, Sweep, SweepConfig
 from cluster.sweep import conduct
 from lab import catalog
@@ -186,7 +188,7 @@ def test_interrupted_then_killed_then_resumed_ends_as_if_undisturbed(
     tmp_path: Path, start: Callable[..., subprocess.Popen[str]], processes: Any
 ) -> None:
     out = tmp_path / "sweep"
-    words = (SMALL, "--seeds", 2, "trainer.budget=256000", "--out", out)
+    words = (SMALL, "--seeds", 2, "trainer.budget=96000", "--out", out)
     paths = [out / "runs" / f"{i:03}-small-s{i}" for i in range(2)]
 
     driver = start("sweep", *words)
@@ -228,6 +230,9 @@ def test_interrupted_then_killed_then_resumed_ends_as_if_undisturbed(
         ([SMALL, "trainer.budget=100,x"], "trainer.budget='x' is not valid"),
         ([SMALL, "--seeds", 0], "--seeds 0 is not valid"),
         ([SMALL, "--cpus-per-run", 500], "each run needs 500 CPU"),
+        ([SMALL, "--cpus-per-run", "nan"], "--cpus-per-run nan is not valid"),
+        ([SMALL, "--gpus-per-run", "inf"], "--gpus-per-run inf is not valid"),
+        ([SMALL, "--gpus-per-run", 0.5], "each run needs 1 CPU and 0.5 GPU on one machine; the cluster has 2 CPU"),
         ([SMALL, "trainer.num_workers=4"], "a run of small needs 4 CPU in all; the cluster has 2 CPU"),
     ],
 )
@@ -254,6 +259,30 @@ def test_an_existing_folder_is_not_touched(lab: Callable[..., Any], tmp_path: Pa
     done = lab("sweep", SMALL, "--out", tmp_path / "sweep")
     assert done.code == 2
     assert "lab resume" in done.err
+
+
+def test_only_a_run_that_has_reached_its_budget_counts_as_ended(cluster: Any, tmp_path: Path) -> None:
+    """A driver that was killed had not written down that its first run was completed and its second one interrupted."""
+    sweep = make(tmp_path, "trainer.budget=6400", seeds=2)
+    space = parse(sweep.settings.overrides)
+    sweep.entries = make_search(sweep, space).propose(2)
+    paths = [sweep.run_path(entry) for entry in sweep.entries]
+    ended, cut = (sweep.experiment(entry, space.fixed) for entry in sweep.entries)
+    train(ended, run_dir=paths[0])
+    assert train(cut, run_dir=paths[1], on_loop=lambda loop: loop.ask_to_stop()).status == "interrupted"
+    before = {path: path.read_bytes() for path in sorted(paths[0].rglob("*")) if path.is_file()}
+
+    assert conduct(cluster, sweep, quiet=True) == 0
+    assert [(entry.status, entry.attempts) for entry in sweep.entries] == [("completed", 0), ("completed", 1)]
+    assert {path: path.read_bytes() for path in before} == before
+    assert rows(paths[1]) == rows(train(cut, run_dir=tmp_path / "undisturbed").run.path)
+
+    for entry in sweep.entries:  # as for `lab resume SWEEP trainer.budget=...`
+        entry.status, entry.attempts = "waiting", 0
+    sweep.forget_experiments()
+    assert conduct(cluster, sweep, ["trainer.budget=12800"], quiet=True) == 0
+    results = [Run(path).result() for path in paths]
+    assert [(result["samples"], result["budget"]) for result in results] == [(12_800, 12_800)] * 2
 
 
 def test_a_run_that_died_before_its_first_checkpoint_holds_no_step_twice(tmp_path: Path) -> None:
