@@ -55,13 +55,13 @@ def listens(address: str) -> bool:
     return True
 
 
-def probe(address: str) -> None:
+def probe(address: str, option: str = "--address") -> None:
     """Raise UserError unless something listens at host:port; Ray itself would wait for minutes."""
     if address == "auto":
         return
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
-        raise UserError(f"--address {address!r} is not host:port (for example 10.0.0.5:6379), nor auto.")
+        raise UserError(f"{option} {address!r} is not host:port (for example 10.0.0.5:6379), nor auto.")
     if not listens(address):
         raise UserError(f"the cluster at {address!r} cannot be reached: nothing accepts connections there.")
 

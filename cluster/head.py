@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from cluster.connection import listens, probe
 from lab.errors import Failure, UserError
 from lab.runs import write_atomic
 
@@ -78,10 +79,17 @@ def start(
 ) -> Head:
     """Start a head on this machine, or let it join the head at `join`.
 
-    Raises UserError when one runs already, Failure when it does not come up.
+    Raises UserError when one runs already or a port is taken, Failure when it does not come up.
     """
+    if num_cpus is not None and num_cpus < 1:
+        raise UserError(f"--cpus {num_cpus} is not valid; it must be above 0.")
     if find() is not None:
         raise UserError("a cluster that was started here is running already; lab cluster status shows it.")
+    if join:
+        probe(join, "--join")
+    else:
+        _check_free("--port", port)
+        _check_free("--dashboard-port", dashboard_port)
     killed = _last()
     if killed is not None:
         shutil.rmtree(killed.temporary, ignore_errors=True)
@@ -116,6 +124,18 @@ def start(
     write_atomic(folder() / "cluster.json", json.dumps(head._asdict()))
     _wait_until_up(process, log, head)
     return head
+
+
+def _check_free(option: str, port: int) -> None:
+    """Raise UserError unless a head can listen there; where another one does, Ray would take that for its own."""
+    if not 0 < port < 2**16:
+        raise UserError(f"{option} {port} is not valid; it must be one of 1 to 65535.")
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port whose last head has just ended
+        try:
+            listener.bind(("", port))
+        except OSError:
+            raise UserError(f"{option} {port} is taken on this machine; give another one.") from None
 
 
 def _free_port() -> int:
@@ -154,8 +174,6 @@ def _make_token(join: str | None) -> None:
 
 
 def _wait_until_up(process: subprocess.Popen[bytes], log: Path, head: Head) -> None:
-    from cluster.connection import listens
-
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:

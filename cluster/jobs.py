@@ -7,6 +7,7 @@ import hashlib
 import io
 import logging
 import os
+import re
 import tarfile
 import time
 from collections.abc import Iterator
@@ -41,7 +42,10 @@ def dashboard_address(given: str | None) -> str:
         if found is None or found.dashboard is None:
             raise UserError("there is no cluster here: lab cluster start begins one, or name one with --address URL.")
         address = found.dashboard
-    return address if "://" in address else f"http://{address}"
+    url = address if "://" in address else f"http://{address}"
+    if not re.fullmatch(r"https?://[^\s/]+/?", url):
+        raise UserError(f"--address {address!r} is not a dashboard's address, such as http://10.0.0.5:8265.")
+    return url
 
 
 @contextmanager

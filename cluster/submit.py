@@ -8,6 +8,7 @@ lab submit --address http://gpu-head:8265 --gpus 1 train vae/mnist
 from __future__ import annotations
 
 import argparse
+import math
 import secrets
 import shlex
 from datetime import datetime
@@ -41,6 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("lab submit needs a command, for example: lab submit train dqn/cartpole.")
     if command[0] not in _ALLOWED or command[0] not in COMMANDS:
         raise unknown("command to submit", command[0], _ALLOWED)
+    for option in ("cpus", "gpus"):
+        if not 0 <= getattr(arguments, option) < math.inf:
+            raise UserError(f"--{option} {getattr(arguments, option)} is not valid; it must be 0 or more.")
     job = f"lab-{datetime.now().strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     with client(arguments.address, arguments.insecure) as connection, staged(Path.cwd()) as folder:
         submit_when_ready(

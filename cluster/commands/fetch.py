@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     from lab.runs import runs_root
 
     out: Path = arguments.out or runs_root() / arguments.job
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{str(out)!r} exists already; give another folder with --out.")
     with client(arguments.address, arguments.insecure) as connection:
         info = connection.get_job_info(arguments.job)
@@ -35,9 +35,12 @@ def run(arguments: argparse.Namespace) -> int:
         while not connection.get_job_status(packing).is_terminal():
             time.sleep(0.3)
         log = connection.get_job_logs(packing)
-        if connection.get_job_status(packing).value != "SUCCEEDED":
-            raise Failure(f"{folder} could not be read on the cluster: {log.strip().splitlines()[-1:]}")
+        packed = connection.get_job_status(packing).value == "SUCCEEDED"
         connection.delete_job(packing)
+    if not packed and "FileNotFoundError" in log:
+        raise UserError(f"{arguments.job} has left no runs: there is no {folder} on the cluster.")
+    if not packed:
+        raise Failure(f"{folder} could not be read on the cluster: {''.join(log.strip().splitlines()[-1:])}")
     unpack(log, out)
     print(f"{out}\nnext: lab compare {out}")
     return 0

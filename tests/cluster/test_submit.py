@@ -62,6 +62,9 @@ def test_a_job_from_start_to_fetch(command: Callable[..., Any], tmp_path: Path) 
     assert "completed" in done.stdout
     assert "0123456789abcdef" not in done.stdout
 
+    (storage / job).rename(storage / "moved")
+    assert f"{job} has left no runs: there is no {storage / job}" in command("fetch", job).stderr
+    (storage / "moved").rename(storage / job)
     fetched = command("fetch", job, "--out", tmp_path / "fetched")
     assert fetched.returncode == 0, fetched.stderr
     (result,) = (tmp_path / "fetched").glob("*/result.json")
@@ -85,6 +88,41 @@ def test_a_job_from_start_to_fetch(command: Callable[..., Any], tmp_path: Path) 
     assert "refused the token" in command("jobs", RAY_AUTH_TOKEN="wrong").stderr
     assert command("cluster", "stop").returncode == 0
     assert "no cluster" in command("cluster", "status").stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["cluster", "start", "--cpus", 0], "--cpus 0 is not valid; it must be above 0."),
+        (["cluster", "start", "--port", 70_000], "--port 70000 is not valid; it must be one of 1 to 65535."),
+        (["cluster", "start", "--port", "TAKEN"], "is taken on this machine; give another one."),
+        (["cluster", "start", "--join", "nonsense"], "--join 'nonsense' is not host:port"),
+        (["cluster", "status"], "no cluster that was started here is running"),
+        (["submit"], "lab submit needs a command"),
+        (["submit", "play"], "unknown command to submit 'play'"),
+        (["submit", "--cpus", -1, "train", "dqn/cartpole"], "--cpus -1.0 is not valid; it must be 0 or more."),
+        (["submit", "--address", "a b", "train", "dqn/cartpole"], "--address 'a b' is not a dashboard's address"),
+        (
+            ["submit", "--address", "127.0.0.1:1", "train", "dqn/cartpole"],
+            "the cluster at http://127.0.0.1:1 cannot be",
+        ),
+        (["logs", "some-job"], "there is no cluster here"),
+        (["fetch", "some-job", "--out", __file__], "exists already; give another folder with --out."),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    lab: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[object], sentence: str
+) -> None:
+    monkeypatch.setenv("LAB_CLUSTER", str(tmp_path / "cluster"))
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        done = lab(*(taken.getsockname()[1] if word == "TAKEN" else word for word in words))
+    assert done.code == 2
+    assert sentence in done.err
+    assert done.err.count("\n") == 1
+    assert not (tmp_path / "cluster").exists()
 
 
 def test_a_remote_address_without_a_token_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
