@@ -22,10 +22,11 @@ from cluster.connection import OPTIONS, connect, first_line, import_ray
 from cluster.watch import guard, head_answers, own_processes, watch
 from lab.errors import Failure, UserError
 
-_QUIET = {
+_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_enable_metrics_collection": "0",
+    "RAY_worker_niceness": "0",  # at Ray's 15 workers wait for the driver, and lose to whatever else runs
 }
 _OBJECT_STORE_BYTES = 512 * 2**20
 _UNBOUNDED = 1000  # machines of a kind of which an autoscaler may start any number
@@ -107,12 +108,12 @@ def session(
         if address is None:
             folder = temporary_folder()
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            stack.enter_context(_environment(_QUIET | _token(folder)))
+            stack.enter_context(_environment(_SETTINGS | _token(folder)))
             _start(folder, num_cpus or len(os.sched_getaffinity(0)), num_gpus, dashboard)
             stack.enter_context(guard())
             there, misses, name = own_processes(), 1, "Ray that this process started"
         else:
-            stack.enter_context(_environment(_QUIET))
+            stack.enter_context(_environment(_SETTINGS))
             head.use_token()
             connect(address)
             there, misses, name = head_answers(), 5, f"head of the cluster at {address}"

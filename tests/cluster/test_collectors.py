@@ -85,6 +85,7 @@ def test_collectors_of_a_machine_of_their_own_keep_to_their_cores(cluster: Any, 
         remote.collect(policy, 8)
         kept = [ray.get(actor.__ray_call__.remote(lambda self: os.sched_getaffinity(0))) for actor in remote._actors]
         assert kept == [{cores[0]}, {cores[-1]}]
+        assert ray.get(remote._actors[0].__ray_call__.remote(lambda self: os.nice(0))) == os.nice(0)
     finally:
         remote.close()
 
@@ -112,7 +113,7 @@ def test_an_asynchronous_fleet_keeps_its_bound_and_loses_nothing(cluster: Any, p
             if version == 30:  # a collector dies that owes three rollouts
                 os.kill(ray.get(remote._actors[1].__ray_call__.remote(lambda self: os.getpid())), signal.SIGKILL)
             if version in (50, 80):
-                time.sleep(1)  # a learner that takes its time: everything under way gets old
+                time.sleep(0.3)  # a learner that takes its time: everything under way gets old
             fleet = remote.collect(policy, 40, version)
             assert_same(fleet, join([each.collect(policy, 40, version) for each in locals_]))
             statistics = remote.statistics()
