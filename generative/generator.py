@@ -106,7 +106,7 @@ class GenerativeLearner(Learner):
             num: how many samples; by default `distance_images`.
         """
         assert isinstance(data, ImageModule)
-        if split != "test" or not has_classes(data) or data.num_samples(split) <= NEIGHBOURS:
+        if split != "test" or not has_classes(data) or data.num_samples("test") <= NEIGHBOURS:
             return {}
         return self.measured(data, split, num or self.distance_images, full=True)
 

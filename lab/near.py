@@ -9,12 +9,21 @@ W ranks, n numbers.
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+
+_LONGEST_PATH = 103  # bytes of a socket's, on any system
+
+
+def fits(folder: Path) -> bool:
+    """Whether sockets can lie in a folder: the system limits their paths."""
+    return len(os.fsencode(folder / ".rank-9999")) <= _LONGEST_PATH
 
 
 class NearRanks:

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lab.errors import Failure, UserError
-from lab.near import NearRanks
+from lab.near import NearRanks, fits
 from lab.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -51,8 +51,9 @@ def joined(init_method: str, rank: int, num_ranks: int) -> Iterator[None]:
     dist.init_process_group(backend, init_method=init_method, rank=rank, world_size=num_ranks, timeout=timeout)
     global _near
     try:
-        if init_method.startswith("file://"):
-            _near = NearRanks(Path(init_method.removeprefix("file://") + "-near"), rank, num_ranks, TIMEOUT_SECONDS)
+        folder = Path(init_method.removeprefix("file://") + "-near")
+        if init_method.startswith("file://") and fits(folder):
+            _near = NearRanks(folder, rank, num_ranks, TIMEOUT_SECONDS)
         yield
     finally:
         if _near is not None:

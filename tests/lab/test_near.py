@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from lab.near import NearRanks
+from lab.near import NearRanks, fits
 
 
 def on_ranks(folder: Path, num_ranks: int, work: Callable[[NearRanks], Any]) -> list[Any]:
@@ -64,3 +64,14 @@ def test_ranks_whose_fellow_has_ended_are_told(tmp_path: Path) -> None:
     found = on_ranks(tmp_path, 3, work)
     assert found[0] is None
     assert all(isinstance(error, OSError) for error in found[1:])
+
+
+def test_what_fits_works_and_a_longer_path_does_not(tmp_path: Path) -> None:
+    room = 103 - len(str(tmp_path)) - len("/x/near/.rank-9999")
+    if room < 1:
+        pytest.skip("the folder of this test is itself too deep")
+    longest = tmp_path / ("x" * (room + 1)) / "near"
+    assert fits(longest)
+    assert not fits(longest.parent.with_name(longest.parent.name + "x") / "near")
+    longest.parent.mkdir()
+    assert on_ranks(longest.parent, 2, lambda near: near.rank) == [0, 1]
