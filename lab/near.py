@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-
 _LONGEST_PATH = 103  # bytes of a socket's, on any system
 
 
