@@ -5,7 +5,7 @@ DRQN (Hausknecht and Stone 2015) with the burn-in of R2D2 (Kapturowski et al. 20
 Sequences are drawn from replay; the state before them is not known, so their first steps only warm it up (burn-in).
 
     y_t = r_t + gamma Q_target(h_{t+1}, argmax_a Q(h_{t+1}, a))
-    loss = mean over t >= burn_in of huber(Q(h_t, a_t) - y_t)
+    loss = mean over t >= burn_in of (Q(h_t, a_t) - y_t)^2
 
 L steps of a sequence (burn-in included), B sequences, A actions, F features, S rows of a recurrent state.
 """
@@ -56,6 +56,8 @@ class RecurrentQConfig(ModuleConfig):
     updates_per_env_step: PositiveFloat = 0.1
     target_period: PositiveInt = 100
     """updates between copies to the target network"""
+    loss: Literal["huber", "mse"] = "mse"
+    """mse: what rarely happens, such as an episode's end, counts by its size"""
     epsilon: EpsilonConfig = EpsilonConfig()
 
     def build(self, spec: DataSpec) -> RecurrentQ:
@@ -177,7 +179,8 @@ class RecurrentQ(Agent):
         action, reward, terminated, usable = (t[self.config.burn_in :] for t in (action, reward, terminated, usable))
         target = td_target(reward, self.config.gamma * (~terminated).float(), next_q)
         q_value = q_values[:-1].gather(-1, action[..., None]).squeeze(-1)
-        error = F.smooth_l1_loss(q_value, target, reduction="none")
+        elementwise = F.mse_loss if self.config.loss == "mse" else F.smooth_l1_loss
+        error = elementwise(q_value, target, reduction="none")
         loss = (usable * error).sum() / usable.sum().clamp(min=1.0)
         return loss, {"td_loss": loss.detach(), "q_value": q_value.detach().mean()}
 
@@ -214,7 +217,7 @@ class RecurrentQ(Agent):
 
 
 def cartpole_positions() -> Experiment:
-    """Recurrent Q-learning on CartPole without velocities."""
+    """Recurrent Q-learning on CartPole without velocities: it learns, and loses it again."""
     return Experiment(
         name="recurrent-q/cartpole-positions",
         data=ReplayData(
@@ -225,8 +228,9 @@ def cartpole_positions() -> Experiment:
             replay=ReplayConfig(capacity=100_000),
         ),
         module=RecurrentQConfig(
-            optimizer=OptimizerConfig(lr=1e-3, max_grad_norm=10.0, schedule=ScheduleConfig(name="linear")),
-            epsilon=EpsilonConfig(end=0.04, decay_steps=20_000),
+            optimizer=OptimizerConfig(lr=3e-3, max_grad_norm=10.0, schedule=ScheduleConfig(name="linear")),
+            updates_per_env_step=0.2,
+            epsilon=EpsilonConfig(end=0.04, decay_steps=10_000),
         ),
-        trainer=TrainerConfig(budget=100_000),
+        trainer=TrainerConfig(budget=40_000, eval_period=2_000),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -18,10 +20,11 @@ SPEC = DataSpec(TensorSpec((3,)), Discrete(2))
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm"])
-@pytest.mark.parametrize("burn_in", [0, 2])
-def test_loss_is_a_loop_over_steps(name: str, burn_in: int) -> None:
+@pytest.mark.parametrize(("burn_in", "loss_name"), [(0, "mse"), (2, "mse"), (2, "huber")])
+def test_loss_is_a_loop_over_steps(name: str, burn_in: int, loss_name: Literal["mse", "huber"]) -> None:
     torch.manual_seed(0)
-    settings = RecurrentQConfig(backbone=BackboneConfig(name, hidden=5), burn_in=burn_in, sequence_length=4, gamma=0.9)
+    backbone = BackboneConfig(name, hidden=5)
+    settings = RecurrentQConfig(backbone=backbone, burn_in=burn_in, sequence_length=4, gamma=0.9, loss=loss_name)
     agent = RecurrentQ(settings, SPEC)
     for p in agent.target_network.parameters():
         p.data += 0.2 * torch.randn_like(p)
@@ -57,7 +60,8 @@ def test_loss_is_a_loop_over_steps(name: str, burn_in: int) -> None:
                 continue
             bootstrap = target_rows[t + 1][q_rows[t + 1].argmax()] * (not terminated[t, b])
             y = sequences.reward[t, b] + 0.9 * bootstrap
-            total += float(F.smooth_l1_loss(q_rows[t][sequences.action[t, b]], y))
+            error = F.mse_loss if loss_name == "mse" else F.smooth_l1_loss
+            total += float(error(q_rows[t][sequences.action[t, b]], y))
             count += 1
     loss, _ = agent.loss(*agent.batch(sequences))
     assert float(loss) == pytest.approx(total / count, rel=1e-4)
