@@ -217,7 +217,7 @@ class RecurrentQ(Agent):
 
 
 def cartpole_positions() -> Experiment:
-    """Recurrent Q-learning on CartPole without velocities: it learns, and loses it again."""
+    """Recurrent Q-learning on CartPole without velocities: at best 451 and 153 (2 seeds), 249 and 154 at the end."""
     return Experiment(
         name="recurrent-q/cartpole-positions",
         data=ReplayData(
