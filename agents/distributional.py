@@ -13,6 +13,7 @@ from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
+from agents.returns import TD_LOSSES
 from lab.errors import UserError
 from lab.experiment import KindConfig
 
@@ -103,7 +104,7 @@ class Expected:
         return torch.addcmul(reward[..., None], discount[..., None], next_outputs)
 
     def loss(self, outputs: Tensor, target: Tensor) -> Loss:
-        loss = F.mse_loss if self._loss == "mse" else F.smooth_l1_loss
+        loss = TD_LOSSES[self._loss]
         return Loss(loss(outputs, target, reduction="none").squeeze(-1), (outputs.detach() - target).abs().squeeze(-1))
 
 

@@ -139,7 +139,7 @@ def lunar_lander() -> Experiment:
 
 
 def bipedal_walker() -> Experiment:
-    """PPO on BipedalWalker-v3 (extra `box2d`): 285 after two million steps (5 seeds, worst 260), 8 min on a core."""
+    """PPO on BipedalWalker-v3 (extra `box2d`): 285 after two million steps (5 seeds, worst 260), 15 min, busy core."""
     return Experiment(
         name="ppo/bipedal-walker",
         data=OnPolicyData(env="BipedalWalker-v3", num_envs=32, num_steps=512),

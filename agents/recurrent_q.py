@@ -18,7 +18,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from agents.agent import Agent
 from agents.dqn import discrete_actions, open_replay
@@ -27,7 +26,7 @@ from agents.exploration import EpsilonConfig, epsilon_greedy, exploration_noise
 from agents.partial import ENV_ID as CARTPOLE_POSITIONS
 from agents.policies import Action, Encoder, Policy, Preferences
 from agents.replay import ReplayConfig
-from agents.returns import td_target
+from agents.returns import TD_LOSSES, td_target
 from agents.types import Obs, Sequences, map_obs
 from lab import parallel
 from lab.backbones import BackboneConfig
@@ -179,8 +178,7 @@ class RecurrentQ(Agent):
         action, reward, terminated, usable = (t[self.config.burn_in :] for t in (action, reward, terminated, usable))
         target = td_target(reward, self.config.gamma * (~terminated).float(), next_q)
         q_value = q_values[:-1].gather(-1, action[..., None]).squeeze(-1)
-        elementwise = F.mse_loss if self.config.loss == "mse" else F.smooth_l1_loss
-        error = elementwise(q_value, target, reduction="none")
+        error = TD_LOSSES[self.config.loss](q_value, target, reduction="none")
         loss = (usable * error).sum() / usable.sum().clamp(min=1.0)
         return loss, {"td_loss": loss.detach(), "q_value": q_value.detach().mean()}
 

@@ -10,6 +10,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+TD_LOSSES = {"huber": F.smooth_l1_loss, "mse": F.mse_loss}
+"""of TD errors; Huber's seeks the median where errors exceed 1, the square the mean"""
 
 
 def discounted_returns(
