@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SerializeAsAny
-from torch import Tensor
+from torch import Tensor, nn
 
 from agents.acting import Actor, ArrayMLP
 from agents.agent import Agent
@@ -178,7 +178,7 @@ class DQN(Agent):
                         experience.update_priorities(sample.indices[0], error)
                     rows.append(metrics)
                     self.counters["updates"] += 1
-                self._move_target()
+                move_target(self.target_network, self.q_network, self.config, self.counters["updates"])
         return rows
 
     @torch.no_grad()
@@ -259,15 +259,6 @@ class DQN(Agent):
             yield slice(first, min(first + stretch, num_batches))
             first += stretch
 
-    @torch.no_grad()
-    def _move_target(self) -> None:
-        if self.config.target_tau > 0:
-            torch._foreach_lerp_(
-                list(self.target_network.parameters()), list(self.q_network.parameters()), self.config.target_tau
-            )
-        elif self.counters["updates"] % self.config.target_period == 0:
-            self.target_network.load_state_dict(self.q_network.state_dict())
-
     def train_state(self) -> dict[str, Any]:
         return super().train_state() | {"updates_owed": self.updates_owed}
 
@@ -289,9 +280,26 @@ def discrete_actions(config: ModuleConfig, spec: DataSpec) -> int:
     return spec.outputs.num
 
 
-def open_replay(agent: Agent, gamma: float) -> None:
-    """Open the replay buffer of the agent's data. Raises UserError when that is no replay."""
+class TargetConfig(Protocol):
+    """How a target network follows; see DQNConfig."""
+
+    target_period: int
+    target_tau: float
+
+
+@torch.no_grad()
+def move_target(target: nn.Module, online: nn.Module, config: TargetConfig, num_updates: int) -> None:
+    """Let a target network follow the online one after an update, the `num_updates`-th."""
+    if config.target_tau > 0:
+        torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), config.target_tau)
+    elif num_updates % config.target_period == 0:
+        target.load_state_dict(online.state_dict())
+
+
+def open_replay(agent: Agent, gamma: float) -> ReplayExperience:
+    """Open the replay buffer of the agent's data, and return that. Raises UserError when it is no replay."""
     data = agent.trainer.datamodule  # type: ignore[attr-defined]
     if not isinstance(data, ReplayExperience):
         raise UserError(f"module.kind={agent.config.kind!r} learns from replay: data.kind must be 'replay'.")
     data.open_buffer(gamma, agent.device)
+    return data

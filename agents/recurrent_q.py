@@ -4,10 +4,12 @@ DRQN (Hausknecht and Stone 2015) with the burn-in of R2D2 (Kapturowski et al. 20
 
 Sequences are drawn from replay; the state before them is not known, so their first steps only warm it up (burn-in).
 
-    y_t = r_t + gamma Q_target(h_{t+1}, argmax_a Q(h_{t+1}, a))
+    y_t = r_t + ... + gamma^(n-1) r_{t+n-1} + gamma^n Q_target(h_{t+n}, argmax_a Q(h_{t+n}, a))
     loss = mean over t >= burn_in of (Q(h_t, a_t) - y_t)^2
 
-L steps of a sequence (burn-in included), B sequences, A actions, F features, S rows of a recurrent state.
+n is data.replay.n_step; the windows of a sequence's last steps end with it.
+
+L steps of a sequence (burn-in included), B sequences, A actions, D inputs, F features, S rows of a recurrent state.
 """
 
 from __future__ import annotations
@@ -16,18 +18,19 @@ import copy
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from agents.agent import Agent
-from agents.dqn import discrete_actions, open_replay
+from agents.dqn import discrete_actions, move_target, open_replay
 from agents.experience import ReplayData, ReplayExperience
 from agents.exploration import EpsilonConfig, epsilon_greedy, exploration_noise
+from agents.normalization import ObsNormalizer
 from agents.partial import ENV_ID as CARTPOLE_POSITIONS
 from agents.policies import Action, Encoder, Policy, Preferences
 from agents.replay import ReplayConfig
-from agents.returns import TD_LOSSES, td_target
-from agents.types import Obs, Sequences, map_obs
+from agents.returns import TD_LOSSES, n_step_returns, td_target
+from agents.types import Obs, Rollout, Sequences, map_obs
 from lab import parallel
 from lab.backbones import BackboneConfig
 from lab.data.spec import DataSpec
@@ -53,8 +56,14 @@ class RecurrentQConfig(ModuleConfig):
     batch_size: PositiveInt = 32
     """sequences"""
     updates_per_env_step: PositiveFloat = 0.1
+    normalize_obs: bool = False
+    """observations minus their running mean, over their deviation: small differences of steps become large ones"""
+    initial_value: float = 0.0
+    """what all values start at; the highest possible return is optimism (Sutton and Barto 2018, section 2.6)"""
     target_period: PositiveInt = 100
-    """updates between copies to the target network"""
+    """updates between copies to the target network; ignored with target_tau"""
+    target_tau: NonNegativeFloat = 0.0
+    """if above 0: after each update, move the target network this share of the way (polyak averaging)"""
     loss: Literal["huber", "mse"] = "mse"
     """mse: what rarely happens, such as an episode's end, counts by its size"""
     epsilon: EpsilonConfig = EpsilonConfig()
@@ -66,10 +75,13 @@ class RecurrentQConfig(ModuleConfig):
 class RecurrentQNetwork(nn.Module):
     """Q-values (L, B, A) of sequences."""
 
-    def __init__(self, backbone: BackboneConfig, spec: DataSpec, num_actions: int) -> None:
+    def __init__(self, config: RecurrentQConfig, spec: DataSpec, num_actions: int) -> None:
         super().__init__()
-        self.encoder = Encoder(backbone, spec.inputs)
+        self.encoder = Encoder(config.backbone, spec.inputs)
+        self.normalizer = ObsNormalizer(self.encoder.backbone.input_shape) if config.normalize_obs else None
         self.head = nn.Linear(self.encoder.num_features, num_actions)
+        with torch.no_grad():
+            self.head.bias.add_(config.initial_value)
 
     def forward(self, x: Tensor, state: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
         """Prepared x (L, B, D), state (S, B, F) before them, episode starts (L, B) -> Q (L, B, A), state after."""
@@ -78,7 +90,13 @@ class RecurrentQNetwork(nn.Module):
 
     def prepare(self, obs: Obs) -> Tensor:
         """Observations (L, B, ...) as the one tensor (L, B, D) that the network takes."""
-        return self.encoder.prepare(obs, leading=2).flatten(2)
+        x = self.encoder.prepare(obs, leading=2).flatten(2)
+        return x if self.normalizer is None else self.normalizer(x)
+
+    def take_in(self, rollout: Rollout) -> None:
+        """Let the running normalisation see a rollout's observations."""
+        if self.normalizer is not None:
+            self.normalizer.update(self.encoder.prepare(rollout.obs, leading=2).flatten(2)[rollout.valid])
 
 
 class RecurrentQPolicy(Policy):
@@ -129,7 +147,7 @@ class RecurrentQ(Agent):
         num_actions = discrete_actions(config, spec)
         if not config.backbone.recurrent:
             raise UserError(f"module.backbone.name={config.backbone.name!r} has no memory. Valid choices: lstm, gru.")
-        self.q_network = RecurrentQNetwork(config.backbone, spec, num_actions)
+        self.q_network = RecurrentQNetwork(config, spec, num_actions)
         self.target_network = copy.deepcopy(self.q_network).requires_grad_(False)
         self.policy = RecurrentQPolicy(self.q_network, num_actions, config.epsilon.hold)
         self.updater = self.add_updater("q_network", self.q_network, self.loss, config.optimizer)
@@ -140,10 +158,9 @@ class RecurrentQ(Agent):
         super().set_engine("eager")
 
     def on_fit_start(self) -> None:
-        open_replay(self, self.config.gamma)
-        replay = self.trainer.datamodule.config.replay  # type: ignore[attr-defined]
-        if replay.priority is not None or replay.n_step != 1:
-            raise UserError("module.kind='recurrent_q' takes no data.replay.priority, and data.replay.n_step=1.")
+        replay = open_replay(self, self.config.gamma).config.replay
+        if replay.priority is not None:
+            raise UserError("module.kind='recurrent_q' takes no data.replay.priority.")
 
     def training_step(self, experience: ReplayExperience, batch_idx: int = 0) -> StepMetrics:
         rows: list[Metrics] = []
@@ -153,42 +170,47 @@ class RecurrentQ(Agent):
             rollout = experience.collect(self.policy, self.counters["updates"])
             self.counters["env_steps"] += rollout.num_env_steps
             self.counters["episodes"] += len(rollout.episodes)
+            self.q_network.take_in(rollout)
             if not experience.ready or len(experience.buffer) < length * experience.config.num_envs:
                 continue
             self.updates_owed += parallel.total(rollout.num_env_steps) * self.config.updates_per_env_step
             while self.updates_owed >= 1:
                 self.updates_owed -= 1
-                rows.append(self._update(experience.sample_sequences(self.config.batch_size, length)))
+                sequences = experience.sample_sequences(self.config.batch_size, length)
+                rows.append(self._update(sequences, experience.config.replay.n_step))
         return {**means(rows), **experience.statistics(), "charts/epsilon": float(self.policy.epsilon)}
 
     def loss(
-        self,
-        x: Tensor,
-        start: Tensor,
-        action: Tensor,
-        reward: Tensor,
-        terminated: Tensor,
-        usable: Tensor,
+        self, x: Tensor, start: Tensor, action: Tensor, returns: Tensor, discount: Tensor, last: Tensor, usable: Tensor
     ) -> tuple[Tensor, Metrics]:
-        """x (L + 1, B, D) and start (L + 1, B) with the successor of the last step; all others (L, B)."""
+        """x (L + 1, B, D) and start (L + 1, B) with the successor of the last step; all others (L - burn_in, B)."""
         q_values = self._unroll(self.q_network, x, start)  # (L - burn_in + 1, B, A)
         with torch.no_grad():
             best = q_values[1:].argmax(-1, keepdim=True)
             next_q = self._unroll(self.target_network, x, start)[1:].gather(-1, best).squeeze(-1)
-        action, reward, terminated, usable = (t[self.config.burn_in :] for t in (action, reward, terminated, usable))
-        target = td_target(reward, self.config.gamma * (~terminated).float(), next_q)
+            target = td_target(returns, discount, next_q.gather(0, last))
         q_value = q_values[:-1].gather(-1, action[..., None]).squeeze(-1)
         error = TD_LOSSES[self.config.loss](q_value, target, reduction="none")
         loss = (usable * error).sum() / usable.sum().clamp(min=1.0)
         return loss, {"td_loss": loss.detach(), "q_value": q_value.detach().mean()}
 
-    def batch(self, sequences: Sequences) -> tuple[Tensor, ...]:
-        """What the loss takes. A step before a cut is not used: the row after it is another episode's."""
+    def batch(self, sequences: Sequences, n_step: int) -> tuple[Tensor, ...]:
+        """What the loss takes. A step whose window ends at a cut is not used: the row after it is another episode's."""
         x, next_x = self.q_network.prepare(sequences.obs), self.q_network.prepare(sequences.next_obs)
         start = torch.cat([sequences.start, torch.zeros_like(sequences.start[:1])])
-        usable = (sequences.valid & ~sequences.truncated).float()
-        steps = (sequences.action, sequences.reward, sequences.terminated, usable)
-        return torch.cat([x, next_x[-1:]]), start, *steps
+        action, reward, terminated, truncated, valid = (
+            t[self.config.burn_in :]
+            for t in (sequences.action, sequences.reward, sequences.terminated, sequences.truncated, sequences.valid)
+        )
+        ends = truncated.clone()
+        ends[-1] = True  # the sequence's end, after which its windows are padded
+        reward, terminated, ends = (
+            torch.cat([t, t.new_zeros(n_step - 1, *t.shape[1:])]) for t in (reward, terminated, ends)
+        )
+        returns, discount, steps = n_step_returns(reward, terminated, ends, self.config.gamma, n_step)
+        last = torch.arange(len(steps), device=steps.device)[:, None] + steps  # the row with which a window ends
+        usable = (valid & ~truncated.gather(0, last)).float()
+        return torch.cat([x, next_x[-1:]]), start, action, returns, discount, last, usable
 
     def _unroll(self, network: RecurrentQNetwork, x: Tensor, start: Tensor) -> Tensor:
         """Q-values (L - burn_in + 1, B, A) after the burn-in, through which no gradient flows."""
@@ -199,11 +221,10 @@ class RecurrentQ(Agent):
         q_values: Tensor = network(x[burn_in:], state, start[burn_in:])[0]
         return q_values
 
-    def _update(self, sequences: Sequences) -> Metrics:
-        metrics = self.updater.step(*self.batch(sequences))
+    def _update(self, sequences: Sequences, n_step: int) -> Metrics:
+        metrics = self.updater.step(*self.batch(sequences, n_step))
         self.counters["updates"] += 1
-        if self.counters["updates"] % self.config.target_period == 0:
-            self.target_network.load_state_dict(self.q_network.state_dict())
+        move_target(self.target_network, self.q_network, self.config, self.counters["updates"])
         return metrics
 
     def train_state(self) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from lab.backbones.registry import register
 
+_WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+
 
 class Recurrent(nn.Module):
     """An LSTM or GRU whose state is one tensor (S, B, F) and is cleared where `reset` is true."""
@@ -36,12 +38,23 @@ class Recurrent(nn.Module):
         return torch.cat(features) if len(features) != 1 else features[0], state
 
     def _run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        if len(x) == 1 and self.core.num_layers == 1:
+            return self._step(x[0], state)
         if not self.is_lstm:
             features, state = self.core(x, state)
             return features, state
         hidden, cell = state.chunk(2)
         features, (hidden, cell) = self.core(x, (hidden.contiguous(), cell.contiguous()))
         return features, torch.cat([hidden, cell])
+
+    def _step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One step (B, D) of a single layer, without what it costs to begin a run of many."""
+        weights: list[Tensor] = [getattr(self.core, name) for name in _WEIGHTS]
+        if self.is_lstm:
+            hidden, cell = torch.lstm_cell(x, state.unbind(), *weights)
+            return hidden[None], torch.stack([hidden, cell])
+        hidden = torch.gru_cell(x, state[0], *weights)
+        return hidden[None], hidden[None]
 
 
 def _cuts(reset: Tensor) -> list[int]:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agents.distributional import CategoricalConfig, QuantileConfig
-from agents.dqn import DQN, DQNConfig
+from agents.dqn import DQN, DQNConfig, move_target
 from agents.dqn_recipes import cartpole
 from agents.experience import OnPolicyData
 from agents.exploration import EpsilonConfig, epsilon_greedy
@@ -182,27 +182,19 @@ def short(*overrides: str) -> Experiment:
     )
 
 
-def test_the_update_ratio_and_the_target_period_are_kept() -> None:
-    moved: list[int] = []
+def test_the_update_ratio_and_the_target_period_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    equal: list[int] = []
 
-    def on_loop(loop: Any) -> None:
-        original = DQN._move_target
+    def watched(target: nn.Module, online: nn.Module, settings: Any, num_updates: int) -> None:
+        move_target(target, online, settings, num_updates)
+        if all(torch.equal(a, b) for a, b in zip(target.parameters(), online.parameters(), strict=True)):
+            equal.append(num_updates)
 
-        def watched(self: DQN) -> None:
-            if self.counters["updates"] % self.config.target_period == 0:
-                moved.append(self.counters["updates"])
-            original(self)
-
-        loop.patched = pytest.MonkeyPatch()
-        loop.patched.setattr(DQN, "_move_target", watched)
-        patches.append(loop.patched)
-
-    patches: list[pytest.MonkeyPatch] = []
-    result = train(short("module.updates_per_env_step=0.37", "module.target_period=25"), on_loop=on_loop)
-    patches[0].undo()
-    row = result.run.result()
+    monkeypatch.setattr("agents.dqn.move_target", watched)
+    periodic = short("module.updates_per_env_step=0.37", "module.target_tau=0", "module.target_period=25")
+    row = train(periodic).run.result()
     assert abs(row["updates"] - 0.37 * (row["env_steps"] - 200)) <= 0.37 * 160  # a round is 128 steps
-    assert moved == list(range(25, row["updates"] + 1, 25))
+    assert equal == list(range(25, row["updates"] + 1, 25))
 
 
 def test_wrong_data_and_actions_are_sentences() -> None:

@@ -20,8 +20,8 @@ SPEC = DataSpec(TensorSpec((3,)), Discrete(2))
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm"])
-@pytest.mark.parametrize(("burn_in", "loss_name"), [(0, "huber"), (2, "mse")])
-def test_loss_is_a_loop_over_steps(name: str, burn_in: int, loss_name: Literal["mse", "huber"]) -> None:
+@pytest.mark.parametrize(("burn_in", "loss_name", "n_step"), [(0, "huber", 1), (2, "mse", 1), (2, "mse", 3)])
+def test_loss_is_a_loop_over_steps(name: str, burn_in: int, loss_name: Literal["mse", "huber"], n_step: int) -> None:
     torch.manual_seed(0)
     backbone = BackboneConfig(name, hidden=5)
     settings = RecurrentQConfig(backbone=backbone, burn_in=burn_in, sequence_length=4, gamma=0.9, loss=loss_name)
@@ -56,14 +56,18 @@ def test_loss_is_a_loop_over_steps(name: str, burn_in: int, loss_name: Literal["
                 q_values, state = network(obs.view(1, 1, 3), state, reset)
                 rows.append(q_values[0, 0])
         for t in range(burn_in, length):
-            if not valid[t, b] or truncated[t, b]:
+            y, last = float(sequences.reward[t, b]), t
+            while last - t + 1 < n_step and last + 1 < length and not (terminated | truncated)[last, b]:
+                last += 1
+                y += 0.9 ** (last - t) * float(sequences.reward[last, b])
+            if not valid[t, b] or truncated[last, b]:
                 continue
-            bootstrap = target_rows[t + 1][q_rows[t + 1].argmax()] * (not terminated[t, b])
-            y = sequences.reward[t, b] + 0.9 * bootstrap
+            bootstrap = target_rows[last + 1][q_rows[last + 1].argmax()] * (not terminated[last, b])
+            y += 0.9 ** (last - t + 1) * float(bootstrap)
             error = F.mse_loss if loss_name == "mse" else F.smooth_l1_loss
-            total += float(error(q_rows[t][sequences.action[t, b]], y))
+            total += float(error(q_rows[t][sequences.action[t, b]], torch.tensor(y)))
             count += 1
-    loss, _ = agent.loss(*agent.batch(sequences))
+    loss, _ = agent.loss(*agent.batch(sequences, n_step))
     assert float(loss) == pytest.approx(total / count, rel=1e-4)
 
 
