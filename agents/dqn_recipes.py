@@ -102,17 +102,17 @@ def lunar_lander() -> Experiment:
             num_steps=16,
             rounds=2,
             learning_starts=5_000,
-            replay=ReplayConfig(capacity=300_000, n_step=5),
+            replay=ReplayConfig(capacity=500_000, n_step=5),
         ),
         module=DQNConfig(
             optimizer=_adam(1e-3),
             batch_size=128,
-            updates_per_env_step=0.5,
+            updates_per_env_step=0.25,
             target_tau=0.005,
             loss="mse",
             epsilon=EpsilonConfig(end=0.1, decay_steps=50_000),
         ),
-        trainer=TrainerConfig(budget=300_000),
+        trainer=TrainerConfig(budget=500_000),
     )
 
 
