@@ -7,7 +7,9 @@ Sequences are drawn from replay; the state before them is not known, so their fi
     y_t = r_t + ... + gamma^(n-1) r_{t+n-1} + gamma^n Q_target(h_{t+n}, argmax_a Q(h_{t+n}, a))
     loss = mean over t >= burn_in of (Q(h_t, a_t) - y_t)^2
 
-n is data.replay.n_step; the windows of a sequence's last steps end with it.
+n is data.replay.n_step; the windows of a sequence's last steps end with it. Where single frames hide velocities, only the
+last action tells how it has just changed them: the network is given it, as in R2D2 (their section 2.3), unless
+previous_action is false.
 
 L steps of a sequence (burn-in included), B sequences, A actions, D inputs, F features, S rows of a recurrent state.
 """
@@ -28,12 +30,13 @@ from agents.exploration import EpsilonConfig, epsilon_greedy, exploration_noise
 from agents.normalization import ObsNormalizer
 from agents.partial import ENV_ID as CARTPOLE_POSITIONS
 from agents.policies import Action, Encoder, Policy, Preferences
+from agents.q_network import Stream
 from agents.replay import ReplayConfig
 from agents.returns import TD_LOSSES, n_step_returns, td_target
 from agents.types import Obs, Rollout, Sequences, map_obs
 from lab import parallel
 from lab.backbones import BackboneConfig
-from lab.data.spec import DataSpec
+from lab.data.spec import DataSpec, TensorSpec
 from lab.errors import UserError
 from lab.experiment import Experiment, ModuleConfig, TrainerConfig
 from lab.learner import StepMetrics, means
@@ -41,12 +44,17 @@ from lab.optim import Metrics, OptimizerConfig, ScheduleConfig
 
 FAMILY = "recurrent-q"
 
+_OBSERVATION, _PREVIOUS = "observation", "previous action"
+"""names of the network's inputs"""
+
 
 class RecurrentQConfig(ModuleConfig):
     """A recurrent Q-network and how it learns."""
 
     kind: Literal["recurrent_q"] = "recurrent_q"
     backbone: BackboneConfig = BackboneConfig("gru", hidden=64)
+    head_hidden: tuple[PositiveInt, ...] = ()
+    """hidden layers after the backbone"""
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3, max_grad_norm=10.0)
     gamma: float = Field(default=0.99, ge=0, le=1)
     sequence_length: PositiveInt = 20
@@ -56,6 +64,8 @@ class RecurrentQConfig(ModuleConfig):
     batch_size: PositiveInt = 32
     """sequences"""
     updates_per_env_step: PositiveFloat = 0.1
+    previous_action: bool = True
+    """give the network its last action beside the observation"""
     normalize_obs: bool = False
     """observations minus their running mean, over their deviation: small differences of steps become large ones"""
     initial_value: float = 0.0
@@ -73,34 +83,51 @@ class RecurrentQConfig(ModuleConfig):
 
 
 class RecurrentQNetwork(nn.Module):
-    """Q-values (L, B, A) of sequences."""
+    """Q-values (L, B, A) of sequences. What it takes as an observation may include the action before it."""
 
     def __init__(self, config: RecurrentQConfig, spec: DataSpec, num_actions: int) -> None:
         super().__init__()
-        self.encoder = Encoder(config.backbone, spec.inputs)
+        inputs = spec.inputs
+        if config.previous_action:
+            inputs = inputs if isinstance(inputs, dict) else {_OBSERVATION: inputs}
+            inputs = inputs | {_PREVIOUS: TensorSpec((), torch.int64, 0, num_actions)}  # 0 is none
+        self.previous_action = config.previous_action
+        self.encoder = Encoder(config.backbone, inputs)
         self.normalizer = ObsNormalizer(self.encoder.backbone.input_shape) if config.normalize_obs else None
-        self.head = nn.Linear(self.encoder.num_features, num_actions)
-        with torch.no_grad():
-            self.head.bias.add_(config.initial_value)
+        self.head = Stream([self.encoder.num_features, *config.head_hidden, num_actions], None)
+        self.head.shift(config.initial_value)
 
     def forward(self, x: Tensor, state: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
         """Prepared x (L, B, D), state (S, B, F) before them, episode starts (L, B) -> Q (L, B, A), state after."""
         features, state = self.encoder.backbone(x, state, start)
-        return self.head(features), state
+        return self.head(features, None), state
 
-    def prepare(self, obs: Obs) -> Tensor:
-        """Observations (L, B, ...) as the one tensor (L, B, D) that the network takes."""
-        x = self.encoder.prepare(obs, leading=2).flatten(2)
+    def prepare(self, obs: Obs, previous: Tensor) -> Tensor:
+        """Observations (L, B, ...) and 1 + the actions before them (L, B), 0 for none, as the one tensor (L, B, D)."""
+        x = self._flat(obs, previous)
         return x if self.normalizer is None else self.normalizer(x)
 
     def take_in(self, rollout: Rollout) -> None:
         """Let the running normalisation see a rollout's observations."""
         if self.normalizer is not None:
-            self.normalizer.update(self.encoder.prepare(rollout.obs, leading=2).flatten(2)[rollout.valid])
+            previous = previous_actions(rollout.action, rollout.start)[:-1]
+            self.normalizer.update(self._flat(rollout.obs, previous)[rollout.valid])
+
+    def _flat(self, obs: Obs, previous: Tensor) -> Tensor:
+        if self.previous_action:
+            obs = {**(obs if isinstance(obs, dict) else {_OBSERVATION: obs}), _PREVIOUS: previous}
+        return self.encoder.prepare(obs, leading=2).flatten(2)
+
+
+def previous_actions(action: Tensor, start: Tensor) -> Tensor:
+    """1 + the actions (L + 1, B) before each step and after the last; 0 where an episode starts or it is not known."""
+    previous = torch.cat([torch.zeros_like(action[:1]), action + 1])
+    previous[:-1].masked_fill_(start, 0)
+    return previous
 
 
 class RecurrentQPolicy(Policy):
-    """Epsilon-greedy in Q with a memory."""
+    """Epsilon-greedy in Q with a memory: the backbone's state, and a last row with 1 + the last action."""
 
     recurrent = True
     epsilon: Tensor
@@ -111,7 +138,8 @@ class RecurrentQPolicy(Policy):
         self.register_buffer("epsilon", torch.ones(()))
 
     def initial_state(self, num_envs: int) -> Tensor:
-        return self.q_network.encoder.backbone.initial_state(num_envs)
+        state = self.q_network.encoder.backbone.initial_state(num_envs)
+        return torch.cat([state, torch.zeros_like(state[:1])])
 
     def draw_noise(self, num_steps: int, num_envs: int, generator: torch.Generator) -> Tensor:
         """Uniform (T, N, 2): whether to explore, and where to."""
@@ -119,19 +147,21 @@ class RecurrentQPolicy(Policy):
 
     def act(self, obs: Obs, state: Tensor | None = None, noise: Tensor | None = None) -> Action:
         q_values, state = self._q_values(obs, state)
-        greedy = q_values.argmax(-1)
-        if noise is None:
-            return Action(greedy, state, {})
-        return Action(epsilon_greedy(greedy, self.epsilon, self.num_actions, noise), state, {})
+        action = q_values.argmax(-1)
+        if noise is not None:
+            action = epsilon_greedy(action, self.epsilon, self.num_actions, noise)
+        row = (action + 1).to(state.dtype)[None, :, None].expand_as(state[:1])
+        return Action(action, torch.cat([state, row]), {})
 
     def preferences(self, obs: Obs, state: Tensor | None = None) -> Preferences:
         return Preferences("Q-value", self._q_values(obs, state)[0])
 
     def _q_values(self, obs: Obs, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Q (N, A) and the state after."""
+        """Q (N, A) and the backbone's state after."""
         assert state is not None
         start = torch.zeros(1, state.shape[1], dtype=torch.bool, device=state.device)
-        q_values, state = self.q_network(self.q_network.prepare(map_obs(obs, lambda t: t[None])), state, start)
+        x = self.q_network.prepare(map_obs(obs, lambda t: t[None]), state[-1:, :, 0].long())
+        q_values, state = self.q_network(x, state[:-1], start)
         return q_values[0], state
 
 
@@ -196,7 +226,9 @@ class RecurrentQ(Agent):
 
     def batch(self, sequences: Sequences, n_step: int) -> tuple[Tensor, ...]:
         """What the loss takes. A step whose window ends at a cut is not used: the row after it is another episode's."""
-        x, next_x = self.q_network.prepare(sequences.obs), self.q_network.prepare(sequences.next_obs)
+        previous = previous_actions(sequences.action, sequences.start)
+        x = self.q_network.prepare(sequences.obs, previous[:-1])
+        last_x = self.q_network.prepare(map_obs(sequences.next_obs, lambda t: t[-1:]), previous[-1:])
         start = torch.cat([sequences.start, torch.zeros_like(sequences.start[:1])])
         action, reward, terminated, truncated, valid = (
             t[self.config.burn_in :]
@@ -210,7 +242,7 @@ class RecurrentQ(Agent):
         returns, discount, steps = n_step_returns(reward, terminated, ends, self.config.gamma, n_step)
         last = torch.arange(len(steps), device=steps.device)[:, None] + steps  # the row with which a window ends
         usable = (valid & ~truncated.gather(0, last)).float()
-        return torch.cat([x, next_x[-1:]]), start, action, returns, discount, last, usable
+        return torch.cat([x, last_x]), start, action, returns, discount, last, usable
 
     def _unroll(self, network: RecurrentQNetwork, x: Tensor, start: Tensor) -> Tensor:
         """Q-values (L - burn_in + 1, B, A) after the burn-in, through which no gradient flows."""
@@ -244,10 +276,11 @@ def cartpole_positions() -> Experiment:
             num_envs=8,
             num_steps=16,
             learning_starts=2_000,
-            replay=ReplayConfig(capacity=100_000, n_step=5),
+            replay=ReplayConfig(capacity=100_000, n_step=10),
         ),
         module=RecurrentQConfig(
             optimizer=OptimizerConfig(lr=1e-3, max_grad_norm=10.0, schedule=ScheduleConfig(name="linear")),
+            sequence_length=30,
             updates_per_env_step=0.4,
             normalize_obs=True,
             initial_value=100.0,
@@ -255,5 +288,5 @@ def cartpole_positions() -> Experiment:
             loss="huber",
             epsilon=EpsilonConfig(end=0.25, decay_steps=4_000),
         ),
-        trainer=TrainerConfig(budget=50_000, eval_period=2_000),
+        trainer=TrainerConfig(budget=40_000, eval_period=2_000),
     )

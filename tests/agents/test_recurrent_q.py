@@ -53,7 +53,9 @@ def test_loss_is_a_loop_over_steps(name: str, burn_in: int, loss_name: Literal["
             for t in range(length + 1):
                 obs = sequences.obs[t, b] if t < length else sequences.next_obs[-1, b]  # type: ignore[index]
                 reset = start[t, b].view(1, 1) if t < length else torch.zeros(1, 1, dtype=torch.bool)
-                q_values, state = network(obs.view(1, 1, 3), state, reset)
+                previous = 0 if t == 0 or reset else int(sequences.action[t - 1, b]) + 1
+                x = torch.cat([obs, F.one_hot(torch.tensor(previous), 3).float()])
+                q_values, state = network(x.view(1, 1, 6), state, reset)
                 rows.append(q_values[0, 0])
         for t in range(burn_in, length):
             y, last = float(sequences.reward[t, b]), t
