@@ -7,8 +7,8 @@ Sequences are drawn from replay; the state before them is not known, so their fi
     y_t = r_t + ... + gamma^(n-1) r_{t+n-1} + gamma^n Q_target(h_{t+n}, argmax_a Q(h_{t+n}, a))
     loss = mean over t >= burn_in of (Q(h_t, a_t) - y_t)^2
 
-n is data.replay.n_step; the windows of a sequence's last steps end with it. Where single frames hide velocities, only the
-last action tells how it has just changed them: the network is given it, as in R2D2 (their section 2.3), unless
+n is data.replay.n_step; the windows of a sequence's last steps end with it. Where single observations hide velocities,
+only the last action tells how it has just changed them: the network is given it too (Zhu et al. 2017), unless
 previous_action is false.
 
 L steps of a sequence (burn-in included), B sequences, A actions, D inputs, F features, S rows of a recurrent state.

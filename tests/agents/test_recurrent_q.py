@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from agents.recurrent_q import RecurrentQ, RecurrentQConfig, cartpole_positions
+from agents.recurrent_q import RecurrentQ, RecurrentQConfig, cartpole_positions, previous_actions
 from agents.types import Sequences
 from lab import config
 from lab.backbones import BackboneConfig
@@ -71,6 +71,28 @@ def test_loss_is_a_loop_over_steps(name: str, burn_in: int, loss_name: Literal["
             count += 1
     loss, _ = agent.loss(*agent.batch(sequences, n_step))
     assert float(loss) == pytest.approx(total / count, rel=1e-4)
+
+
+def test_the_policy_remembers_its_last_action_as_sequences_do() -> None:
+    torch.manual_seed(0)
+    settings = RecurrentQConfig(backbone=BackboneConfig("lstm", hidden=5), normalize_obs=True, head_hidden=(4,))
+    agent = RecurrentQ(settings, SPEC)
+    obs, start = torch.randn(6, 3, 3), torch.zeros(6, 3, dtype=torch.bool)
+    start[0] = start[4, 1] = True
+    agent.policy.epsilon.fill_(0.5)
+    noise = agent.policy.draw_noise(6, 3, torch.Generator().manual_seed(0))
+    state, actions, q_values = agent.policy.initial_state(3), [], []
+    for t in range(6):
+        state = state * (~start[t])[None, :, None]
+        q_values.append(agent.policy.preferences(obs[t], state).scores)
+        action, state, _ = agent.policy.act(obs[t], state, noise[t])
+        actions.append(action)
+    previous = previous_actions(torch.stack(actions), start)
+    assert previous[-1].tolist() == [int(action) + 1 for action in actions[-1]]
+    assert not previous[:-1][start].any()
+    network = agent.q_network
+    whole, _ = network(network.prepare(obs, previous[:-1]), network.encoder.backbone.initial_state(3), start)
+    torch.testing.assert_close(whole, torch.stack(q_values))
 
 
 def test_a_backbone_without_memory_is_refused() -> None:
