@@ -229,7 +229,7 @@ class RecurrentQ(Agent):
         previous = previous_actions(sequences.action, sequences.start)
         x = self.q_network.prepare(sequences.obs, previous[:-1])
         last_x = self.q_network.prepare(map_obs(sequences.next_obs, lambda t: t[-1:]), previous[-1:])
-        start = torch.cat([sequences.start, torch.zeros_like(sequences.start[:1])])
+        start = torch.cat([sequences.start | self._begin(sequences), torch.zeros_like(sequences.start[:1])])
         action, reward, terminated, truncated, valid = (
             t[self.config.burn_in :]
             for t in (sequences.action, sequences.reward, sequences.terminated, sequences.truncated, sequences.valid)
@@ -243,6 +243,15 @@ class RecurrentQ(Agent):
         last = torch.arange(len(steps), device=steps.device)[:, None] + steps  # the row with which a window ends
         usable = (valid & ~truncated.gather(0, last)).float()
         return torch.cat([x, last_x]), start, action, returns, discount, last, usable
+
+    def _begin(self, sequences: Sequences) -> Tensor:
+        """Where (L, B) memories begin: somewhere in the first half of the burn-in.
+
+        Were it always at the first step, networks would learn to tell steps by how long they remember; and the last
+        one, which only ever gives targets, is learned at no such age. Values then rose to twice what can be had.
+        """
+        first = torch.randint(self.config.burn_in // 2 + 1, sequences.reward.shape[1:], device=sequences.reward.device)
+        return torch.arange(len(sequences.reward), device=first.device)[:, None] == first
 
     def _unroll(self, network: RecurrentQNetwork, x: Tensor, start: Tensor) -> Tensor:
         """Q-values (L - burn_in + 1, B, A) after the burn-in, through which no gradient flows."""
@@ -279,14 +288,14 @@ def cartpole_positions() -> Experiment:
             replay=ReplayConfig(capacity=100_000, n_step=10),
         ),
         module=RecurrentQConfig(
+            head_hidden=(128,),
             optimizer=OptimizerConfig(lr=1e-3, max_grad_norm=10.0, schedule=ScheduleConfig(name="linear")),
-            sequence_length=30,
+            sequence_length=24,
+            burn_in=16,
             updates_per_env_step=0.4,
             normalize_obs=True,
-            initial_value=100.0,
             target_tau=0.01,
-            loss="huber",
             epsilon=EpsilonConfig(end=0.25, decay_steps=4_000),
         ),
-        trainer=TrainerConfig(budget=40_000, eval_period=2_000),
+        trainer=TrainerConfig(budget=50_000, eval_period=2_000),
     )

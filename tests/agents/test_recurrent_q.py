@@ -20,7 +20,7 @@ SPEC = DataSpec(TensorSpec((3,)), Discrete(2))
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm"])
-@pytest.mark.parametrize(("burn_in", "loss_name", "n_step"), [(0, "huber", 1), (2, "mse", 1), (2, "mse", 3)])
+@pytest.mark.parametrize(("burn_in", "loss_name", "n_step"), [(0, "huber", 1), (4, "mse", 1), (4, "mse", 3)])
 def test_loss_is_a_loop_over_steps(name: str, burn_in: int, loss_name: Literal["mse", "huber"], n_step: int) -> None:
     torch.manual_seed(0)
     backbone = BackboneConfig(name, hidden=5)
@@ -45,6 +45,11 @@ def test_loss_is_a_loop_over_steps(name: str, burn_in: int, loss_name: Literal["
         start=start,
         valid=valid,
     )
+    torch.manual_seed(1)
+    x, clear, *targets = agent.batch(sequences, n_step)
+    begins = clear[:-1] & ~start  # where memories begin: in the first half of the burn-in
+    assert begins.sum(0).tolist() == [1] * batch
+    assert not begins[burn_in // 2 + 1 :].any()
     total, count = 0.0, 0
     for b in range(batch):
         q_rows, target_rows = [], []
@@ -54,8 +59,8 @@ def test_loss_is_a_loop_over_steps(name: str, burn_in: int, loss_name: Literal["
                 obs = sequences.obs[t, b] if t < length else sequences.next_obs[-1, b]  # type: ignore[index]
                 reset = start[t, b].view(1, 1) if t < length else torch.zeros(1, 1, dtype=torch.bool)
                 previous = 0 if t == 0 or reset else int(sequences.action[t - 1, b]) + 1
-                x = torch.cat([obs, F.one_hot(torch.tensor(previous), 3).float()])
-                q_values, state = network(x.view(1, 1, 6), state, reset)
+                inputs = torch.cat([obs, F.one_hot(torch.tensor(previous), 3).float()])
+                q_values, state = network(inputs.view(1, 1, 6), state, reset | bool(clear[t, b]))
                 rows.append(q_values[0, 0])
         for t in range(burn_in, length):
             y, last = float(sequences.reward[t, b]), t
@@ -69,7 +74,7 @@ def test_loss_is_a_loop_over_steps(name: str, burn_in: int, loss_name: Literal["
             error = F.mse_loss if loss_name == "mse" else F.smooth_l1_loss
             total += float(error(q_rows[t][sequences.action[t, b]], torch.tensor(y)))
             count += 1
-    loss, _ = agent.loss(*agent.batch(sequences, n_step))
+    loss, _ = agent.loss(x, clear, *targets)
     assert float(loss) == pytest.approx(total / count, rel=1e-4)
 
 
