@@ -15,7 +15,7 @@ FAMILY = "vae"
 
 
 def mnist() -> Experiment:
-    """The VAE of 820 k parameters on dynamically binarized MNIST from LAB_DATA: 96.4 nats (test, k=300) in 2 minutes."""
+    """The VAE of 820 k parameters on dynamically binarized MNIST from LAB_DATA: 96.4 nats (test, k=300)."""
     return Experiment(
         name="vae/mnist",
         data=ImageData(name="mnist", binarize="dynamic", batch_size=128, batches_per_step=20, validation=1 / 12),
@@ -34,7 +34,7 @@ def mnist_dynamic() -> Experiment:
 
 
 def mnist_static() -> Experiment:
-    """An MLP VAE on static binarized MNIST: XX.X nats (test, k=5,000) after 6 million samples, 13 minutes of one core.
+    """An MLP VAE on static binarized MNIST: 89.2 nats (test, k=5,000) after 6 million samples.
 
     The IWAE paper (appendix D) has 88.71 after 164 million samples, with layers of 200; the reproduction of
     github.com/nbip/IWAE 89.93. Layers of 200 without weight decay overfit and had 90.15 after 30 million samples (ELBO
