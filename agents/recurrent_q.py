@@ -277,7 +277,10 @@ class RecurrentQ(Agent):
 
 
 def cartpole_positions() -> Experiment:
-    """Recurrent Q-learning on CartPole without velocities: at best 451 and 153 (2 seeds), 249 and 154 at the end."""
+    """Recurrent Q-learning on CartPole without velocities: 460 at the end on 5 seeds (worst 351), 480 at best.
+
+    50,000 steps take 4 min of a core.
+    """
     return Experiment(
         name="recurrent-q/cartpole-positions",
         data=ReplayData(
