@@ -232,7 +232,8 @@
   function embedded(name) {
     if (!parsed.has(name)) {
       const part = document.getElementById(name);
-      if (!part) return null;    // further down in a page that is still being read
+      const whole = part && (part.nextSibling || document.readyState !== "loading");
+      if (!whole) return null;   // further down, or cut short, in a page that is still being read
       parsed.set(name, JSON.parse(part.textContent));
       part.remove();
     }

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from browser import MISSING, Browser
@@ -80,6 +83,35 @@ def test_a_chart_is_sketched_before_plotly_is_there(browser, page):
         assert browser.errors() == []
     finally:
         browser.devtools("Page.removeScriptToEvaluateOnNewDocument", identifier=added["identifier"])
+
+
+def test_curves_that_have_come_in_half_are_waited_for(browser, page):
+    """A page is drawn while the rest of it is still on its way."""
+    content = page.read_bytes()
+    middle = content.index(b'id="curves-0-1"') + 200
+
+    class InTwoParts(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(content[:middle])
+            self.wfile.flush()
+            time.sleep(1.5)
+            self.wfile.write(content[middle:])
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), InTwoParts) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            browser.emulate(1280, 1000)
+            browser.open(f"http://127.0.0.1:{server.server_port}/")
+            browser.until(TRACES)
+            assert [error for error in browser.errors() if "favicon" not in error] == []
+        finally:
+            server.shutdown()
 
 
 def test_the_policy_forbids_requests(opened):
