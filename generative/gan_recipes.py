@@ -22,7 +22,10 @@ def mnist() -> Experiment:
 
 
 def fashion_mnist() -> Experiment:
-    """The same on Fashion-MNIST from LAB_DATA: Frechet ratio 16 (test, one seed), all ten modes."""
+    """The same on Fashion-MNIST from LAB_DATA: Frechet ratio 5.1 (test) after 4.7 core-minutes.
+
+    All ten modes; one seed. After half of it the ratio is still 15.
+    """
     return _mnist_like("fashion-mnist", budget=200_000)
 
 

@@ -25,16 +25,17 @@ def mnist() -> Experiment:
 
 
 def mnist_dynamic() -> Experiment:
-    """The network of `mnist-static` on MNIST binarized anew in each epoch: XX nats (test, k=5,000), 8 million samples.
+    """The network of `mnist-static` on MNIST binarized anew in each epoch: 88.1 nats (test, k=5,000).
 
-    XX minutes of one core. The IWAE paper has 86.76 after 164 million samples, pytorch-generative 86.77.
+    After 8 million samples, 14 minutes of one core. The IWAE paper has 86.76 after 164 million samples,
+    pytorch-generative 86.77.
     """
     data = ImageData(name="mnist", binarize="dynamic", batch_size=200, batches_per_step=20, validation=1 / 12)
     return _wide("mnist-dynamic", data, budget=8_000_000, lr=2e-3)
 
 
 def mnist_static() -> Experiment:
-    """An MLP VAE on static binarized MNIST: 89.2 nats (test, k=5,000) after 6 million samples.
+    """An MLP VAE on static binarized MNIST: 89.2 nats (test, k=5,000) after 6 million samples, 9 minutes of one core.
 
     The IWAE paper (appendix D) has 88.71 after 164 million samples, with layers of 200; the reproduction of
     github.com/nbip/IWAE 89.93. Layers of 200 without weight decay overfit and had 90.15 after 30 million samples (ELBO
@@ -45,7 +46,10 @@ def mnist_static() -> Experiment:
 
 
 def mnist_static_iwae() -> Experiment:
-    """The same by the importance-weighted bound of 50 samples (paper: 87.10 nats), for a GPU. It has not been run."""
+    """The same by the importance-weighted bound of 50 samples (paper: 87.10 nats), for a GPU.
+
+    Not run to its end: after 2 of its 3,200 epochs it has 123.2 on validation (k=64).
+    """
     return _wide(
         "mnist-static-iwae",
         _static(batch_size=100),
