@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SerializeAsAny
-from torch import Tensor, nn
+from torch import Tensor
 
 from agents.acting import Actor, ArrayMLP
 from agents.agent import Agent
@@ -28,7 +28,7 @@ from agents.distributional import ExpectedConfig, Returns, ReturnsConfig
 from agents.experience import ReplayExperience
 from agents.exploration import EpsilonConfig, EpsilonGreedyActor, epsilon_greedy, exploration_noise
 from agents.policies import Action, Policy, Preferences
-from agents.q_network import QNetwork
+from agents.q_network import QNetwork, move_target
 from agents.types import Obs, Transition, map_obs
 from lab import parallel
 from lab.backbones import BackboneConfig
@@ -178,7 +178,13 @@ class DQN(Agent):
                         experience.update_priorities(sample.indices[0], error)
                     rows.append(metrics)
                     self.counters["updates"] += 1
-                move_target(self.target_network, self.q_network, self.config, self.counters["updates"])
+                move_target(
+                    self.target_network,
+                    self.q_network,
+                    self.counters["updates"],
+                    period=self.config.target_period,
+                    tau=self.config.target_tau,
+                )
         return rows
 
     @torch.no_grad()
@@ -278,22 +284,6 @@ def discrete_actions(config: ModuleConfig, spec: DataSpec) -> int:
     if not isinstance(spec.outputs, Discrete):
         raise UserError(f"module.kind={config.kind!r} needs one discrete action, not {spec.outputs!r}.")
     return spec.outputs.num
-
-
-class TargetConfig(Protocol):
-    """How a target network follows; see DQNConfig."""
-
-    target_period: int
-    target_tau: float
-
-
-@torch.no_grad()
-def move_target(target: nn.Module, online: nn.Module, config: TargetConfig, num_updates: int) -> None:
-    """Let a target network follow the online one after an update, the `num_updates`-th."""
-    if config.target_tau > 0:
-        torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), config.target_tau)
-    elif num_updates % config.target_period == 0:
-        target.load_state_dict(online.state_dict())
 
 
 def open_replay(agent: Agent, gamma: float) -> ReplayExperience:

@@ -93,7 +93,7 @@ def mountain_car() -> Experiment:
 
 
 def lunar_lander() -> Experiment:
-    """Double DQN on LunarLander-v3 (extra `box2d`): 240 at the end on 5 seeds (worst 208), 7 min on a busy core."""
+    """Double DQN on LunarLander-v3 (extra `box2d`): 240 at the end on 5 seeds (worst 208), 4 to 5 min of a core."""
     return Experiment(
         name="dqn/lunar-lander",
         data=ReplayData(

@@ -134,3 +134,12 @@ class QNetwork(nn.Module):
     def prepare(self, obs: Obs, leading: int = 1) -> Tensor:
         """The one tensor that the backbone takes, for observations (B, ...)."""
         return self.encoder.prepare(obs, leading)
+
+
+@torch.no_grad()
+def move_target(target: nn.Module, online: nn.Module, num_updates: int, *, period: int, tau: float) -> None:
+    """Let a target network follow the online one after the `num_updates`-th update: by tau, or if 0 once a period."""
+    if tau > 0:
+        torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)
+    elif num_updates % period == 0:
+        target.load_state_dict(online.state_dict())

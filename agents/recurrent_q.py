@@ -24,13 +24,13 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor, nn
 
 from agents.agent import Agent
-from agents.dqn import discrete_actions, move_target, open_replay
+from agents.dqn import discrete_actions, open_replay
 from agents.experience import ReplayData, ReplayExperience
 from agents.exploration import EpsilonConfig, epsilon_greedy, exploration_noise
 from agents.normalization import ObsNormalizer
 from agents.partial import ENV_ID as CARTPOLE_POSITIONS
 from agents.policies import Action, Encoder, Policy, Preferences
-from agents.q_network import Stream
+from agents.q_network import Stream, move_target
 from agents.replay import ReplayConfig
 from agents.returns import TD_LOSSES, n_step_returns, td_target
 from agents.types import Obs, Rollout, Sequences, map_obs
@@ -247,8 +247,8 @@ class RecurrentQ(Agent):
     def _begin(self, sequences: Sequences) -> Tensor:
         """Where (L, B) memories begin: somewhere in the first half of the burn-in.
 
-        Were it always at the first step, networks would learn to tell steps by how long they remember; and the last
-        one, which only ever gives targets, is learned at no such age. Values then rose to twice what can be had.
+        Were it always at the first step, a network could tell steps by how long it remembers; and the last one, which
+        only ever gives targets, would be learned at no such age: nothing holds its value down.
         """
         first = torch.randint(self.config.burn_in // 2 + 1, sequences.reward.shape[1:], device=sequences.reward.device)
         return torch.arange(len(sequences.reward), device=first.device)[:, None] == first
@@ -265,7 +265,13 @@ class RecurrentQ(Agent):
     def _update(self, sequences: Sequences, n_step: int) -> Metrics:
         metrics = self.updater.step(*self.batch(sequences, n_step))
         self.counters["updates"] += 1
-        move_target(self.target_network, self.q_network, self.config, self.counters["updates"])
+        move_target(
+            self.target_network,
+            self.q_network,
+            self.counters["updates"],
+            period=self.config.target_period,
+            tau=self.config.target_tau,
+        )
         return metrics
 
     def train_state(self) -> dict[str, Any]:
@@ -279,7 +285,7 @@ class RecurrentQ(Agent):
 def cartpole_positions() -> Experiment:
     """Recurrent Q-learning on CartPole without velocities: 460 at the end on 5 seeds (worst 351), 480 at best.
 
-    50,000 steps take 4 min of a core.
+    50,000 steps take 5 min of a core.
     """
     return Experiment(
         name="recurrent-q/cartpole-positions",

@@ -48,7 +48,7 @@ def mnist_static() -> Experiment:
 def mnist_static_iwae() -> Experiment:
     """The same by the importance-weighted bound of 50 samples (paper: 87.10 nats), for a GPU.
 
-    Not run to its end: after 2 of its 3,200 epochs it has 123.2 on validation (k=64).
+    Not run to its end: a run of 2 of its 3,200 epochs had 123.2 on validation (k=64).
     """
     return _wide(
         "mnist-static-iwae",

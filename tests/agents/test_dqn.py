@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agents.distributional import CategoricalConfig, QuantileConfig
-from agents.dqn import DQN, DQNConfig, move_target
+from agents.dqn import DQN, DQNConfig
 from agents.dqn_recipes import cartpole
 from agents.experience import OnPolicyData
 from agents.exploration import EpsilonConfig, epsilon_greedy
-from agents.q_network import NoisyLinear, QNetwork
+from agents.q_network import NoisyLinear, QNetwork, move_target
 from agents.replay_files import RingFiles
 from agents.ring import empty_ring
 from agents.types import Transition
@@ -185,8 +185,8 @@ def short(*overrides: str) -> Experiment:
 def test_the_update_ratio_and_the_target_period_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     equal: list[int] = []
 
-    def watched(target: nn.Module, online: nn.Module, settings: Any, num_updates: int) -> None:
-        move_target(target, online, settings, num_updates)
+    def watched(target: nn.Module, online: nn.Module, num_updates: int, **how: Any) -> None:
+        move_target(target, online, num_updates, **how)
         if all(torch.equal(a, b) for a, b in zip(target.parameters(), online.parameters(), strict=True)):
             equal.append(num_updates)
 
