@@ -20,11 +20,10 @@ from torch import Tensor
 
 from generative.autoregressive_heads import Head
 from lab.backbones.causal import Causal
+from lab.cuda_graphs import Recorder, cuda_graph
 
 Backend = Literal["naive", "cached", "fixed_point"]
 Progress = Callable[[int, int], None]
-Recorder = Callable[[Callable[[], None]], Callable[[], None]]
-"""work on memory that stays where it is -> the same work, to be done again"""
 
 
 class AutoregressiveNet(Protocol):
@@ -154,15 +153,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(num_threads)
-
-
-def cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
-    """`work` as a CUDA graph: one launch instead of thousands. It has to have run before, so that it is warm."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    replay: Callable[[], None] = graph.replay
-    return replay
 
 
 def fixed_point(net: AutoregressiveNet, task: Task, progress: Progress) -> Tensor:

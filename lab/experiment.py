@@ -119,7 +119,7 @@ class TrainerConfig(Config):
     precision: Literal["32", "bf16"] = "32"
     """float32, or bfloat16 autocast"""
     engine: Literal["auto", "eager", "traced"] = "auto"
-    """how an update runs: plain autograd, or its recorded operators replayed (auto: whichever suits the device)"""
+    """how an update runs: plain autograd, or recorded operators, on a GPU a CUDA graph (auto: as suits the module)"""
     num_threads: PositiveInt | None = None
     """torch threads; by default 1 for agents that see vectors, else what torch takes"""
     deterministic: bool = False

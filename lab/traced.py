@@ -1,7 +1,8 @@
 """A function of parameters and a batch as a recorded graph of operators, replayed without autograd's book-keeping.
 
-For a small network on a CPU most of an update's time is not arithmetic but bookkeeping and slow corner cases of single
-operators. Recording (`make_fx`) takes the first away; exact rewrites (lab/rewrites.py) take away the second.
+For a small network most of an update's time is not arithmetic but bookkeeping and slow corner cases of single
+operators. On a CPU, recording (`make_fx`) takes the first away; exact rewrites (lab/rewrites.py) take away the second.
+On a GPU the recording is a CUDA graph (lab/cuda_graphs.py).
 
 The graph is a function of batch shapes: whatever depends on tensor values must not branch.
 """
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.stateless import _reparametrize_module
 
+from lab.cuda_graphs import Captured, on_gpu
 from lab.rewrites import clean
 
 Function = Callable[..., Sequence[Tensor]]
@@ -39,6 +41,8 @@ def record(
         inputs -> outputs, without gradient; it follows the parameters as long as they are changed in place.
     """
     parameters = [module.get_parameter(name) for name in names]
+    if on_gpu(inputs):
+        return Captured(lambda *inputs: function(parameters, *inputs), places)
 
     def flat(*tensors: Tensor) -> list[Tensor]:
         leaves, inputs = tensors[: len(names)], tensors[len(names) :]
