@@ -5,8 +5,9 @@ python benchmarks/generative_learning.py --recipes gan/mnist --seeds 3 --runs ru
 
 Checkpoints are chosen on validation images and measured once on the test images; the bounds of VAEs take 5,000
 importance samples. Completed runs of a recipe and seed that lie in `--runs` are measured, wherever they were trained;
-only those missing are trained, one at a time on one thread (hours for all). Time is that of the processor, so that a
-busy machine does not lengthen it.
+only those missing are trained, one at a time on one thread (hours for all). What is measured replaces the recipe's
+figures in the results file; those of other recipes stay. Time is that of the processor, so that a busy machine does
+not lengthen it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from form import Benchmark, run_json
-from learning import Runs, key, panels
+from learning import Runs, key, measured_before, panels
 
 from lab import config
 from lab.errors import UserError
@@ -95,7 +96,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def main() -> None:
     bench = Benchmark("generative_learning", __doc__, options)
     os.nice(10)
-    runs: Runs = {}
+    runs: Runs = {} if bench.quick else measured_before(bench.result_path(), RECIPES)
     for recipe in bench.options.recipes or (QUICK if bench.quick else RECIPES):
         seeds = bench.options.seeds or (1 if bench.quick else RECIPES[recipe].seeds)
         runs[recipe] = [one(recipe, seed, bench.options.runs, bench.quick) for seed in range(seeds)]

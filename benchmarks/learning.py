@@ -70,7 +70,7 @@ def learning_benchmark(
     seeds = range(bench.options.seeds or (1 if bench.quick else 5))
     os.nice(10)
     new = {recipe: [_one(recipe, seed, bench.options.runs, bench.quick) for seed in seeds] for recipe in recipes}
-    runs: Runs = new if bench.quick else {**_measured_before(bench.result_path(), targets), **new}
+    runs: Runs = new if bench.quick else {**measured_before(bench.result_path(), targets), **new}
     _draw(runs, targets, bench.result_path("-quick.png" if bench.quick else ".png"))
     bench.finish(
         {f"{key(recipe)}_{name}": value for recipe in runs for name, value in _figures(runs[recipe]).items()},
@@ -79,7 +79,7 @@ def learning_benchmark(
     )
 
 
-def _measured_before(results: Path, recipes: Iterable[str]) -> Runs:
+def measured_before(results: Path, recipes: Iterable[str]) -> Runs:
     """The runs in a results file of a full benchmark, those of `recipes` in their order."""
     result = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {"quick": True}
     return (

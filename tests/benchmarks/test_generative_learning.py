@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -50,6 +51,30 @@ def test_curves_are_against_processor_time(learning: ModuleType, tmp_path: Path)
     run.metrics_path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert learning.core_seconds(run) == [(0.0, 0.0), (10.0, 5.0), (30.0, 25.0)]
     assert learning.curve(run, "eval/nll_nats") == [(1, 2.5, 3.0), (3, 15.0, 2.0)]
+
+
+def test_recipes_measured_before_stay_in_the_results(
+    learning: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import form  # type: ignore[import-not-found]
+
+    def one(recipe: str, seed: int, root: Path, quick: bool) -> dict[str, Any]:
+        test = {f"eval/{learning.RECIPES[recipe].metric}": 90.0 - seed, "eval/lenet_modes": 10.0}
+        return {"seed": seed, "test": test, "curve": [], "core_seconds": 60.0}
+
+    monkeypatch.setattr(form, "RESULTS", tmp_path)
+    monkeypatch.setattr(learning.os, "nice", lambda by: 0)
+    monkeypatch.setattr(learning, "draw", lambda *arguments: None)
+    monkeypatch.setattr(learning, "one", one)
+    for words in (["vae/mnist-static"], ["gan/mnist", "--seeds", "2"], ["vae/mnist-static", "--seeds", "3"]):
+        monkeypatch.setattr(sys, "argv", ["generative_learning.py", "--recipes", *words])
+        learning.main()
+    (path,) = tmp_path.glob("*.json")
+    found = json.loads(path.read_text())
+    assert found["details"].keys() == {"vae/mnist-static", "gan/mnist"}
+    assert found["figures"]["vae_mnist_static_nats"] == 89.0
+    assert found["figures"]["gan_mnist_lenet_frechet_ratio"] == 89.5
+    assert found["targets"] == {"vae_mnist_static_nats": 88.7, "gan_mnist_lenet_frechet_ratio": 8.0}
 
 
 def test_figures_of_seeds_and_which_way_is_better(learning: ModuleType) -> None:
