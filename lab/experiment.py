@@ -17,6 +17,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     SerializeAsAny,
+    field_validator,
     model_validator,
 )
 
@@ -130,6 +131,11 @@ class TrainerConfig(Config):
     """processes that train together on a Ray cluster, with a GPU each if there are any; sizes stay those of all"""
     min_workers: PositiveInt | None = None
     """go on with so few when there is no room for num_workers; by default all are needed"""
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _as_yaml_reads_it(cls, value: Any) -> Any:
+        return "32" if value == 32 else value
 
     @model_validator(mode="after")
     def _check_workers(self) -> Self:

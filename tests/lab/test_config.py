@@ -45,6 +45,13 @@ def test_numbers_are_read_as_people_write_them(text: str, value: float) -> None:
     assert experiment.module.model_dump()["optimizer"]["lr"] == value
 
 
+def test_a_word_that_yaml_reads_as_a_number_is_that_word() -> None:
+    for word in ("32", '"32"', "bf16"):
+        assert config.resolve("dqn/cartpole", [f"trainer.precision={word}"]).trainer.precision == word.strip('"')
+    with pytest.raises(UserError, match="trainer.precision: '16'. .*Valid choices: 32, bf16"):
+        config.resolve("dqn/cartpole", ["trainer.precision=16"])
+
+
 def test_a_later_override_wins() -> None:
     assert config.resolve(RECIPE, ["seed=1", "seed=2"]).seed == 2
 
