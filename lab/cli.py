@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
@@ -85,6 +86,9 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one sentence, like all others."""
 
     def error(self, message: str) -> NoReturn:
+        dashed = re.search(r"unrecognized arguments: .*?--([a-z][\w.]*=\S*)", message)
+        if dashed:
+            raise UserError(f"'--{dashed[1]}' is no option; a field is set without dashes: {dashed[1]}.")
         raise UserError(f"{message}; {self.prog} --help says what there is.")
 
 

@@ -2,8 +2,8 @@
 
     resolve("dqn/cartpole", ["module.gamma=0.97", "seed=3"])
 
-Values are read as YAML. An override that changes a `kind` or a backbone's `name` keeps the fields that the new sort
-has too, and their values where they are valid there.
+Values are read as YAML, in which 1e5 is a number too, as in YAML 1.2. An override that changes a `kind` or a backbone's
+`name` keeps the fields that the new sort has too, and their values where they are valid there.
 """
 
 from __future__ import annotations
@@ -19,10 +19,23 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from lab import catalog, recipes
-from lab.errors import UserError, unknown
+from lab.errors import UserError, reason, unknown
 from lab.experiment import Experiment, KindConfig
 
+_EXPONENT = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 _MODULE_NAME = re.compile(r"^[A-Za-z_][\w.]*(?=:[A-Za-z_])")
+
+
+class _Loader(yaml.SafeLoader):
+    pass
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+for _class in (_Loader, _Dumper):  # the dumper quotes words that would be read as numbers
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 
 def resolve(target: str, overrides: Sequence[str] = ()) -> Experiment:
@@ -63,13 +76,13 @@ def dump(experiment: Experiment) -> dict[str, Any]:
 
 def to_yaml(experiment: Experiment) -> str:
     """The experiment as YAML that `load` reads back as an equal one."""
-    return yaml.safe_dump(dump(experiment), sort_keys=False, allow_unicode=True, width=120)
+    return yaml.dump(dump(experiment), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def load(path: Path) -> Experiment:
     """Read an experiment from a YAML file. Raises UserError for a file that is absent or not an experiment."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise UserError(f"there is no file {str(path)!r}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -101,7 +114,7 @@ def _parse(item: str) -> tuple[list[str], Any]:
     if module:
         catalog.allow_import(module.group())
     try:
-        return key.split("."), yaml.safe_load(text)
+        return key.split("."), yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise UserError(f"the value of {key}={text!r} cannot be read as YAML.") from None
 
@@ -111,7 +124,7 @@ def _assign(tree: dict[str, Any], path: list[str], value: Any, item: str) -> Non
     for i, key in enumerate(path[:-1]):
         if not isinstance(node, dict) or key not in node:
             where = ".".join(path[: i + 1])
-            raise unknown("field", where, _children(tree, path[:i]))
+            raise unknown("field", where, _children(tree, path[:i]), _elsewhere(tree, where))
         if node[key] is None:
             node[key] = {}
         node = node[key]
@@ -128,6 +141,16 @@ def _children(tree: dict[str, Any], path: list[str]) -> list[str]:
         node = node[key]
     prefix = "".join(f"{key}." for key in path)
     return [f"{prefix}{key}" for key in node] if isinstance(node, dict) else []
+
+
+def _elsewhere(tree: dict[str, Any], path: str) -> list[str]:
+    """Other paths in the tree that end with the same name, the shortest first."""
+    name = path.rpartition(".")[2]
+    nodes, found = [("", tree)], list[str]()
+    for prefix, node in nodes:  # grows on the way
+        found += [f"{prefix}{key}" for key in node if key == name]
+        nodes += [(f"{prefix}{key}.", value) for key, value in node.items() if isinstance(value, dict)]
+    return [other for other in found if other != path]
 
 
 def _keep_common(tree: dict[str, Any], path: list[str], value: Any) -> None:
@@ -190,7 +213,8 @@ def _sentence(detail: ErrorDetails, tree: dict[str, Any]) -> str:
         parent = list(detail["loc"][:-1])
         model = _model_at(tree, parent)
         prefix = "".join(f"{key}." for key in parent)
-        return str(unknown("field", where, [f"{prefix}{name}" for name in model.model_fields] if model else []))
+        choices = [f"{prefix}{name}" for name in model.model_fields] if model else []
+        return str(unknown("field", where, choices, _elsewhere(tree, where)))
     if detail["type"] == "missing":
         return f"field {where!r} is missing."
     if detail["type"] == "literal_error":
@@ -200,5 +224,9 @@ def _sentence(detail: ErrorDetails, tree: dict[str, Any]) -> str:
     if detail["type"] == "value_error":
         message = str(detail["ctx"]["error"])
         return f"{where}: {message}" if where else message
+    if detail["type"] == "model_type":
+        model = _model_at(tree, list(detail["loc"]))
+        fields = list(model.model_fields) if model else []
+        message = f"it holds fields, set one by one ({where}.{fields[0]}=...). Valid choices: {', '.join(fields)}"
     shown = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "..."
-    return f"{where}={shown} is not valid: {message[0].lower()}{message[1:]}."
+    return f"{where}={shown} is not valid: {reason(detail['type'], value, message)}."

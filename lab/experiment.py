@@ -157,6 +157,11 @@ class TrackingConfig(Config):
     tags: tuple[str, ...] = ()
     notes: str | None = None
 
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _off_is_disabled(cls, value: Any) -> Any:
+        return "disabled" if value is False else value  # how YAML reads off
+
 
 class Experiment(Config):
     """Everything a run is."""

@@ -28,7 +28,7 @@ from pydantic import (
 from torch import Tensor, nn
 
 from lab import catalog
-from lab.errors import UserError, unknown
+from lab.errors import UserError, reason, unknown
 from lab.experiment import Config
 
 
@@ -119,7 +119,8 @@ class BackboneConfig(Config):
             detail = error.errors()[0]
             where = ".".join(str(key) for key in detail["loc"])
             raise UserError(
-                f"{where}={detail['input']!r} is not valid for backbone {name!r}: {detail['msg']}."
+                f"{where}={detail['input']!r} is not valid for backbone {name!r}: "
+                f"{reason(detail['type'], detail['input'], detail['msg'])}."
             ) from None
         return {"name": name, **{key: getattr(checked, key) for key in given}}
 

@@ -113,6 +113,10 @@ def test_an_unknown_command_names_the_nearest(lab: Lab) -> None:
     assert_one_sentence(lab("trian"), 2, "'trian'", "Did you mean 'train'")
 
 
+def test_a_field_with_dashes_is_shown_without(lab: Lab) -> None:
+    assert_one_sentence(lab("train", RECIPE, "--seed=3", "trainer.budget=5"), 2, "'--seed=3'", "without dashes: seed=3")
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -45,10 +45,29 @@ def test_numbers_are_read_as_people_write_them(text: str, value: float) -> None:
     assert experiment.module.model_dump()["optimizer"]["lr"] == value
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e3", 1000), ("2.5E3", 2500), ("1e+06", 1_000_000), ("1_000", 1000), ("7", 7)]
+)
+def test_whole_numbers_may_have_an_exponent(text: str, value: int) -> None:
+    assert config.resolve(RECIPE, [f"trainer.budget={text}"]).trainer.budget == value
+
+
+def test_words_that_look_like_numbers_stay_words_in_files(tmp_path: Path) -> None:
+    experiment = config.resolve(RECIPE, ['name="1e5"', 'tracking.group="12"', 'tracking.notes="off"'])
+    path = tmp_path / "experiment.yaml"
+    path.write_text(config.to_yaml(experiment))
+    assert config.load(path) == experiment
+    assert (experiment.name, experiment.tracking.group, experiment.tracking.notes) == ("1e5", "12", "off")
+
+
+def test_tracking_can_be_off() -> None:
+    assert config.resolve(RECIPE, ["tracking.mode=off"]).tracking.mode == "disabled"
+
+
 def test_a_word_that_yaml_reads_as_a_number_is_that_word() -> None:
     for word in ("32", '"32"', "bf16"):
         assert config.resolve("dqn/cartpole", [f"trainer.precision={word}"]).trainer.precision == word.strip('"')
-    with pytest.raises(UserError, match="trainer.precision: '16'. .*Valid choices: 32, bf16"):
+    with pytest.raises(UserError, match=r"trainer.precision: '16'. .*Valid choices: 32, bf16"):
         config.resolve("dqn/cartpole", ["trainer.precision=16"])
 
 
@@ -82,7 +101,7 @@ def test_experiments_are_frozen() -> None:
 
 @pytest.mark.parametrize("value", ["module.backbone.hidden=[-3]", "module.backbone.hidden=[64,0]"])
 def test_a_layer_has_a_width(value: str) -> None:
-    with pytest.raises(UserError, match=r"hidden.*not valid for backbone 'mlp': Input should be greater than 0"):
+    with pytest.raises(UserError, match=r"hidden.*not valid for backbone 'mlp': input should be greater than 0"):
         config.resolve("pg/cartpole", [value])
 
 
@@ -132,6 +151,16 @@ def test_switching_a_kind_keeps_common_fields_and_drops_the_others() -> None:
         ("module.optimizer.betas=0.9", ["module.optimizer.betas=0.9"]),
         ("module.optimizer.betas=[0.9]", ["module.optimizer.betas"]),
         ("module.optimizer.lr.x=1", ["module.optimizer.lr", "cannot reach into it"]),
+        ("module.optimizer.betas=0.9", ["write it as a list: [0.9]"]),
+        ("module.backbone.channels=8,16", ["channels='8,16'", "write it as a list: [8,16]"]),
+        ("module.backbone.channels=(8,16)", ["write it as a list: [8,16]"]),
+        ("module.optimizer=sgd", ["module.optimizer='sgd'", "module.optimizer.name=", "weight_decay"]),
+        ("module.backbone=mlp", ["module.backbone='mlp'", "module.backbone.name="]),
+        ("lr=0.1", ["field 'lr'", "Did you mean 'module.optimizer.lr'", "trainer"]),
+        ("data.lr=0.1", ["field 'data.lr'", "Did you mean 'module.optimizer.lr'", "data.batch_size"]),
+        ("optimizer.lr=0.1", ["field 'optimizer'", "Did you mean 'module.optimizer'"]),
+        ("trainer.name=x", ["Did you mean 'name' or 'data.name'"]),
+        ("trainer.budget=1e-3", ["trainer.budget=0.001", "integer"]),
         ("novalue", ["'novalue' is not an override", "field=value"]),
         ("=5", ["'=5' is not an override"]),
         ("seed=[1", ["seed='[1'", "cannot be read"]),
