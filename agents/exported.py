@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gymnasium.spaces import Dict
 from torch import Tensor, nn
 
 from agents.envs import is_atari, make_env
@@ -85,12 +86,18 @@ def _example(spec: DataSpec, env_id: str, options: dict[str, Any], state: Tensor
 
     env = make_env(env_id, options)
     paths = env.paths if isinstance(env, FlatDict) else {}
+    space = env.observation_space
     env.close()
 
     def given(name: str, each: TensorSpec) -> str:
         path = paths.get(name, (name,) if isinstance(spec.inputs, dict) else ())
         array = "obs" + "".join(f"[{key!r}]" for key in path)
-        return f'"{name}": np.asarray([{array}], {types.get(str(each.dtype), "np.float32")})'
+        first = getattr(space[name] if isinstance(space, Dict) else space, "start", 0)
+        shape = f".reshape{(1, *each.shape)}" if each.shape == (1,) else ""  # of a number without an axis too
+        return (
+            f'"{name}": np.asarray([{array}{f" - {first}" if first else ""}], '
+            f"{types.get(str(each.dtype), 'np.float32')}){shape}"
+        )
 
     named = spec.inputs if isinstance(spec.inputs, dict) else {"obs": spec.inputs}
     words = [given(name, each) for name, each in named.items()]

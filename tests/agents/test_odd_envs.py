@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
@@ -16,6 +18,7 @@ from agents import agent as agents_agent
 from agents.agent import play_episodes
 from agents.envs import InProcessEnvs, make_envs
 from agents.experience import OnPolicyData
+from agents.exported import exportable
 from agents.policy_gradient import PolicyGradientConfig
 from lab.data.spec import MultiDiscrete
 from lab.errors import Failure, UserError
@@ -121,3 +124,41 @@ def test_cutting_off_is_not_an_end() -> None:
     steps = [envs.step(up) for _ in range(20_000)]
     assert torch.tensor(np.stack([step.truncated for step in steps])).nonzero()[:, 0].tolist() == [19_999, 19_999]
     assert not any(step.terminated.any() for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("space", "observation", "expected"),
+    [
+        (spaces.Discrete(3, start=5), 6, {"obs": [1]}),
+        (spaces.Box(0, 1, (), np.float32), 0.5, {"obs": [[0.5]]}),
+        (spaces.Box(0, 1, (1,), np.float32), np.float32([0.5]), {"obs": [[0.5]]}),
+        (spaces.Tuple([spaces.Discrete(4), spaces.Discrete(3, start=-1)]), (3, -1), {"0": [3], "1": [0]}),
+        (
+            spaces.Dict({"far": spaces.Discrete(2, start=1), "wind": spaces.Box(-1, 1, (2,), np.float32)}),
+            {"far": 2, "wind": np.float32([0.0, 1.0])},
+            {"far": [1], "wind": [[0.0, 1.0]]},
+        ),
+    ],
+)
+def test_the_exported_script_reads_observations_as_training_does(
+    monkeypatch: pytest.MonkeyPatch, space: Any, observation: Any, expected: Any
+) -> None:
+    monkeypatch.setattr(Odd, "observation_space", space)
+    monkeypatch.setattr(Odd, "observation", observation)
+    agent, data = agent_and_data()
+    script = exportable(agent.policy, data.spec, "Odd-v0", {}).example
+    seen: list[Any] = []
+
+    class Session:
+        def run(self, outputs: None, inputs: dict[str, Any]) -> Any:
+            seen.append({name: array.tolist() for name, array in inputs.items()})
+            return np.zeros(1, np.int64), np.zeros((1, 2), np.float32)
+
+    runtime = ModuleType("onnxruntime")
+    runtime.InferenceSession = lambda path: Session()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    exec(script, {"__file__": "example.py"})
+    assert seen == [expected] * 5
+    tensors = {name: torch.tensor(value) for name, value in expected.items()}
+    with torch.no_grad():
+        agent.policy.act(tensors if isinstance(data.spec.inputs, dict) else tensors["obs"])
