@@ -8,6 +8,7 @@ recorded, and whatever depends on the values of tensors must not branch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ def cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
 
 def warm_up(function: Callable[..., Sequence[Tensor]], *inputs: Tensor) -> list[Tensor]:
     """`function` of the inputs, run where recording will run: on a stream beside the current one."""
-    main, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+    main, aside = torch.cuda.current_stream(), _side_stream(torch.cuda.current_device())
     aside.wait_stream(main)
     with torch.cuda.stream(aside):
         outputs = list(function(*inputs))
@@ -47,6 +48,12 @@ def warm_up(function: Callable[..., Sequence[Tensor]], *inputs: Tensor) -> list[
     for output in outputs:
         output.record_stream(main)
     return outputs
+
+
+@cache
+def _side_stream(device: int) -> torch.cuda.Stream:
+    """One a device: memory that it has used serves it again."""
+    return torch.cuda.Stream(device)
 
 
 class Captured:
