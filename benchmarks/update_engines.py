@@ -1,8 +1,10 @@
-"""A DQN update by plain autograd and as recorded (on a GPU: a CUDA graph), in turn in one process, on the best device.
+"""A DQN update by plain autograd and as recorded (on a GPU: a CUDA graph), in turn in one process.
 
-Double Q-learning on minibatches that lie there: of 4 numbers through two layers of 256 (batch 64, the settings of the
-SB3 zoo on CartPole), the same with all of Rainbow's heads, and of four frames of 84x84 through the network of Nature
-DQN (batch 32).
+Double Q-learning on a minibatch that lies on the device, which is a GPU if there is one:
+
+zoo      batch 64 of 4 numbers through two layers of 256, as the SB3 zoo has them on CartPole
+rainbow  the same with dueling, noisy and categorical heads
+nature   batch 32 of four 84x84 frames through the network of Mnih et al. 2015
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from lab.backbones import BackboneConfig
 from lab.data.spec import DataSpec, Discrete, TensorSpec
 
 VECTOR = DataSpec(TensorSpec((4,)), Discrete(2))
-FRAMES = DataSpec(TensorSpec((4, 84, 84), torch.uint8, (0, 255)), Discrete(6))
+FRAMES = DataSpec(TensorSpec((4, 84, 84), torch.uint8, 0, 255), Discrete(6))
 RAINBOW: dict[str, Any] = {"dueling": True, "noisy_sigma": 0.5, "returns": CategoricalConfig(v_max=100.0)}
 CASES: dict[str, tuple[DataSpec, DQNConfig]] = {
     "zoo": (VECTOR, DQNConfig()),

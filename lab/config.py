@@ -224,9 +224,9 @@ def _sentence(detail: ErrorDetails, tree: dict[str, Any]) -> str:
     if detail["type"] == "value_error":
         message = str(detail["ctx"]["error"])
         return f"{where}: {message}" if where else message
-    if detail["type"] == "model_type":
-        model = _model_at(tree, list(detail["loc"]))
-        fields = list(model.model_fields) if model else []
+    model = _model_at(tree, list(detail["loc"])) if detail["type"] == "model_type" else None
+    if model is not None:
+        fields = list(model.model_fields)
         message = f"it holds fields, set one by one ({where}.{fields[0]}=...). Valid choices: {', '.join(fields)}"
     shown = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "..."
     return f"{where}={shown} is not valid: {reason(detail['type'], value, message)}."
