@@ -159,7 +159,12 @@ def mnist_static() -> Experiment:
 
 
 def mnist_static_conv() -> Experiment:
-    """Two stochastic layers between residual networks, static binarized MNIST, for a GPU. It has not been run."""
+    """Two stochastic layers between residual networks, static binarized MNIST, for a GPU.
+
+    Not run to its end: one of its 400 epochs, 21 minutes of one core with trainer.precision=bf16,
+    trainer.budget=50_000, data.batch_size=16 and data.batches_per_step=20, had 127.8 on validation (k=5), half of it
+    138.9.
+    """
     return Experiment(
         name="hierarchical-vae/mnist-static-conv",
         data=ImageData(name="binarized-mnist", batch_size=128, batches_per_step=50),
