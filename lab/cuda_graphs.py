@@ -7,11 +7,14 @@ recorded, and whatever depends on the values of tensors must not branch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 
 import torch
 from torch import Tensor
+
+from lab.errors import UserError
 
 Recorder = Callable[[Callable[[], None]], Callable[[], None]]
 """work on memory that stays where it is -> the same work, to be done again"""
@@ -56,8 +59,24 @@ def _side_stream(device: int) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
+@contextmanager
+def recording() -> Iterator[None]:
+    """What an update cannot be recorded for is a UserError that says how to do without."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise UserError(
+            f"trainer.engine='traced' cannot record this network here ({str(error).splitlines()[0]}); "
+            f"use trainer.engine=eager."
+        ) from error
+
+
 class Captured:
     """A function of tensors that is called as it is three times, and from then on as a CUDA graph.
+
+    Calling it raises UserError when it cannot be recorded.
 
     Args:
         function: (*inputs) -> outputs, for inputs that always have these shapes and types. It may change memory of its
@@ -78,7 +97,8 @@ class Captured:
             return self.places + warm_up(self._work, *inputs)
         if self._replay is None:
             self._inputs = [t.clone() for t in inputs]
-            self._replay = cuda_graph(self._record)
+            with recording():
+                self._replay = cuda_graph(self._record)
         torch._foreach_copy_(self._inputs, list(inputs))
         self._replay()
         return self.places + [output.clone() for output in self._outputs]

@@ -19,6 +19,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
 from lab import parallel
+from lab.cuda_graphs import recording
 from lab.errors import UserError
 from lab.experiment import Config
 from lab.fused import FlatGradients, fused_step
@@ -182,19 +183,13 @@ class Updater:
 
     def _traced(self, batch: Sequence[Tensor]) -> tuple[Metrics, list[Tensor]]:
         key = tuple((t.shape, t.dtype) for t in batch)
-        try:
-            if key not in self._traces:
-                if len(self._traces) >= _MAX_TRACES:
-                    self._traces.clear()
+        if key not in self._traces:
+            if len(self._traces) >= _MAX_TRACES:
+                self._traces.clear()
+            with recording():
                 self._traces[key] = trace(self.module, self.names, self.loss, batch, self._buffer().views)
-            return self._traces[key](batch)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            raise UserError(
-                f"trainer.engine='traced' cannot record this network here ({str(error).splitlines()[0]}); "
-                f"use trainer.engine=eager."
-            ) from error
+                return self._traces[key](batch)
+        return self._traces[key](batch)
 
 
 def _mean_over_ranks(gradients: Tensor) -> None:
