@@ -26,7 +26,8 @@ from typing import Any
 import psutil
 from form import Benchmark
 
-from lab import config
+from lab.config import serialization
+from lab.config.overrides import resolve
 
 LAB = [sys.executable, "-m", "lab.cli"]
 COLLECTORS = ["kind=remote", "num=2", "num_cpus=0", "mode=asynchronous", "max_staleness=2"]
@@ -45,7 +46,7 @@ def write_experiments(folder: Path, share: float) -> list[Path]:
     for recipe, budget in budgets.items():
         words = [f"trainer.budget={int(share * budget)}", *(COLLECTED if recipe not in SYNCHRONOUS else ())]
         paths.append(folder / f"{recipe.replace('/', '-')}.yaml")
-        paths[-1].write_text(config.to_yaml(config.resolve(recipe, words)))
+        paths[-1].write_text(serialization.to_yaml(resolve(recipe, words)))
     return paths
 
 

@@ -22,13 +22,14 @@ HERE = Path(__file__).resolve().parent
 
 WAITING = """
 import json, sys, time
-from agents.collector import EnvArguments
-from cluster.collectors import RemoteCollectorConfig
-from cluster.session import session
-from lab import catalog, config
+from agents.experience.collector import EnvArguments
+from cluster.collect.collectors import RemoteCollectorConfig
+from cluster.session.session import session
+from lab import catalog
+from lab.config.overrides import resolve
 catalog.allow_import("waiting_env")
 num, steps, repeats = map(int, sys.argv[1:])
-experiment = config.resolve("pg/cartpole", [])
+experiment = resolve("pg/cartpole", [])
 data = experiment.data.build(0)
 policy = experiment.module.build(data.spec).policy
 
@@ -53,12 +54,12 @@ print(json.dumps({"many": [a for a, _ in pairs], "one": [b for _, b in pairs]}))
 TRAIN = """
 import json, sys, tempfile, time
 from pathlib import Path
-from lab import config
-from lab.train import train
+from lab.config.overrides import resolve
+from lab.training.train import train
 budget, *collector = sys.argv[1:]
 words = [f"trainer.budget={budget}", "trainer.eval_period=100000000", "trainer.num_threads=1", "tracking.mode=disabled"]
 words += [f"data.collector.{word}" for word in collector]
-experiment = config.resolve("ppo/cartpole", words)
+experiment = resolve("ppo/cartpole", words)
 run = train(experiment, run_dir=Path(tempfile.mkdtemp()) / "run").run
 first, *_, last = [row for row in run.metrics() if "charts/steps_per_second" in row]
 print(json.dumps({"per_second": (last["env_steps"] - first["env_steps"]) / (last["seconds"] - first["seconds"])}))
@@ -67,9 +68,9 @@ print(json.dumps({"per_second": (last["env_steps"] - first["env_steps"]) / (last
 KILLED = """
 import json, os, random, signal, sys, tempfile, threading, time
 from pathlib import Path
-from cluster import collectors
-from lab import config
-from lab.train import train
+from cluster.collect import collectors
+from lab.config.overrides import resolve
+from lab.training.train import train
 period, budget = float(sys.argv[1]), sys.argv[2]
 fleets, done, generator = [], threading.Event(), random.Random(0)
 connect = collectors.RemoteCollector._connect
@@ -88,7 +89,7 @@ if period:
     threading.Thread(target=kill, daemon=True).start()
 words = [f"trainer.budget={budget}", "trainer.num_threads=1", "tracking.mode=disabled", "data.collector.kind=remote"]
 words += ["data.num_envs=8", "data.collector.num=8", "data.collector.num_cpus=0"]
-run = train(config.resolve("ppo/cartpole", words), run_dir=Path(tempfile.mkdtemp()) / "run").run
+run = train(resolve("ppo/cartpole", words), run_dir=Path(tempfile.mkdtemp()) / "run").run
 done.set()
 clocks = ("seconds", "charts/steps_per_second", "charts/collector_restarts")
 rows = [{k: v for k, v in row.items() if k not in clocks} for row in run.metrics()]
@@ -123,9 +124,10 @@ print(json.dumps({"per_second": steps / (time.perf_counter() - began)}))
 
 def settings() -> tuple[int, int, int]:
     """Rollout, epochs and minibatch of the lab's ppo/cartpole."""
-    from lab import config
+    from lab.config import serialization
+    from lab.config.overrides import resolve
 
-    tree = config.flatten(config.dump(config.resolve("ppo/cartpole", [])))
+    tree = serialization.flatten(serialization.dump(resolve("ppo/cartpole", [])))
     batch = tree["data.num_envs"] * tree["data.num_steps"]
     return batch, int(tree["module.epochs"]), int(tree["module.minibatch_size"])
 

@@ -38,7 +38,7 @@ began = time.time()
 def work(settings):
     import time
     from pathlib import Path
-    import lab.train
+    import lab.training.train
     import torch.distributed
     Path(settings["folder"], str(torch.distributed.get_rank())).write_text(str(time.time()))
 

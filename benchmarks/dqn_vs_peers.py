@@ -82,13 +82,13 @@ from pathlib import Path
 import torch
 threads, steady_from, budget, *words = sys.argv[1:]
 torch.set_num_threads(int(threads))
-from lab import config
-from lab.train import train
+from lab.config.overrides import resolve
+from lab.training.train import train
 recipe, *overrides = words
-experiment = config.resolve(recipe, [*overrides, f"trainer.budget={budget}", "trainer.eval_period=1000000000",
+experiment = resolve(recipe, [*overrides, f"trainer.budget={budget}", "trainer.eval_period=1000000000",
     "trainer.checkpoint_seconds=100000", "tracking.mode=disabled", f"trainer.num_threads={threads}",
     "trainer.log_period=256", "trainer.device=cpu"])
-from agents.agent import Agent
+from agents.algorithms.agent import Agent
 Agent.evaluate = lambda self, data, **options: {"eval/return_mean": 0.0}
 with tempfile.TemporaryDirectory() as folder:
     rows = train(experiment, run_dir=Path(folder) / "run").run.metrics()
@@ -128,9 +128,9 @@ import json, sys, tempfile
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from lab import config
-from lab.train import train
-from agents.agent import Agent
+from lab.config.overrides import resolve
+from lab.training.train import train
+from agents.algorithms.agent import Agent
 values, loops, evaluate = [], [], Agent.evaluate
 
 def evaluate_and_stop(self, data, **options):
@@ -141,7 +141,7 @@ def evaluate_and_stop(self, data, **options):
     return result
 
 Agent.evaluate = evaluate_and_stop
-experiment = config.resolve("dqn/cartpole", ["trainer.eval_period=2000", "tracking.mode=disabled",
+experiment = resolve("dqn/cartpole", ["trainer.eval_period=2000", "tracking.mode=disabled",
     "trainer.num_threads=1", "trainer.device=cpu", f"seed={sys.argv[1]}"])
 with tempfile.TemporaryDirectory() as folder:
     rows = train(experiment, run_dir=Path(folder) / "run", on_loop=loops.append).run.metrics()
@@ -186,10 +186,10 @@ UPDATE = """
 import json, time
 import torch
 torch.set_num_threads(1)
-from agents.dqn import DQNConfig
+from agents.algorithms.dqn import DQNConfig
 from agents.types import Transition
 from lab.data.spec import DataSpec, Discrete, TensorSpec
-from lab.optim import OptimizerConfig
+from lab.engine.optimizers import OptimizerConfig
 K, B = 128, 64
 torch.manual_seed(0)
 agent = DQNConfig(double=False, optimizer=OptimizerConfig(lr=1e-3, max_grad_norm=10.0)).build(

@@ -18,7 +18,7 @@ import torch
 from form import Benchmark, measure_pairs
 from torch.nn import functional as F
 
-from generative.gan import GAN, GANConfig
+from generative.adversarial.gan import GAN, GANConfig
 from lab.data.images import ImageArrays, ImageData, ImageModule
 
 BATCH, BATCHES_PER_STEP = 64, 10

@@ -24,10 +24,11 @@ from typing import Any, NamedTuple
 from form import Benchmark, run_json
 from learning import Runs, key, measured_before, panels
 
-from lab import config
+from lab.config import serialization
+from lab.config.overrides import override, resolve
 from lab.errors import UserError
 from lab.experiment import Experiment
-from lab.runs import Run
+from lab.runs.directory import Run
 
 
 class Recipe(NamedTuple):
@@ -57,12 +58,12 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from lab import config
-from lab.runs import Run
-from lab.train import train
+from lab.config.serialization import load
+from lab.runs.directory import Run
+from lab.training.train import train
 yaml, folder = sys.argv[1], Path(sys.argv[2])
 resume = Run.open(folder) if (folder / "result.json").exists() else None
-train(config.load(Path(yaml)), run_dir=None if resume else folder, resume=resume)
+train(load(Path(yaml)), run_dir=None if resume else folder, resume=resume)
 print("{}")
 """
 
@@ -70,9 +71,9 @@ _MEASURE = """
 import json, sys
 import torch
 torch.set_num_threads(1)
-from lab.runs import Run
-from lab.train import restore
-from lab.trainer import evaluating
+from lab.runs.directory import Run
+from lab.training.train import restore
+from lab.training.evaluation import evaluating
 folder, *overrides = sys.argv[1:]
 _, data, module, content = restore(Run.open(folder), "best", overrides)
 with evaluating(module, 77_777):
@@ -130,16 +131,16 @@ def figures_of(recipe: str, runs: list[dict[str, Any]]) -> dict[str, float | Non
 
 def one(recipe: str, seed: int, root: Path, quick: bool) -> dict[str, Any]:
     """One run of a recipe, found or trained, and its measurement, which is kept beside it."""
-    experiment = config.resolve(recipe, [f"seed={seed}", "tracking.mode=disabled", "trainer.num_threads=1"])
+    experiment = resolve(recipe, [f"seed={seed}", "tracking.mode=disabled", "trainer.num_threads=1"])
     if quick:
         budget = max(1, int(experiment.trainer.budget * QUICK_SHARE))
-        experiment = config.override(experiment, [f"trainer.budget={budget}", f"trainer.eval_period={budget}"])
+        experiment = override(experiment, [f"trainer.budget={budget}", f"trainer.eval_period={budget}"])
     run = next(completed(experiment, root), None)
     if run is None:
         folder = root / f"{recipe.replace('/', '-')}-s{seed}{'-quick' if quick else ''}"
         root.mkdir(parents=True, exist_ok=True)
         yaml = folder.with_suffix(".yaml")
-        yaml.write_text(config.to_yaml(experiment), encoding="utf-8")
+        yaml.write_text(serialization.to_yaml(experiment), encoding="utf-8")
         run_json(sys.executable, _TRAIN, yaml, folder, threads=1)
         run = Run.open(folder)
     samples = QUICK_SAMPLES if quick else RECIPES[recipe].samples
@@ -169,7 +170,7 @@ def completed(experiment: Experiment, root: Path) -> Iterator[Run]:
 
 def essence(experiment: Experiment) -> dict[str, Any]:
     """The part of an experiment that its results depend on."""
-    tree = config.dump(experiment)
+    tree = serialization.dump(experiment)
     del tree["tracking"]
     for field in ("num_threads", "log_period", "checkpoint_seconds"):
         del tree["trainer"][field]

@@ -23,7 +23,8 @@ from typing import Any
 
 from form import Benchmark, run_json
 
-from lab import config
+from lab.config import serialization
+from lab.config.overrides import override, resolve
 
 Runs = dict[str, list[dict[str, Any]]]
 
@@ -34,11 +35,11 @@ import json, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from lab import config
-from lab.runs import Run
-from lab.train import restore, train
+from lab.config.overrides import resolve
+from lab.runs.directory import Run
+from lab.training.train import restore, train
 yaml, folder, episodes = sys.argv[1:]
-experiment, folder = config.resolve(yaml, []), Path(folder)
+experiment, folder = resolve(yaml, []), Path(folder)
 resume = Run.open(folder) if (folder / "result.json").exists() else None
 rows = train(experiment, run_dir=None if resume else folder, resume=resume).run.metrics()
 found = {}
@@ -109,11 +110,11 @@ def _figures(runs: list[dict[str, Any]]) -> dict[str, float]:
 
 def _one(recipe: str, seed: int, root: Path, quick: bool) -> dict[str, Any]:
     """One training and its measurement, from an earlier one of the same experiment if it is there."""
-    experiment = config.resolve(recipe, [f"seed={seed}", "tracking.mode=disabled", "trainer.num_threads=1"])
+    experiment = resolve(recipe, [f"seed={seed}", "tracking.mode=disabled", "trainer.num_threads=1"])
     if quick:
         budget = max(1, int(experiment.trainer.budget * _QUICK_SHARE))
-        experiment = config.override(experiment, [f"trainer.budget={budget}"])
-    yaml = config.to_yaml(experiment)
+        experiment = override(experiment, [f"trainer.budget={budget}"])
+    yaml = serialization.to_yaml(experiment)
     name = f"{key(recipe)}-{seed}-{hashlib.sha256(yaml.encode()).hexdigest()[:8]}"
     kept = root / f"{name}.json"
     if not kept.exists():

@@ -26,8 +26,8 @@ import json, sys, time
 import torch
 steps, recipe, threads, overrides = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:]
 torch.set_num_threads(threads)
-from lab import config
-experiment = config.resolve(recipe, overrides)
+from lab.config.overrides import resolve
+experiment = resolve(recipe, overrides)
 data = experiment.data.build(experiment.seed)
 torch.manual_seed(experiment.seed)
 module = experiment.module.build(data.spec)
@@ -153,10 +153,10 @@ import json, sys, tempfile
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from lab import config
-from lab.train import train
+from lab.config.overrides import resolve
+from lab.training.train import train
 overrides = [f"seed={sys.argv[1]}", "trainer.eval_period=2048", "tracking.mode=disabled", "trainer.num_threads=1"]
-experiment = config.resolve("ppo/cartpole", [*overrides, "trainer.checkpoint_seconds=1000"])
+experiment = resolve("ppo/cartpole", [*overrides, "trainer.checkpoint_seconds=1000"])
 with tempfile.TemporaryDirectory() as folder:
     result = train(experiment, run_dir=Path(folder) / "run")
     rows = [json.loads(line) for line in result.run.metrics_path.read_text().splitlines()]
@@ -172,8 +172,8 @@ import json, sys, time
 import torch
 recipe, seconds, threads, overrides = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
 torch.set_num_threads(threads)
-from lab import config
-experiment = config.resolve(recipe, overrides)
+from lab.config.overrides import resolve
+experiment = resolve(recipe, overrides)
 data = experiment.data.build(0)
 torch.manual_seed(0)
 module = experiment.module.build(data.spec)

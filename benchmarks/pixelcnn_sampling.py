@@ -14,8 +14,8 @@ import time
 import torch
 from form import Benchmark
 
-from generative.autoregressive_sampling import Task, cached
-from generative.pixelcnn import PixelCNN, PixelCNNConfig
+from generative.autoregressive.pixelcnn import PixelCNN, PixelCNNConfig
+from generative.autoregressive.sampling import Task, cached
 from lab.backbones import BackboneConfig
 from lab.data.spec import DataSpec, TensorSpec
 

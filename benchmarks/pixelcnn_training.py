@@ -15,10 +15,10 @@ from form import Benchmark, measure_pairs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.pixelcnn import PixelCNN, PixelCNNConfig
+from generative.autoregressive.pixelcnn import PixelCNN, PixelCNNConfig
 from lab.backbones import BackboneConfig
 from lab.data.spec import DataSpec, TensorSpec
-from lab.optim import OptimizerConfig
+from lab.engine.optimizers import OptimizerConfig
 
 BATCH = 64
 SHAPE = (1, 28, 28)

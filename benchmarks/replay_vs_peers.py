@@ -56,7 +56,7 @@ errors = rng.random(B).astype(np.float32)
 LAB = (
     CLOCK
     + """
-from agents.replay import PriorityConfig, ReplayBuffer, ReplayConfig
+from agents.replay.buffer import PriorityConfig, ReplayBuffer, ReplayConfig
 from agents.types import Rollout
 from lab.data.spec import DataSpec, Discrete, TensorSpec
 spec, cpu = DataSpec(TensorSpec((D,)), Discrete(4)), torch.device("cpu")
@@ -184,7 +184,7 @@ MEMORY = """
 import json, os, sys
 import torch
 torch.set_num_threads(1)
-from agents.replay import ReplayBuffer, ReplayConfig
+from agents.replay.buffer import ReplayBuffer, ReplayConfig
 from agents.types import Rollout
 from lab.data.spec import DataSpec, Discrete, TensorSpec
 

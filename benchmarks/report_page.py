@@ -18,8 +18,8 @@ import numpy as np
 import yaml
 from form import Benchmark
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "lab" / "compare"))
-from browser import MISSING, Browser
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+from tests.lab.compare.browser import MISSING, Browser
 
 RUNS, POINTS, METRICS, SEEDS = 200, 10_000, 10, 5
 _WATCH = """
@@ -39,7 +39,7 @@ _TIMES = "return window.times.interactive ? window.times : null"
 
 def write_runs(root: Path, num_runs: int, num_points: int) -> None:
     """Run directories with `num_points` rows of metrics each."""
-    from lab.runs import Run
+    from lab.runs.directory import Run
 
     generator = np.random.default_rng(0)
     noise: list[str] = []
@@ -96,8 +96,8 @@ def main() -> None:
         write_runs(root / "runs", num_runs, num_points)
 
         from lab.compare import records, summary
-        from lab.compare.page import write_page
-        from lab.runs import find
+        from lab.compare.page.html import write_page
+        from lab.runs.directory import find
 
         started = time.perf_counter()
         read = [records.read(run) for run in find([str(root / "runs")])]

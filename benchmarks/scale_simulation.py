@@ -24,12 +24,13 @@ from form import Benchmark
 from rich.console import Console
 from rich.table import Table
 
-from agents.collector import EnvArguments, LocalCollector
-from agents.envs import make_envs
-from cluster.collectors import RemoteCollector, RemoteCollectorConfig
-from cluster.rollouts import join, opened, reply
-from cluster.session import session
-from lab import catalog, config
+from agents.envs.make import make_envs
+from agents.experience.collector import EnvArguments, LocalCollector
+from cluster.collect.collectors import RemoteCollector, RemoteCollectorConfig
+from cluster.collect.messages import join, opened, reply
+from cluster.session.session import session
+from lab import catalog
+from lab.config.overrides import resolve
 from lab.seeding import derive_seed
 
 HERE = Path(__file__).resolve().parent
@@ -39,10 +40,10 @@ CARTPOLE, WAITING = "CartPole-v1", "waiting_env:Waiting-v0"
 STEPS = """
 import sys, time, torch
 torch.set_num_threads(1)
-from agents.collector import LocalCollector
-from agents.envs import make_envs
-from lab import config
-experiment = config.resolve("pg/cartpole", ["seed=0"])
+from agents.experience.collector import LocalCollector
+from agents.envs.make import make_envs
+from lab.config.overrides import resolve
+experiment = resolve("pg/cartpole", ["seed=0"])
 data = experiment.data.build(0)
 policy = experiment.module.build(data.spec).policy
 collector = LocalCollector(make_envs("CartPole-v1", 4, {}), 0)
@@ -138,7 +139,7 @@ class Measured:
     """Costs and fleets of this machine."""
 
     def __init__(self) -> None:
-        experiment = config.resolve("pg/cartpole", ["seed=0"])
+        experiment = resolve("pg/cartpole", ["seed=0"])
         data = experiment.data.build(0)
         self.policy: Any = experiment.module.build(data.spec).policy
         data.close()

@@ -22,7 +22,7 @@ import json, sys, time
 began = float(sys.argv[1])
 from lab.cli import main
 from lightning.pytorch import Callback
-import lab.train as t
+import lab.training.train as t
 class First(Exception): pass
 class Watch(Callback):
     def on_train_batch_end(self, *arguments):
@@ -44,11 +44,11 @@ import json, sys, tempfile, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from lab import config
-from lab.train import seed_everything, train
+from lab.config.overrides import resolve
+from lab.training.train import seed_everything, train
 which, steps, per_step = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 batch = 64
-experiment = config.resolve("classifier/digits-cnn", [
+experiment = resolve("classifier/digits-cnn", [
     "module.backbone.name=mlp", f"data.batches_per_step={per_step}", f"data.batch_size={batch}",
     f"trainer.budget={steps * per_step * batch}", f"trainer.eval_period={10**9}", "trainer.num_threads=1",
     "trainer.device=cpu", "trainer.checkpoint_seconds=100000", "tracking.mode=disabled"])

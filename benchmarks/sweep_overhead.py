@@ -1,6 +1,6 @@
 """What a sweep costs: 8 runs of a minute on 2 CPUs (4 of 5 s with --quick) against the same runs by hand, one after the
 other (one of them, taken as often, for all have the same budget) and two at a time (two of them); and with runs of 3 s,
-where overhead counts most, against Ray Tune around the same `lab.train.train` with its actors reused.
+where overhead counts most, against Ray Tune around the same `lab.training.train.train` with its actors reused.
 
     python benchmarks/sweep_overhead.py [--quick]
 """
@@ -30,11 +30,11 @@ import ray
 
 def work(settings):
     from pathlib import Path
-    from lab import config
-    from lab.train import train
+    from lab.config.overrides import resolve
+    from lab.training.train import train
     words = [f"seed={settings['seed']}", f"trainer.budget={budget}", "trainer.num_threads=1",
              "trainer.eval_period=1000000000", "tracking.mode=disabled"]
-    train(config.resolve(settings["recipe"], words), run_dir=Path(folder) / str(settings["seed"]))
+    train(resolve(settings["recipe"], words), run_dir=Path(folder) / str(settings["seed"]))
     tune.report({"done": 1})
 
 ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")

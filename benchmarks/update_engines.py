@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from form import Benchmark, measure_pairs
 
-from agents.distributional import CategoricalConfig
-from agents.dqn import DQN, DQNConfig
+from agents.algorithms.dqn import DQN, DQNConfig
+from agents.policies.return_distributions import CategoricalConfig
 from agents.types import Transition
 from lab.backbones import BackboneConfig
 from lab.data.spec import DataSpec, Discrete, TensorSpec

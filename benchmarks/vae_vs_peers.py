@@ -50,7 +50,7 @@ LAB = (
     + """
 import numpy as np
 from generative.likelihoods import importance_weighted_bound
-from generative.vae import VAEConfig
+from generative.latent.vae import VAEConfig
 from lab.data.images import ImageArrays, ImageData, ImageModule
 x = (IMAGES.view(-1, 28, 28) * 255).byte().numpy()
 y = np.arange(len(x)) % 10

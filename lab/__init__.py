@@ -16,15 +16,15 @@ _EXPORTS = {
     "ModuleConfig": "lab.experiment",
     "TrainerConfig": "lab.experiment",
     "TrackingConfig": "lab.experiment",
-    "OptimizerConfig": "lab.optim",
+    "OptimizerConfig": "lab.engine.optimizers",
     "BackboneConfig": "lab.backbones.registry",
     "register": "lab.backbones.registry",
     "register_images": "lab.data.images",
     "register_text": "lab.data.text",
-    "Learner": "lab.learner",
-    "train": "lab.train",
-    "restore": "lab.train",
-    "Run": "lab.runs",
+    "Learner": "lab.training.learner",
+    "train": "lab.training.train",
+    "restore": "lab.training.train",
+    "Run": "lab.runs.directory",
 }
 __all__ = sorted(_EXPORTS)
 

@@ -38,10 +38,12 @@ COMMANDS = {
         "lab.commands.evaluate", "measure a trained run", "lab evaluate runs/dqn-cartpole-s3-... --episodes 100"
     ),
     "play": Command(
-        "agents.play", "play a trained agent in its environment", "lab play runs/dqn-cartpole-s3-... --video pole.gif"
+        "agents.commands.play",
+        "play a trained agent in its environment",
+        "lab play runs/dqn-cartpole-s3-... --video pole.gif",
     ),
     "sample": Command(
-        "generative.sampling",
+        "generative.commands.sample",
         "sample from a trained generative model",
         "lab sample runs/vae-digits-s0-... --n 64 --out grid.png",
     ),
@@ -49,12 +51,12 @@ COMMANDS = {
         "lab.commands.export", "write a trained network as torch.export and ONNX", "lab export runs/dqn-cartpole-s3-..."
     ),
     "sweep": Command(
-        "cluster.sweep",
+        "cluster.commands.sweep",
         "train many recipes, seeds and values on a Ray cluster",
         "lab sweep dqn/cartpole --seeds 5 module.gamma=0.97,0.99",
     ),
     "submit": Command(
-        "cluster.submit", "ship a lab command to a cluster as a job", "lab submit sweep dqn/cartpole --seeds 5"
+        "cluster.commands.submit", "ship a lab command to a cluster as a job", "lab submit sweep dqn/cartpole --seeds 5"
     ),
     "jobs": Command("cluster.commands.jobs", "list submitted jobs", "lab jobs"),
     "logs": Command("cluster.commands.logs", "follow a submitted job's log", "lab logs lab-20260102-030405-a1b2"),
@@ -65,13 +67,15 @@ COMMANDS = {
     "cluster": Command(
         "cluster.commands.cluster", "start, join, show or stop a Ray cluster of your own", "lab cluster start"
     ),
-    "compare": Command("lab.compare.command", "compare runs in a table and a report", "lab compare runs/sweep-*"),
-    "board": Command("lab.compare.board", "show runs live in a browser", "lab board runs"),
-    "sync": Command("lab.compare.sync", "upload offline W&B runs, once each", "lab sync runs/sweep-*"),
+    "compare": Command("lab.commands.compare", "compare runs in a table and a report", "lab compare runs/sweep-*"),
+    "board": Command("lab.commands.board", "show runs live in a browser", "lab board runs"),
+    "sync": Command("lab.commands.sync", "upload offline W&B runs, once each", "lab sync runs/sweep-*"),
     "dashboard": Command(
-        "lab.compare.dashboard", "make a W&B workspace and report of a group", "lab dashboard dqn/cartpole"
+        "lab.commands.dashboard", "make a W&B workspace and report of a group", "lab dashboard dqn/cartpole"
     ),
-    "demo": Command("cluster.demo", "train every family side by side and write a report", "lab demo --out demo"),
+    "demo": Command(
+        "cluster.commands.demo", "train every family side by side and write a report", "lab demo --out demo"
+    ),
     "list": Command("lab.commands.list", "show recipes, backbones, data sets, runs", "lab list recipes"),
     "show": Command(
         "lab.commands.show", "print a recipe or a run's experiment as YAML", "lab show dqn/cartpole > my.yaml"

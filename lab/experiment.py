@@ -7,7 +7,7 @@ only name what is registered. A part of which there are several sorts (data, mod
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -23,10 +23,6 @@ from pydantic import (
 
 from lab import catalog
 from lab.errors import UserError, unknown
-
-if TYPE_CHECKING:
-    from lab.data.spec import DataSpec
-    from lab.learner import Learner
 
 
 class Config(BaseModel):
@@ -98,7 +94,7 @@ class DataConfig(KindConfig):
 class ModuleConfig(KindConfig):
     """What is trained: `build` gives a Learner for data of the given spec."""
 
-    def build(self, spec: DataSpec) -> Learner:
+    def build(self, spec: Any) -> Any:
         raise NotImplementedError
 
 

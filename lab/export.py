@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from lab.data.spec import TensorSpec
 from lab.errors import Failure, UserError
-from lab.runs import disk_failure, write_atomic
+from lab.runs.files import disk_failure, write_atomic
 
 TOLERANCE = 1e-4
 _BATCHES = (1, 3, 8)

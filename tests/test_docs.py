@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from lab import config
 from lab.cli import COMMANDS, Parser
+from lab.config.overrides import override, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -60,11 +60,9 @@ def test_python_blocks_run(code: str, tmp_path: Path, monkeypatch: pytest.Monkey
     from lab import catalog
     from lab.compare import records
     from lab.experiment import Experiment
-    from lab.runs import Run
-    from lab.train import train
-
-    sys.path.insert(0, str(ROOT / "tests" / "lab" / "compare"))
-    from synthetic import make_run
+    from lab.runs.directory import Run
+    from lab.training.train import train
+    from tests.lab.compare.synthetic import make_run
 
     for seed in range(2):
         make_run(tmp_path / "runs" / "sweep-1", "dqn/cartpole", seed)
@@ -80,7 +78,7 @@ def test_python_blocks_run(code: str, tmp_path: Path, monkeypatch: pytest.Monkey
     made = [value for value in vars(module).values() if getattr(value, "__module__", "") == name and callable(value)]
     for function in made:
         if "Experiment" in str(getattr(function, "__annotations__", {}).get("return", "")):
-            experiment = config.override(function(), ["tracking.mode=disabled", "trainer.max_seconds=1"])
+            experiment = override(function(), ["tracking.mode=disabled", "trainer.max_seconds=1"])
             assert isinstance(experiment, Experiment)
             result = train(experiment, run_dir=tmp_path / "run")
             assert records.read(Run.open(result.run.path)).curves
@@ -104,7 +102,7 @@ def test_commands_parse_and_name_what_there_is(line: str, monkeypatch: pytest.Mo
                 for item in parsed.overrides
                 if not item.startswith(("data.env=my_envs", "module.backbone.name=wide"))
             ]
-            config.resolve(target, plain)
+            resolve(target, plain)
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from cluster import head
+from cluster.session import head
 from lab.errors import UserError
 
 
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _describe(found: head.Head) -> None:
-    from cluster.session import session
+    from cluster.session.session import session
 
     head.use_token()
     with session(found.address) as cluster:

@@ -7,7 +7,7 @@ import shlex
 import time
 from pathlib import Path
 
-from cluster.jobs import add_address_argument, client, unpack
+from cluster.jobs.jobs import add_address_argument, client, unpack
 from lab.errors import Failure, UserError
 
 
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from lab.runs import runs_root
+    from lab.runs.directory import runs_root
 
     out: Path = arguments.out or runs_root() / arguments.job
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError(f"{arguments.job} was not submitted by the lab.")
         working_dir = {key: value for key, value in info.runtime_env.items() if key == "working_dir"}
         packing = connection.submit_job(
-            entrypoint=f"python -m cluster.jobs {shlex.quote(folder)}", runtime_env=working_dir
+            entrypoint=f"python -m cluster.jobs.jobs {shlex.quote(folder)}", runtime_env=working_dir
         )
         while not connection.get_job_status(packing).is_terminal():
             time.sleep(0.3)

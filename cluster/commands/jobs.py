@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from datetime import datetime
 
-from cluster.jobs import add_address_argument, client
+from cluster.jobs.jobs import add_address_argument, client
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from cluster.jobs import add_address_argument, client, follow, masked
+from cluster.jobs.jobs import add_address_argument, client, follow, masked
 from lab.cli import INTERRUPTED
 
 

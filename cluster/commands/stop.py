@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 
-from cluster.head import STOP_SECONDS
-from cluster.jobs import add_address_argument, client
+from cluster.jobs.jobs import add_address_argument, client
+from cluster.session.head import STOP_SECONDS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

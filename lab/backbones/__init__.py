@@ -1,6 +1,6 @@
 """Backbones: networks that know nothing of their task. Importing this package registers the built-in ones."""
 
-from lab.backbones import conv, masked, mlp, recurrent
+from lab.backbones import conv, mlp, recurrent
 from lab.backbones.registry import Backbone, BackboneConfig, build_backbone, register, registered
 
 __all__ = [
@@ -8,7 +8,6 @@ __all__ = [
     "BackboneConfig",
     "build_backbone",
     "conv",
-    "masked",
     "mlp",
     "recurrent",
     "register",

@@ -143,7 +143,7 @@ def _runs(text: str) -> list[str]:
 
 def _overrides(target: str, last: str) -> list[str]:
     """Fields of a recipe, or of the recipe that a run was made of; after `=`, the field's values."""
-    from lab.fields import fields_of
+    from lab.config.completion import fields_of
 
     fields = fields_of(_recipe_of(target))
     name, equals, _ = last.partition("=")

@@ -19,14 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from lab.errors import UserError
-    from lab.runs import Run
+    from lab.runs.directory import Run
 
     if arguments.episodes < 1:
         raise UserError(f"--episodes {arguments.episodes} is not a number of episodes; give 1 or more.")
     found = Run.open(arguments.target)
 
-    from lab.train import restore
-    from lab.trainer import evaluating
+    from lab.training.evaluation import evaluating
+    from lab.training.train import restore
 
     experiment, data, module, content = restore(found, arguments.checkpoint, arguments.overrides)
     try:

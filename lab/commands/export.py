@@ -22,8 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from lab.errors import UserError
     from lab.export import export
-    from lab.runs import Run
-    from lab.train import restore
+    from lab.runs.directory import Run
+    from lab.training.train import restore
 
     found = Run.open(arguments.target)
     experiment, data, module, _ = restore(found, arguments.checkpoint, ["trainer.device=cpu"])

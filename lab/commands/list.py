@@ -54,12 +54,12 @@ def _registered_outside(section: str) -> dict[str, str]:
 
 
 def _runs() -> dict[str, str]:
-    from lab import runs
+    from lab.runs import directory
 
-    root = runs.runs_root()
+    root = directory.runs_root()
     if not root.is_dir():
         return {}
-    return {str(Path(run.path)): _line(run.result()) for run in runs.find([str(root)])}
+    return {str(Path(run.path)): _line(run.result()) for run in directory.find([str(root)])}
 
 
 def _line(result: dict[str, object]) -> str:

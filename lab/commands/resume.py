@@ -15,23 +15,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from lab import config
+    from lab.config.overrides import override
     from lab.errors import UserError
-    from lab.runs import Run
+    from lab.runs.directory import Run
 
     if (Path(arguments.target) / "sweep.yaml").is_file():
         from importlib import import_module
 
-        resume = import_module("cluster.sweep").resume
+        resume = import_module("cluster.sweep.conduct").resume
         code: int = resume(Path(arguments.target), arguments.overrides, arguments.quiet, arguments.address)
         return code
     if arguments.address:
         raise UserError(f"--address goes with a sweep, and {arguments.target!r} is none.")
     found = Run.open(arguments.target)
-    experiment = config.override(found.experiment(), arguments.overrides)
+    experiment = override(found.experiment(), arguments.overrides)
 
-    from lab.commands.report import finished, progress
-    from lab.train import train
+    from lab.commands.outcome import finished, progress
+    from lab.training.train import train
 
     result = train(experiment, resume=found, progress=progress(arguments.quiet))
     finished(result)

@@ -13,10 +13,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from lab import config
+    from lab.config import serialization
+    from lab.config.overrides import resolve
 
     target = arguments.target
     if (Path(target) / "experiment.yaml").is_file():
         target = str(Path(target) / "experiment.yaml")
-    print(config.to_yaml(config.resolve(target, arguments.overrides)), end="")
+    print(serialization.to_yaml(resolve(target, arguments.overrides)), end="")
     return 0

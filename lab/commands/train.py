@@ -15,12 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from lab import config
+    from lab.config.overrides import resolve
 
-    experiment = config.resolve(arguments.target, arguments.overrides)
+    experiment = resolve(arguments.target, arguments.overrides)
 
-    from lab.commands.report import finished, progress
-    from lab.train import train
+    from lab.commands.outcome import finished, progress
+    from lab.training.train import train
 
     result = train(experiment, run_dir=arguments.out, progress=progress(arguments.quiet))
     finished(result)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lab.compare.records import Record, curves_of
-from lab.config import flatten
+from lab.config.serialization import flatten
 from lab.errors import Failure, UserError
 
 PREFIX = "wandb:"
@@ -37,7 +37,7 @@ def read_online(reference: str, api: Any = None) -> list[Record]:
 
 
 def _api() -> Any:
-    from lab.tracking import has_key
+    from lab.runs.tracking import has_key
 
     if not has_key():
         raise UserError("there is no W&B key: set WANDB_API_KEY or run wandb login.")

@@ -15,9 +15,9 @@ import numpy as np
 import yaml
 
 from lab.compare.statistics import Array
-from lab.config import flatten
+from lab.config.serialization import flatten
 from lab.errors import UserError
-from lab.runs import Run
+from lab.runs.directory import Run
 
 VIDEOS = (".gif", ".mp4", ".webm")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")

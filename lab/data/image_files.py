@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lab.data.images import Array, ImageArrays
+from lab.data.image_arrays import Array, ImageArrays
 from lab.errors import UserError
 
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"}

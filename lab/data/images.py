@@ -16,35 +16,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from lab import catalog, parallel
+from lab import catalog
+from lab.data.image_arrays import Array, ImageArrays
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch, Chunk, ShuffledOrder
 from lab.data.spec import Classes, DataSpec, TensorSpec
 from lab.errors import UserError, unknown
 from lab.experiment import DataConfig
+from lab.ranks import ranks
 
-Array = np.ndarray[Any, Any]
 Split = Literal["train", "val", "test"]
-
-
-class ImageArrays(NamedTuple):
-    """Whole splits as arrays: images (N, H, W) or (N, H, W, C), uint8 of `levels` values, and labels (N,).
-
-    Without a validation split one is cut from the end of the training split.
-    """
-
-    train: tuple[Array, Array]
-    test: tuple[Array, Array]
-    val: tuple[Array, Array] | None = None
-    levels: int = 256
-    class_names: tuple[str, ...] = ()
 
 
 Loader = Callable[[Path], ImageArrays]
@@ -151,7 +139,7 @@ class ImageModule(LabDataModule):
         for _ in range(self.config.batches_per_step):
             if self.config.binarize == "dynamic":  # drawn for the minibatches of all ranks, so that it is one process's
                 generator, index = self.order.generator(), self.order.next_of_all()
-                mine = parallel.part(len(index))
+                mine = ranks.part(len(index))
                 yield Batch(self._as_float(images[index], generator)[mine], labels[index[mine]])
             else:
                 index = self.order.next()

@@ -12,7 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from lab import parallel
+from lab.ranks import ranks
 from lab.seeding import derive_seed
 
 
@@ -55,11 +55,11 @@ class ShuffledOrder:
     def next(self) -> Tensor:
         """Indices of this rank's next minibatch (B,)."""
         indices = self.next_of_all()
-        return indices[parallel.part(len(indices))]
+        return indices[ranks.part(len(indices))]
 
     def next_of_all(self) -> Tensor:
         """Indices of the minibatches of all ranks (W B,)."""
-        parts, wanted = [], self.batch_size * parallel.num_ranks()
+        parts, wanted = [], self.batch_size * ranks.num_ranks()
         while wanted:
             epoch, start = divmod(self.drawn, self.num_samples)
             part = self._order_of(epoch)[start : start + wanted]

@@ -20,12 +20,13 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from lab import catalog, parallel
+from lab import catalog
 from lab.data.module import LabDataModule
 from lab.data.resident import Chunk
 from lab.data.spec import DataSpec, Symbols, TensorSpec
 from lab.errors import UserError, unknown
 from lab.experiment import DataConfig
+from lab.ranks import ranks
 
 Loader = Callable[[Path], str]
 _loaders: dict[str, Loader] = {}
@@ -88,7 +89,7 @@ class TextModule(LabDataModule):
         num_val, num_test = round(len(codes) * config.validation), round(len(codes) * config.test)
         train, val, test = codes.split([len(codes) - num_val - num_test, num_val, num_test])
         self._splits = {"train": train, "val": val, "test": test if num_test else val}
-        num_streams = config.batch_size * parallel.num_ranks()
+        num_streams = config.batch_size * ranks.num_ranks()
         self.stream_length = len(train) // num_streams
         if self.stream_length <= config.window or min(map(len, self._splits.values())) < 2:
             raise UserError(
@@ -131,7 +132,7 @@ class TextModule(LabDataModule):
             generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
             codes = self._splits["train"]
             shift = int(torch.randint(len(codes), (), generator=generator))
-            first = parallel.rank() * self.config.batch_size
+            first = ranks.rank() * self.config.batch_size
             streams = torch.arange(first, first + self.config.batch_size, device=self.device)
             starts = shift + streams * self.stream_length
             steps = torch.arange(self.config.window + 1, device=self.device) + window * self.config.window

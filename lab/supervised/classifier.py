@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab.backbones import BackboneConfig, build_backbone
-from lab.data.images import ImageData, ImageModule
+from lab.data.images import ImageModule
 from lab.data.module import LabDataModule
 from lab.data.resident import Chunk
 from lab.data.spec import Classes, DataSpec, TensorSpec
+from lab.engine.optimizers import OptimizerConfig
+from lab.engine.updater import Metrics
 from lab.errors import UserError
-from lab.experiment import Experiment, ModuleConfig, TrainerConfig
+from lab.experiment import ModuleConfig
 from lab.export import Exportable, Input
-from lab.learner import Learner, Monitor, StepMetrics, means
-from lab.optim import Metrics, OptimizerConfig, ScheduleConfig
+from lab.training.learner import Learner, Monitor, StepMetrics, means
 
 _EXAMPLE = '''"""Classifies an image with classifier.onnx; needs numpy and onnxruntime."""
 
@@ -120,42 +121,3 @@ class Classifier(Learner):
         names = list(outputs.names)
         example = _EXAMPLE.format(shape=", ".join(map(str, inputs.shape)), names=names)
         return Exportable("classifier", self.net, {"image": Input(inputs)}, ("logits",), example, {"classes": names})
-
-
-def digits_cnn() -> Experiment:
-    """LeNet on the embedded 8x8 digits: 98 % test accuracy in 10 s on 2 cores."""
-    return Experiment(
-        name="classifier/digits-cnn",
-        data=ImageData(name="digits", batch_size=64, batches_per_step=10),
-        module=ClassifierConfig(
-            backbone=BackboneConfig(name="lenet", dropout=0.3),
-            optimizer=OptimizerConfig(lr=2e-3, schedule=ScheduleConfig(name="cosine")),
-        ),
-        trainer=TrainerConfig(budget=60_000),
-    )
-
-
-def digits_lstm() -> Experiment:
-    """An LSTM that reads the embedded digits row by row: 97 % test accuracy in 20 s on 2 cores."""
-    return Experiment(
-        name="classifier/digits-lstm",
-        data=ImageData(name="digits", batch_size=64, batches_per_step=10),
-        module=ClassifierConfig(
-            backbone=BackboneConfig(name="lstm", hidden=128),
-            optimizer=OptimizerConfig(lr=4e-3, max_grad_norm=1.0, schedule=ScheduleConfig(name="cosine")),
-        ),
-        trainer=TrainerConfig(budget=120_000),
-    )
-
-
-def mnist_cnn() -> Experiment:
-    """LeNet on MNIST from LAB_DATA."""
-    return Experiment(
-        name="classifier/mnist-cnn",
-        data=ImageData(name="mnist", batch_size=128, batches_per_step=10, validation=1 / 12),
-        module=ClassifierConfig(
-            backbone=BackboneConfig(name="lenet", dropout=0.3),
-            optimizer=OptimizerConfig(lr=2e-3, schedule=ScheduleConfig(name="cosine")),
-        ),
-        trainer=TrainerConfig(budget=600_000),
-    )

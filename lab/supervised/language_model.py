@@ -18,13 +18,12 @@ from lab.backbones import BackboneConfig, build_backbone
 from lab.data.module import LabDataModule
 from lab.data.resident import Chunk
 from lab.data.spec import DataSpec, Symbols
-from lab.data.text import TextData, TextModule, Window
+from lab.data.text import TextModule, Window
+from lab.engine.optimizers import OptimizerConfig
+from lab.engine.updater import Metrics
 from lab.errors import UserError
-from lab.experiment import Experiment, ModuleConfig, TrainerConfig
-from lab.learner import Learner, Monitor, StepMetrics, means
-from lab.optim import Metrics, OptimizerConfig, ScheduleConfig
-
-FAMILY = "lm"
+from lab.experiment import ModuleConfig
+from lab.training.learner import Learner, Monitor, StepMetrics, means
 
 _EVAL_STREAMS = 64
 _EVAL_WINDOW = 256
@@ -155,29 +154,3 @@ def draw(logits: Tensor, temperature: float, generator: torch.Generator | None =
     if temperature == 0:
         return logits.argmax(-1)
     return torch.multinomial(torch.softmax(logits / temperature, -1), 1, generator=generator)[:, 0]
-
-
-def reference_gru() -> Experiment:
-    """A GRU of 256 on Python's own language reference: 1.9 bits a character after 2 million, in 2 minutes on a core."""
-    return Experiment(
-        name="lm/reference-gru",
-        data=TextData(name="python-reference", batch_size=32, window=64, batches_per_step=4),
-        module=LanguageModelConfig(
-            backbone=BackboneConfig(name="gru", hidden=256),
-            optimizer=OptimizerConfig(lr=3e-3, max_grad_norm=1.0, schedule=ScheduleConfig(name="cosine", warmup=0.02)),
-        ),
-        trainer=TrainerConfig(budget=2_000_000),
-    )
-
-
-def shakespeare_lstm() -> Experiment:
-    """An LSTM of 256 on tiny Shakespeare from LAB_DATA: 2.26 bits a character after 4 million, 6 minutes on a core."""
-    return Experiment(
-        name="lm/shakespeare-lstm",
-        data=TextData(name="tiny-shakespeare", batch_size=32, window=64, batches_per_step=4, validation=0.1, test=0.0),
-        module=LanguageModelConfig(
-            backbone=BackboneConfig(name="lstm", hidden=256),
-            optimizer=OptimizerConfig(lr=3e-3, max_grad_norm=1.0, schedule=ScheduleConfig(name="cosine", warmup=0.02)),
-        ),
-        trainer=TrainerConfig(budget=4_000_000),
-    )

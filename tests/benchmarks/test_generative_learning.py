@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from lab import config
-from lab.runs import FORMAT, Run
+from lab.config.overrides import resolve
+from lab.runs.directory import FORMAT, Run
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def learning(benchmarks: None) -> ModuleType:
 
 
 def make_run(root: Path, name: str, *overrides: str, status: str = "completed") -> Run:
-    run = Run.create(config.resolve("gan/digits", overrides), root / name)
+    run = Run.create(resolve("gan/digits", overrides), root / name)
     run.write_result({"format": FORMAT, "status": status})
     return run
 
@@ -33,7 +33,7 @@ def test_a_completed_run_of_the_same_experiment_is_found(learning: ModuleType, t
     make_run(tmp_path, "stopped", status="interrupted")
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "result.json").write_text("{")
-    wanted = config.resolve("gan/digits", ["tracking.mode=disabled", "trainer.num_threads=1"])
+    wanted = resolve("gan/digits", ["tracking.mode=disabled", "trainer.num_threads=1"])
     assert list(learning.completed(wanted, tmp_path)) == []
     make_run(tmp_path, "same", "tracking.project=other")
     assert [run.path.name for run in learning.completed(wanted, tmp_path)] == ["same"]

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from lab import config
+from lab.config import serialization
+from lab.config.overrides import resolve
 
 
 @pytest.fixture
@@ -38,19 +39,19 @@ def test_a_run_is_kept_until_its_recipe_changes(
     trained: list[Any] = []
 
     def run_json(python: str, script: str, yaml: Path, folder: Path, episodes: int, threads: int) -> dict[str, Any]:
-        experiment = config.load(yaml)
+        experiment = serialization.load(yaml)
         trained.append((experiment.name, experiment.seed, experiment.trainer.budget, folder, episodes))
         return measured()
 
     monkeypatch.setattr(learning, "run_json", run_json)
-    budget = config.resolve("dqn/cartpole").trainer.budget
+    budget = resolve("dqn/cartpole").trainer.budget
     for quick in (False, False, True):
         assert learning._one("dqn/cartpole", 3, tmp_path, quick) == json.loads(json.dumps(measured()))
     assert [run[:3] for run in trained] == [("dqn/cartpole", 3, budget), ("dqn/cartpole", 3, budget // 10)]
     assert trained[0][3] != trained[1][3]
     assert [run[4] for run in trained] == [100, 20]
 
-    same = config.resolve
+    same = resolve
     monkeypatch.setattr(learning.config, "resolve", lambda recipe, more: same(recipe, [*more, "module.gamma=0.9"]))
     learning._one("dqn/cartpole", 3, tmp_path, False)
     assert len(trained) == 3

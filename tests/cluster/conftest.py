@@ -13,7 +13,7 @@ import pytest
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Any]:
     """A started session; its workers inherit this environment."""
-    from cluster.session import session
+    from cluster.session.session import session
 
     os.environ["WANDB_MODE"] = "disabled"
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])

@@ -12,11 +12,12 @@ import pytest
 import torch
 import yaml
 
-from lab import config
 from lab.cli import COMMANDS
+from lab.config import serialization
+from lab.config.overrides import resolve
 from lab.errors import Failure
-from lab.runs import FORMAT, Run
-from lab.train import train
+from lab.runs.directory import FORMAT, Run
+from lab.training.train import train
 
 Lab = Callable[..., Any]
 RECIPE = "classifier/digits-cnn"
@@ -26,7 +27,7 @@ QUICK = ["trainer.budget=1300", "trainer.num_threads=1", "tracking.mode=disabled
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small completed run."""
-    return train(config.resolve(RECIPE, QUICK), run_dir=tmp_path_factory.mktemp("cli") / "run").run.path
+    return train(resolve(RECIPE, QUICK), run_dir=tmp_path_factory.mktemp("cli") / "run").run.path
 
 
 @pytest.fixture
@@ -80,9 +81,9 @@ def test_what_show_prints_train_takes_back(lab: Lab, tmp_path: Path) -> None:
     path.write_text(lab("show", RECIPE, *QUICK, "seed=3").out, encoding="utf-8")
     done = lab("train", path, "seed=4", "--quiet", "--out", tmp_path / "run")
     assert done.code == 0, done.err
-    expected = config.resolve(RECIPE, [*QUICK, "seed=4"])
+    expected = resolve(RECIPE, [*QUICK, "seed=4"])
     assert Run.open(tmp_path / "run").experiment() == expected
-    assert yaml.safe_load(lab("show", tmp_path / "run").out) == config.dump(expected)
+    assert yaml.safe_load(lab("show", tmp_path / "run").out) == serialization.dump(expected)
 
 
 def test_train_makes_a_fresh_directory_below_lab_runs(lab: Lab, tmp_path: Path) -> None:
@@ -234,7 +235,7 @@ def test_a_disk_that_fills_while_rows_are_written(lab: Lab, run: Path, monkeypat
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("lab.runs.MetricsFile.append", full)
+        patch.setattr("lab.runs.metrics_file.MetricsFile.append", full)
         done = lab("resume", run, "trainer.budget=4000", "--quiet")
     assert_one_sentence(done, 1, "No space left on device")
     assert lab("resume", run, "trainer.budget=4000", "--quiet").code == 0

@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lab.config import resolve
+from lab.config.overrides import resolve
 from lab.data.spec import TensorSpec
 from lab.errors import Failure
 from lab.export import Exportable, Input, check, export
-from lab.train import train
+from lab.training.train import train
 
 pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
 pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
@@ -71,7 +71,7 @@ def test_a_network_runs_without_the_lab(tmp_path: Path, recipe: str) -> None:
 
 @pytest.mark.slow
 def test_the_script_plays_what_lab_play_plays(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from agents.agent import Agent
+    from agents.algorithms.agent import Agent
 
     monkeypatch.setattr(Agent, "eval_episodes", 1)
     settings = ["trainer.budget=64", "data.num_envs=2", "data.num_steps=32", "data.whole_episodes=false"]

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import catalog, config, recipes
+from lab import catalog
 from lab.commands.completion import SCRIPTS, candidates
-from lab.fields import fields_of
+from lab.config import recipes, serialization
+from lab.config.completion import fields_of
 
 
 def test_commands_and_options():
@@ -44,7 +45,7 @@ def test_fields_and_values():
 @pytest.mark.parametrize("name", sorted(catalog.scan().recipes))
 def test_every_field_of_every_recipe_is_offered(name):
     """What the source says agrees with what the recipe holds when it is really made."""
-    real = config.flatten(config.dump(recipes.find(name)()))
+    real = serialization.flatten(serialization.dump(recipes.find(name)()))
     offered = fields_of(name)
     missing = [
         field

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 from PIL import Image, ImageDraw
 
-from lab.runs import FORMAT, Run
+from lab.runs.directory import FORMAT, Run
 
 
 def make_run(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from synthetic import make_run
 
 from lab.compare import records, summary
 from lab.compare.across import across, scaled
+from tests.lab.compare.synthetic import make_run
 
 
 def sections_of(tmp_path, scores, **options):

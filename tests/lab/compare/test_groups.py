@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from synthetic import make_run
-
 from lab.compare import groups, records
+from tests.lab.compare.synthetic import make_run
 
 
 def read_all(*runs):

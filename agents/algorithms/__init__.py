@@ -1,0 +1,1 @@
+"""One file an algorithm: its config, its module, its loss."""

@@ -1,0 +1,119 @@
+"""Behaviour cloning: supervised learning of what a demonstrator did (Pomerleau 1989, ALVINN).
+
+    loss = - mean over demonstrated (s, a) of log pi(a | s)
+
+A continuous policy's deviation is held at `log_std_init`, which makes the loss the squared error of the mean.
+Its weights start an agent: `lab train ppo/cartpole trainer.start_from=RUN`.
+
+B batch, L sequence length, A action parameters; S rows and F features of a recurrent state.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from agents.algorithms.agent import Agent
+from agents.play.demonstrations import DemonstrationModule, Demonstrations
+from agents.policies.action_distributions import Gaussian
+from agents.policies.actor_critic import ActorCritic, PolicyConfig
+from lab.data.module import LabDataModule
+from lab.data.spec import DataSpec
+from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
+from lab.engine.updater import Metrics
+from lab.errors import UserError
+from lab.training.learner import StepMetrics, means
+
+
+class BehaviourCloningConfig(PolicyConfig):
+    """A policy that imitates."""
+
+    kind: Literal["behaviour_cloning"] = "behaviour_cloning"
+    log_std_init: float = -1.0
+    """of continuous actions: the log standard deviation, which is not learned"""
+    optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3, schedule=ScheduleConfig(name="cosine"))
+    normalize_obs: bool = True
+    """by mean and variance of the demonstrations"""
+    sequence_length: PositiveInt = 32
+    """recurrent backbones: steps that gradients flow back through"""
+
+    def build(self, spec: DataSpec) -> BehaviourCloning:
+        return BehaviourCloning(self, spec)
+
+
+class BehaviourCloning(Agent):
+    """Learns from demonstrations; is evaluated in their environment, and on steps that were held out."""
+
+    counter: ClassVar[Literal["env_steps", "samples"]] = "samples"
+    config: BehaviourCloningConfig
+    policy: ActorCritic
+
+    def __init__(self, config: BehaviourCloningConfig, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        self.policy = ActorCritic(config, spec, value=False)
+        if self.policy.log_std is not None:
+            self.policy.log_std.requires_grad_(False)
+        self.updater = self.add_updater("policy", self.policy, self.loss, config.optimizer)
+
+    def set_engine(self, engine: Any) -> None:
+        """A recurrent network's sequences are cut where episodes end, which cannot be recorded."""
+        super().set_engine("eager" if self.policy.recurrent else engine)
+
+    def training_step(self, data: DemonstrationModule, batch_idx: int = 0) -> StepMetrics:
+        if not isinstance(data, DemonstrationModule):
+            raise UserError("module.kind='behaviour_cloning' learns from episodes: data.kind must be 'demonstrations'.")
+        if self.policy.normalizer is not None and self.counters["samples"] == 0:
+            self.policy.normalizer.update(self.policy.prepared(data.train.obs))
+        rows: list[Metrics] = []
+        for part in data.minibatches(self.config.sequence_length if self.policy.recurrent else None):
+            rows.append(self.updater.step(*self.batch(part)))
+            self.counters["samples"] += part.start.numel()
+            self.counters["updates"] += 1
+        return means(rows)
+
+    @torch.no_grad()
+    def batch(self, part: Demonstrations) -> tuple[Tensor, ...]:
+        """The arguments of `loss`."""
+        action = self.policy.distribution.from_env(part.action)
+        if not self.policy.recurrent:
+            return self.policy.normalized(self.policy.prepared(part.obs)), action
+        length, num = part.start.shape
+        x = self.policy.prepared(_flat(part.obs)).view(length, num, -1)
+        state = self.policy.initial_state(num)
+        assert state is not None
+        return self.policy.normalized(x), action, state.to(x.device), part.start
+
+    def loss(
+        self, x: Tensor, action: Tensor, state: Tensor | None = None, start: Tensor | None = None
+    ) -> tuple[Tensor, Metrics]:
+        """x (B, ...), action (B,) or (B, A); or (L, B, ...) with the recurrent `state` (S, B, F) and `start` (L, B)."""
+        parameters, _ = self.policy.evaluate(x, state, start)
+        log_prob, _ = self.policy.distribution.log_prob_entropy(parameters, action)
+        nll = -log_prob.mean()
+        return nll, {"nll": nll.detach(), **self._agreement(parameters, action)}
+
+    def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
+        """Returns in the environment, and agreement with the steps that were held out."""
+        assert isinstance(data, DemonstrationModule)
+        held_out = data.val
+        if self.policy.recurrent:
+            held_out = held_out.rows(torch.arange(len(held_out.action), device=data.device)[:, None])  # (S, 1)
+        _, metrics = self.loss(*self.batch(held_out))
+        agreement = {f"eval/{name}": float(value) for name, value in metrics.items()}
+        return super().evaluate(data, split, **options) | agreement
+
+    def _agreement(self, parameters: Tensor, action: Tensor) -> Metrics:
+        """`accuracy` of discrete actions, `action_error` (root mean square, in the environment's units) of others."""
+        distribution = self.policy.distribution
+        greedy = distribution.sample(parameters.detach(), None)
+        if isinstance(distribution, Gaussian):
+            return {"action_error": (distribution.to_env(greedy) - distribution.to_env(action)).square().mean().sqrt()}
+        return {"accuracy": (greedy == action).float().mean()}
+
+
+def _flat(obs: Any) -> Any:
+    """(L, B, ...) -> (L B, ...)."""
+    return {key: value.flatten(0, 1) for key, value in obs.items()} if isinstance(obs, dict) else obs.flatten(0, 1)

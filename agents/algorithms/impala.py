@@ -1,0 +1,140 @@
+"""Actor-learner with V-trace (IMPALA, Espeholt et al. 2018): learns from rollouts of an older policy, without bias.
+
+    v_t = V(s_t) + sum of gamma^k (prod of c) rho delta        advantage_t = rho_t (r_t + gamma v_{t+1} - V(s_t))
+
+Collectors that run elsewhere send rollouts that are some updates old; `staleness` makes local ones so, which shows what
+the correction is worth. T time steps, N environments.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from agents.algorithms.actor_critic_agent import ActorCriticAgent, ActorCriticConfig
+from agents.experience.data import OnPolicyExperience
+from agents.returns import vtrace
+from agents.types import Rollout
+from lab.data.spec import DataSpec
+from lab.engine.updater import Metrics
+from lab.ranks import collectives
+from lab.training.learner import StepMetrics, means
+
+
+class ImpalaConfig(ActorCriticConfig):
+    """V-trace actor-critic."""
+
+    kind: Literal["impala"] = "impala"
+    rho_bar: PositiveFloat = 1.0
+    """importance weights of the TD errors are cut at this"""
+    c_bar: PositiveFloat = 1.0
+    """importance weights of the traces are cut at this"""
+    trace_lambda: float = Field(default=1.0, ge=0, le=1)
+    correction: bool = True
+    """false: take old rollouts for fresh ones"""
+    passes: PositiveInt = 1
+    """updates on each rollout, V-trace made anew before each"""
+    staleness: NonNegativeInt = 0
+    """rollouts that wait before one is learned from"""
+
+    def build(self, spec: DataSpec) -> Impala:
+        return Impala(self, spec)
+
+
+class Impala(ActorCriticAgent):
+    """Learns from a queue of rollouts."""
+
+    config: ImpalaConfig
+    rank_state = {**ActorCriticAgent.rank_state, "queue": None}
+
+    def __init__(self, config: ImpalaConfig, spec: DataSpec) -> None:
+        super().__init__(config, spec, record_log_prob=True)
+        self.updater = self.add_updater("policy", self.policy, self.loss, config.optimizer)
+        self.queue: list[Rollout] = []
+
+    def training_step(self, experience: OnPolicyExperience, batch_idx: int = 0) -> StepMetrics:
+        rows: list[Metrics] = []
+        lags: list[int] = []
+        for _ in range(experience.rounds):
+            self.queue.append(self.collect(experience))
+            if len(self.queue) > self.config.staleness:
+                rollout = self.queue.pop(0)
+                lags.append(self.counters["updates"] - rollout.policy_version)
+                rows += self.update(rollout)
+        lag = {"charts/policy_lag": sum(lags) / len(lags)} if lags else {}
+        return {**means(rows), **experience.statistics(), **lag}
+
+    def update(self, rollout: Rollout) -> list[Metrics]:
+        """Learn from a rollout whose `extras` hold the log-probabilities of the policy that acted."""
+        rows = []
+        for i in range(self.config.passes):
+            rows.append(self.updater.step(*self.batch(rollout, first=i == 0)))
+            self.counters["updates"] += 1
+        return rows
+
+    @torch.no_grad()
+    def batch(self, rollout: Rollout, *, first: bool = True) -> tuple[Tensor, ...]:
+        """The arguments of `loss`; running moments take in a rollout once, at the `first` of its passes."""
+        seen = self.evaluate_rollout(rollout)
+        behaviour = rollout.extras["log_prob"].to(self.device)
+        log_rhos = seen.log_prob - behaviour if self.config.correction else torch.zeros_like(behaviour)
+        corrected = vtrace(
+            seen.reward,
+            seen.values,
+            seen.next_values,
+            seen.terminated,
+            seen.truncated,
+            log_rhos,
+            self.config.gamma,
+            self.config.rho_bar,
+            self.config.c_bar,
+            self.config.trace_lambda,
+        )
+        if first:
+            self.update_normalizer(seen)
+        weights = seen.valid.float() / collectives.mean(seen.valid.sum())
+        tensors = (seen.x, seen.action, corrected.advantages, corrected.targets, weights)
+        mean_rho = (weights * log_rhos.exp().clamp(max=self.config.rho_bar)).sum()
+        return (
+            torch.tensor(self.entropy_coef, device=self.device),
+            mean_rho,
+            *self.sequences(rollout, *tensors),
+        )
+
+    def loss(
+        self,
+        entropy_coef: Tensor,
+        mean_rho: Tensor,
+        x: Tensor,
+        action: Tensor,
+        advantages: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        state: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> tuple[Tensor, Metrics]:
+        """Scalars, then (B, ...), or (L, B, ...) with the recurrent `state` (S, B, F) and `start`."""
+        parameters, values = self.policy.evaluate(x, state, start)
+        assert values is not None
+        log_prob, entropy = self.policy.distribution.log_prob_entropy(parameters, action)
+        policy_loss = -(weights * advantages * log_prob).sum()
+        value_loss = (weights * (values - targets).square()).sum()
+        mean_entropy = (weights * entropy).sum()
+        loss = policy_loss + self.config.value_coef * value_loss - entropy_coef * mean_entropy
+        return loss, {
+            "policy_loss": policy_loss.detach(),
+            "value_loss": value_loss.detach(),
+            "entropy": mean_entropy.detach(),
+            "rho": mean_rho.clone(),
+        }
+
+    def train_state(self) -> dict[str, Any]:
+        waiting = [rollout._asdict() | {"episodes": []} for rollout in self.queue]
+        return super().train_state() | {"queue": waiting}
+
+    def load_train_state(self, state: dict[str, Any]) -> None:
+        super().load_train_state(state)
+        self.queue = [Rollout(**waiting) for waiting in state["queue"]]

@@ -1,0 +1,197 @@
+"""Proximal policy optimisation (Schulman et al. 2017), with the details of Huang et al. 2022.
+
+    r = pi(a | s) / pi_old(a | s)        loss = -E[ min(r A, clip(r, 1 - c, 1 + c) A) ] + value loss - entropy
+
+T time steps, N environments, B minibatch, M = T N rows of a rollout (or sequences of it, with a recurrent policy).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from agents.algorithms.actor_critic_agent import ActorCriticAgent, ActorCriticConfig
+from agents.experience.data import OnPolicyExperience
+from agents.returns import gae
+from agents.types import Rollout
+from lab.data.spec import DataSpec
+from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
+from lab.engine.updater import Metrics
+from lab.ranks import collectives
+from lab.training.learner import StepMetrics, means
+
+_NUM_STEP_TENSORS = 7  # of `loss`, from x to weights: those with a row for each step
+
+
+class PPOConfig(ActorCriticConfig):
+    """PPO-clip."""
+
+    kind: Literal["ppo"] = "ppo"
+    optimizer: OptimizerConfig = OptimizerConfig(lr=3e-4, eps=1e-5, max_grad_norm=0.5)
+    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    epochs: PositiveInt = 10
+    """passes over each rollout"""
+    minibatch_size: PositiveInt = 64
+    """environment steps in a minibatch; recurrent policies take as many whole sequences"""
+    clip: PositiveFloat = 0.2
+    """how far the probability ratio may move from 1"""
+    clip_schedule: ScheduleConfig = ScheduleConfig()
+    value_clip: PositiveFloat | None = None
+    """how far a value may move from its old one in one update"""
+    target_kl: PositiveFloat | None = None
+    """end a rollout's epochs when the policy has moved so far (approximate KL)"""
+    normalize_advantages: Literal["no", "rollout", "minibatch"] = "minibatch"
+
+    def build(self, spec: DataSpec) -> PPO:
+        return PPO(self, spec)
+
+
+class PPO(ActorCriticAgent):
+    """Several epochs of minibatches on each rollout."""
+
+    config: PPOConfig
+
+    def __init__(self, config: PPOConfig, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        self.updater = self.add_updater("policy", self.policy, self.loss, config.optimizer)
+
+    def training_step(self, experience: OnPolicyExperience, batch_idx: int = 0) -> StepMetrics:
+        rows: list[Metrics] = []
+        for _ in range(experience.rounds):
+            rows += self.update(self.collect(experience))
+        return {**means(rows), **experience.statistics()}
+
+    def update(self, rollout: Rollout) -> list[Metrics]:
+        """All epochs on one rollout."""
+        seen = self.evaluate_rollout(rollout)
+        advantages = gae(
+            seen.reward,
+            seen.values,
+            seen.next_values,
+            seen.terminated,
+            seen.truncated,
+            self.config.gamma,
+            self.config.gae_lambda,
+        )
+        returns = advantages + seen.values
+        weights = seen.valid.float()
+        if self.config.normalize_advantages == "rollout":
+            advantages = normalized(advantages.flatten()[None], weights.flatten()[None]).view_as(advantages)
+        batch = self.sequences(rollout, seen.x, seen.action, seen.log_prob, seen.values, returns, advantages, weights)
+        clip = self.config.clip * self.config.clip_schedule.factor(self.progress)
+        coefficients = torch.tensor([1 - clip, 1 + clip, self.entropy_coef], device=self.device).unbind()
+        rows: list[Metrics] = []
+        minibatches: list[tuple[Tensor, ...]] = []
+        for _ in range(self.config.epochs):
+            if len(minibatches) != 1:  # one that holds everything is the same in each epoch
+                minibatches = list(self.minibatches(batch))
+            epoch = [self.updater.step(*coefficients, *minibatch) for minibatch in minibatches]
+            self.counters["updates"] += len(epoch)
+            rows += epoch
+            if self.config.target_kl is not None:
+                approx_kl = collectives.mean(torch.stack([metrics["approx_kl"] for metrics in epoch]).mean())
+                if float(approx_kl) > 1.5 * self.config.target_kl:
+                    break
+        self.update_normalizer(seen)
+        return rows
+
+    def minibatches(self, batch: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
+        """One epoch of minibatches: rows in a new order, all gathered at once.
+
+        In each, weights sum to 1 and advantages are normalised, if they are to be.
+        """
+        dim = 1 if self.policy.recurrent else 0
+        size, steps_per_row = batch[0].shape[dim], len(batch[0]) if self.policy.recurrent else 1
+        length = max(1, min(self.config.minibatch_size // steps_per_row, size))
+        if length < size:
+            order = torch.randperm(size).to(self.device)
+            batch = tuple(t.index_select(dim, order) for t in batch)
+        *others, advantages, weights = batch[:_NUM_STEP_TENSORS]
+        advantages, weights = _normalized_by_minibatch(
+            advantages.movedim(dim, 0), weights.movedim(dim, 0), length, self.config.normalize_advantages == "minibatch"
+        )
+        batch = (*others, advantages.movedim(0, dim), weights.movedim(0, dim), *batch[_NUM_STEP_TENSORS:])
+        return zip(*(t.split(length, dim) for t in batch), strict=True)
+
+    def loss(
+        self,
+        clip_low: Tensor,
+        clip_high: Tensor,
+        entropy_coef: Tensor,
+        x: Tensor,
+        action: Tensor,
+        old_log_prob: Tensor,
+        old_values: Tensor,
+        returns: Tensor,
+        advantages: Tensor,
+        weights: Tensor,
+        state: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> tuple[Tensor, Metrics]:
+        """A scalar with the gradient of the loss: linear in log-probabilities and values, the coefficients made without
+        gradient, which spares most of the small operations.
+
+        Coefficients (), then (B, ...), or (L, B, ...) with the recurrent `state` (S, B, F) and `start`.
+        """
+        parameters, values = self.policy.evaluate(x, state, start)
+        assert values is not None
+        log_prob, entropy = self.policy.distribution.log_prob_entropy(parameters, action)
+        with torch.no_grad():
+            log_ratio = log_prob - old_log_prob
+            ratio = log_ratio.exp()
+            clipped = torch.maximum(torch.minimum(ratio, clip_high), clip_low)
+            moved, held = ratio * advantages, clipped * advantages
+            # d ratio = ratio d log_prob; where the clipped side is the smaller one, nothing depends on the ratio
+            log_prob_coef = weights * moved * (moved <= held)
+            error = values - returns
+            squared_error = error.square()
+            if self.config.value_clip is not None:
+                near = old_values + (values - old_values).clamp(-self.config.value_clip, self.config.value_clip)
+                near_squared = (near - returns).square()
+                inside = (near == values) | (squared_error >= near_squared)
+                error, squared_error = error * inside, torch.maximum(squared_error, near_squared)
+            value_coef = (2 * self.config.value_coef) * weights * error
+            small_kl = ratio - 1 - log_ratio  # Schulman's low-variance estimate
+            rows = torch.stack(
+                [torch.minimum(moved, held), squared_error, entropy, small_kl, (ratio != clipped).to(ratio.dtype)]
+            )
+            policy_gain, value_loss, mean_entropy, approx_kl, clip_fraction = (
+                (rows.flatten(1) @ weights.flatten()).detach().unbind()
+            )
+        loss = (value_coef * values - log_prob_coef * log_prob).sum()
+        if self.config.entropy_coef:
+            loss = loss - entropy_coef * (weights * entropy).sum()
+        return loss, {
+            "policy_loss": -policy_gain,
+            "value_loss": value_loss,
+            "entropy": mean_entropy,
+            "approx_kl": approx_kl,
+            "clip_fraction": clip_fraction,
+        }
+
+
+def normalized(advantages: Tensor, weights: Tensor) -> Tensor:
+    """Advantages (K, B) with mean 0 and variance 1 in each row, over entries that weigh more than 0."""
+    share = weights / weights.sum(1, keepdim=True)
+    centred = advantages - (share * advantages).sum(1, keepdim=True)
+    return centred / ((share * centred.square()).sum(1, keepdim=True).sqrt() + 1e-8)
+
+
+def _normalized_by_minibatch(
+    advantages: Tensor, weights: Tensor, length: int, also_advantages: bool
+) -> tuple[Tensor, Tensor]:
+    """Both (M, ...), in minibatches of `length` rows and what is left over."""
+    whole = len(advantages) - len(advantages) % length
+    parts = []
+    for a, w in ((advantages[:whole], weights[:whole]), (advantages[whole:], weights[whole:])):
+        if len(a):
+            rows_a, rows_w = (t.reshape(max(1, len(t) // length), -1) for t in (a, w))
+            rows_a = normalized(rows_a, rows_w) if also_advantages else rows_a
+            parts.append((rows_a.reshape(a.shape), (rows_w / rows_w.sum(1, keepdim=True)).reshape(w.shape)))
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([a for a, _ in parts]), torch.cat([w for _, w in parts])

@@ -1,0 +1,1 @@
+"""Recipes of the agents, one file an algorithm."""

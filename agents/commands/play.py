@@ -1,0 +1,164 @@
+"""lab play: a trained agent in its environment, or another of the same spaces: in a window, a film, the terminal.
+
+With `--human` a person plays instead (agents/play/human.py). `--record` keeps the episodes as a data set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.cli import add_override_arguments
+from lab.errors import UserError
+
+if TYPE_CHECKING:
+    from agents.algorithms.agent import Agent
+    from agents.play.screens import OnFrame
+    from agents.types import Episode
+from agents.episodes import fps_of, play
+
+RENDERERS = ("auto", "human", "ansi", "none")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_override_arguments(parser, "a run directory", nargs="?")
+    parser.add_argument("--human", metavar="ENV", help="play an environment yourself, with the keyboard")
+    parser.add_argument("--keys", metavar="KEYS", help="with --human: your own keys, e.g. 'left=0 right=1'")
+    parser.add_argument("--env", help="another environment with the same spaces (default: the one it trained in)")
+    parser.add_argument("--episodes", type=int, default=5, help="how many to play (default: 5)")
+    parser.add_argument("--seed", type=int, default=0, help="of the environment and of sampled actions (default: 0)")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which weights (default: best)")
+    parser.add_argument(
+        "--render",
+        choices=RENDERERS,
+        default="auto",
+        help="a window (human), coloured blocks in the terminal (ansi), or nothing; auto: a window if it can",
+    )
+    parser.add_argument("--video", type=Path, metavar="FILE", help="also write a .gif or .mp4 of all episodes")
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="show probabilities or values of the actions beside the frame, for image policies also a saliency map",
+    )
+    parser.add_argument(
+        "--record", type=Path, metavar="FOLDER", help="keep the episodes as a data set (bc/... recipes)"
+    )
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--greedy", action="store_true", help="the best action, or the mean (default)")
+    choice.add_argument("--sample", action="store_true", help="actions drawn as in training")
+    parser.add_argument("--slow", action="store_true", help="a quarter of the environment's own speed")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.episodes < 1:
+        raise UserError(f"--episodes {arguments.episodes} is not a number of episodes; give 1 or more.")
+    if arguments.video is not None:
+        from agents.play.video import check_video_path
+
+        check_video_path(arguments.video)
+    if arguments.human is not None:
+        from agents.play import human
+
+        return human.run(arguments)
+    if arguments.target is None:
+        raise UserError("say which run is to play (lab list --runs), or --human ENV to play yourself.")
+    if arguments.keys is not None:
+        raise UserError("--keys belongs to --human ENV.")
+    render = _renderer(arguments.render)
+
+    from lab.runs.directory import Run
+    from lab.training.train import restore
+
+    experiment, data, module, _ = restore(Run.open(arguments.target), arguments.checkpoint, arguments.overrides)
+    data.close()
+
+    from agents.algorithms.agent import Agent
+    from agents.experience.data import EnvironmentData
+
+    if not isinstance(module, Agent) or not isinstance(experiment.data, EnvironmentData):
+        raise UserError(f"run {arguments.target!r} is no agent ({experiment.name}); lab sample or lab evaluate it.")
+    env_id = arguments.env or experiment.data.env
+    options = experiment.data.env_options if arguments.env in (None, experiment.data.env) else {}
+    episodes = _watch(module, env_id, options, render, arguments)
+    report(episodes, env_id, arguments)
+    return 0
+
+
+def _watch(
+    agent: Agent, env_id: str, options: dict[str, Any], render: str, arguments: argparse.Namespace
+) -> list[Episode]:
+    """Play on the screens, into the film and the data set that were asked for."""
+    from agents.envs.display import use_display
+    from agents.play.demonstrations import Recorder
+    from agents.play.screens import Film, Terminal, Window, to_all
+    from agents.play.video import write_video
+
+    if arguments.explain and render == "none" and arguments.video is None:
+        raise UserError("--explain has nowhere to be shown here: add --render ansi or --video play.gif.")
+    own_window = render == "human" and arguments.explain
+    use_display(render == "human")
+    film = Film() if arguments.video is not None else None
+    window = Window(f"{arguments.target}: {env_id}") if own_window else None
+    terminal = Terminal() if render == "ansi" else None
+    screens: list[OnFrame] = [screen for screen in (film, window, terminal) if screen is not None]
+    recorder = None
+    if arguments.record is not None:
+        recorder = Recorder(arguments.record, env_id, options, agent.data_spec, str(arguments.target))
+    try:
+        episodes = play(
+            agent.policy,
+            env_id,
+            arguments.episodes,
+            seed=arguments.seed,
+            options=options,
+            sample=arguments.sample,
+            render="none" if own_window else render,
+            on_frame=to_all(screens),
+            explain=arguments.explain,
+            pace=(4.0 if arguments.slow else 1.0) if render != "none" else 0.0,
+            recorder=recorder,
+            stop=None if window is None else lambda: window.closed,
+        )
+    finally:
+        if window is not None:
+            window.close()
+    if film is not None and film.num_frames:
+        write_video(arguments.video, film.frames, fps_of(env_id, options))
+    return episodes
+
+
+def _renderer(wanted: str) -> str:
+    from agents.envs.display import has_display, no_display
+
+    if wanted == "human" and not has_display():
+        raise no_display("--render human", "--render ansi, --video play.gif")
+    if wanted == "auto":
+        return "human" if has_display() else "none"
+    return wanted
+
+
+def report(episodes: list[Episode], env_id: str, arguments: argparse.Namespace) -> None:
+    """Print returns and lengths, as a table or as JSON."""
+    import numpy as np
+
+    if not episodes:
+        print("no episode was finished.")
+        return
+    returns = [episode.episode_return for episode in episodes]
+    if arguments.json:
+        rows = [{"return": episode.episode_return, "length": episode.length} for episode in episodes]
+        summary = {"return_mean": float(np.mean(returns)), "return_std": float(np.std(returns))}
+        video, record = (str(path) if path else None for path in (arguments.video, arguments.record))
+        print(json.dumps({"env": env_id, "episodes": rows, **summary, "video": video, "record": record}, indent=2))
+        return
+    print(f"{'episode':>7}  {'return':>10}  {'length':>6}")
+    for i, episode in enumerate(episodes, 1):
+        print(f"{i:>7}  {episode.episode_return:>10.4g}  {episode.length:>6}")
+    print(f"return {np.mean(returns):.4g} +- {np.std(returns):.3g} over {len(episodes)} episodes of {env_id}")
+    if arguments.video is not None:
+        print(f"film: {arguments.video}")
+    if arguments.record is not None:
+        print(f"data set: {arguments.record} (lab train bc/... data.path={arguments.record})")

@@ -1,0 +1,1 @@
+"""Where rollouts come from, and the data modules that hand them out."""

@@ -1,0 +1,1 @@
+"""Agents and people at play: windows, films, explanations, demonstrations, export."""

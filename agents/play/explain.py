@@ -1,0 +1,206 @@
+"""What a policy thinks while it plays: what speaks for each action, and which pixels moved it.
+
+The map of an image policy is the gradient of the chosen action's score, averaged over noisy copies of the picture
+(SmoothGrad, Smilkov et al. 2017), by Captum. N environments, K choices, C channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from agents.play.video import Frame
+from agents.policies.policy import Policy, Preferences
+from agents.types import Obs, to_float
+from lab.data.spec import MultiDiscrete, Outputs
+from lab.errors import UserError
+
+_NOISY_COPIES, _NOISE = 8, 0.05
+_IMAGE_DIMS = 4  # (N, C, H, W)
+_MIN_HEIGHT, _WIDTH, _ROW, _EDGE = 300, 230, 34, 12
+_MOST_ROWS = 18
+_PAPER, _INK, _SOFT, _BAR, _CHOSEN = (250, 250, 248), (30, 34, 42), (130, 138, 150), (178, 196, 222), (47, 111, 222)
+
+
+class Explanation(NamedTuple):
+    """What a policy thought at one observation."""
+
+    preferences: Preferences  # of one environment
+    names: tuple[str, ...]
+    """of the K choices, or of a continuous action's components"""
+    chosen: tuple[int, ...]
+    """the best choice of each action component; empty for continuous actions"""
+    seen: Frame | None
+    """what an image policy saw, in grey, with what moved its choice in red"""
+
+    @property
+    def scores(self) -> list[float]:
+        values: list[float] = self.preferences.scores[0].tolist()
+        return values
+
+    @property
+    def value(self) -> float | None:
+        return None if self.preferences.value is None else float(self.preferences.value[0])
+
+    @property
+    def title(self) -> str:
+        return {"probability": "action probabilities", "Q-value": "Q-values", "action": "action"}[self.preferences.kind]
+
+
+class Explainer:
+    """Looks into a policy. Raises UserError for an image policy when Captum is not installed."""
+
+    def __init__(self, policy: Policy, outputs: Outputs, names: tuple[str, ...], obs: Obs) -> None:
+        self.policy, self.outputs, self.names = policy, outputs, names
+        self.sees_images = isinstance(obs, Tensor) and obs.dim() == _IMAGE_DIMS
+        if self.sees_images:
+            _captum()
+
+    def explain(self, obs: Obs, state: Tensor | None) -> Explanation:
+        """What the policy thinks at one observation (1, ...)."""
+        with torch.no_grad():
+            preferences = self.policy.preferences(obs, state)
+        seen = None
+        if self.sees_images:
+            assert isinstance(obs, Tensor)
+            seen = overlay(_grey(obs), saliency(self.policy, obs, state))
+        return Explanation(preferences, self.names, self._chosen(preferences), seen)
+
+    def _chosen(self, preferences: Preferences) -> tuple[int, ...]:
+        if preferences.kind == "action":
+            return ()
+        scores = preferences.scores[0]
+        if not isinstance(self.outputs, MultiDiscrete):
+            return (int(scores.argmax()),)
+        chosen, first = [], 0
+        for num in self.outputs.nums:
+            chosen.append(first + int(scores[first : first + num].argmax()))
+            first += num
+        return tuple(chosen)
+
+
+def saliency(policy: Policy, obs: Tensor, state: Tensor | None = None) -> Tensor:
+    """How strongly each pixel (H, W) of an observation (1, C, H, W) moves the score of the best choice, 0 to 1."""
+    captum = _captum()
+
+    def score(x: Tensor) -> Tensor:
+        held = None if state is None else state.expand(-1, len(x), -1)
+        preferences = policy.preferences(x, held)
+        scores = preferences.scores
+        if preferences.kind == "probability":
+            return scores.clamp_min(1e-12).log()
+        return scores.abs().sum(1, keepdim=True) if preferences.kind == "action" else scores
+
+    x = to_float(obs)
+    with torch.enable_grad(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        torch.manual_seed(0)
+        best = score(x).argmax(1)
+        gradient = captum.NoiseTunnel(captum.Saliency(score)).attribute(
+            x.requires_grad_(), nt_type="smoothgrad", nt_samples=_NOISY_COPIES, stdevs=_NOISE, target=best, abs=True
+        )
+    heat: Tensor = gradient[0].detach().sum(_channel_axis(obs)).cpu()
+    strong = heat.flatten().quantile(0.995).clamp_min(1e-12)  # a single pixel does not dim all others
+    return (heat / strong).clamp(0, 1)
+
+
+def overlay(grey: Frame, heat: Tensor) -> Frame:
+    """A grey picture (H, W) with a heat map (H, W) of 0 to 1 in red over it, (H, W, 3)."""
+    share = heat.numpy()[..., None] ** 0.7
+    red = np.array([255.0, 40.0, 30.0])
+    mixed: Frame = (grey[..., None] * (1 - share) + red * share).astype(np.uint8)
+    return mixed
+
+
+def beside(frame: Frame, explanation: Explanation) -> Frame:
+    """The frame with a panel to its right: a bar for each choice, the value, and what an image policy saw."""
+    scale = max(1, -(-_MIN_HEIGHT // frame.shape[0]))
+    picture = Image.fromarray(frame).resize((frame.shape[1] * scale, frame.shape[0] * scale), Image.Resampling.NEAREST)
+    panel = _panel(explanation)
+    height = max(picture.height, panel.height)
+    whole = Image.new("RGB", (picture.width + panel.width, height + height % 2), _PAPER)
+    whole.paste(picture, (0, 0))
+    whole.paste(panel, (picture.width, 0))
+    return np.asarray(whole)
+
+
+def lines(explanation: Explanation, columns: int = 60) -> list[str]:
+    """The same as text, a bar of characters for each choice."""
+    named = max(map(len, explanation.names), default=0)
+    room = max(8, columns - named - 14)
+    made = [explanation.title + ("" if explanation.value is None else f", value {explanation.value:.4g}")]
+    for index, (name, score, share) in enumerate(_rows(explanation)):
+        mark = ">" if index in explanation.chosen else " "
+        made.append(f"{mark} {name:<{named}} {score:>9.3g} {'█' * round(share * room):<{room}}")
+    return made
+
+
+def _rows(explanation: Explanation) -> list[tuple[str, float, float]]:
+    """Name, score and length of the bar (0 to 1) of each choice: a probability is its own length, all others are set
+    between the lowest and the highest."""
+    scores = explanation.scores
+    if explanation.preferences.kind == "probability":
+        shares = scores
+    else:
+        low, high = min(scores), max(scores)
+        shares = [(score - low) / (high - low) if high > low else 0.5 for score in scores]
+        if explanation.preferences.kind == "action":
+            largest = max(1.0, *map(abs, scores))
+            shares = [abs(score) / largest for score in scores]
+    return list(zip(explanation.names, scores, shares, strict=False))
+
+
+def _panel(explanation: Explanation) -> Image.Image:
+    """The picture of the panel: `_WIDTH` pixels wide, as high as it needs."""
+    rows = _rows(explanation)[:_MOST_ROWS]
+    room = _WIDTH - 2 * _EDGE
+    seen = None
+    if explanation.seen is not None:
+        height = round(room * explanation.seen.shape[0] / explanation.seen.shape[1])
+        seen = Image.fromarray(explanation.seen).resize((room, height), Image.Resampling.NEAREST)
+    top = _EDGE + 24 + (0 if explanation.value is None else 20)
+    panel = Image.new("RGB", (_WIDTH, top + _ROW * len(rows) + (0 if seen is None else seen.height + 34)), _PAPER)
+    draw = ImageDraw.Draw(panel)
+    large, small = ImageFont.load_default(size=14), ImageFont.load_default(size=12)
+    draw.text((_EDGE, _EDGE), explanation.title, fill=_INK, font=large)
+    if explanation.value is not None:
+        draw.text((_EDGE, _EDGE + 20), f"value {explanation.value:.4g}", fill=_SOFT, font=small)
+    for index, (name, score, share) in enumerate(rows):
+        y = top + index * _ROW
+        chosen = index in explanation.chosen
+        draw.text((_EDGE, y), name, fill=_INK, font=small)
+        number = f"{score:.3g}"
+        draw.text((_WIDTH - _EDGE - draw.textlength(number, font=small), y), number, fill=_INK, font=small)
+        draw.rectangle((_EDGE, y + 18, _EDGE + max(1, round(share * room)), y + 27), fill=_CHOSEN if chosen else _BAR)
+    if seen is not None:
+        y = top + _ROW * len(rows)
+        draw.text((_EDGE, y), "what moves the choice", fill=_SOFT, font=small)
+        panel.paste(seen, (_EDGE, y + 20))
+    return panel
+
+
+def _grey(obs: Tensor) -> Frame:
+    """The newest picture (H, W) of an observation (1, C, H, W), or of (1, H, W, C)."""
+    axis = _channel_axis(obs)
+    x = to_float(obs)[0]
+    x = 255 * x / x.max().clamp_min(1.0)
+    colour = obs.shape[axis + 1] == 3
+    picture = x.mean(axis) if colour else x.select(axis, -1)
+    grey: Frame = picture.cpu().numpy().astype(np.uint8)
+    return grey
+
+
+def _channel_axis(obs: Tensor) -> int:
+    """Which axis of a picture without its batch axis counts channels: the shorter of the first and the last."""
+    return 0 if obs.shape[1] <= obs.shape[3] else 2
+
+
+def _captum() -> Any:
+    try:
+        import captum.attr
+    except ImportError:
+        raise UserError("--explain of an image policy draws its map with Captum: pip install 'lab[explain]'.") from None
+    return captum.attr

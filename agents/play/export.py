@@ -1,0 +1,118 @@
+"""A policy as a network that runs without the lab: observations in, actions and what speaks for them out.
+
+N environments, S rows and F features of a recurrent state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gymnasium.spaces import Dict
+from torch import Tensor, nn
+
+from agents.envs.flatten_nested import FlatDict
+from agents.envs.make import is_atari, make_env
+from agents.policies.policy import Policy
+from agents.types import Obs
+from lab.data.spec import DataSpec, Discrete, TensorSpec
+from lab.export import Exportable, Input
+
+_HEAD = '''"""Plays {env} with policy.onnx; needs gymnasium, numpy and onnxruntime."""
+
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import onnxruntime
+
+policy = onnxruntime.InferenceSession(Path(__file__).with_name("policy.onnx"))
+'''
+_EPISODE = """env = gym.make({env!r}{options})
+obs, _ = env.reset(seed=0)
+total, done = 0.0, False
+{before}while not done:
+    inputs = {inputs}
+    {outputs} = policy.run(None, inputs)
+    obs, reward, terminated, truncated, _ = env.step({action})
+    total, done = total + float(reward), terminated or truncated
+print("return", total)
+"""
+_FRAMES = """# Observations are the last four frames, 84 x 84 and grey, as ale-py's AtariVectorEnv gives them.
+frames = np.random.default_rng(0).integers(0, 256, (1, {shape}), np.uint8)
+action, scores = policy.run(None, {{"obs": frames}})
+print("action", action[0], "scores", scores[0])
+"""
+
+
+class PolicyNetwork(nn.Module):
+    """Observations (N, ...), and a recurrent state (S, N, F) -> greedy actions, scores (N, K), and the state after."""
+
+    def __init__(self, policy: Policy, inputs: TensorSpec | dict[str, TensorSpec]) -> None:
+        super().__init__()
+        self.policy, self.inputs = policy, inputs
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        obs: Obs = tensors[0]
+        if isinstance(self.inputs, dict):
+            obs = dict(zip(self.inputs, tensors, strict=False))
+        state = tensors[-1] if self.policy.recurrent else None
+        action, after, _ = self.policy.act(obs, state)
+        scores = self.policy.preferences(obs, state).scores
+        return (self.policy.env_action(action), scores, *([] if after is None else [after]))
+
+
+def exportable(policy: Policy, spec: DataSpec, env_id: str, options: dict[str, Any]) -> Exportable:
+    """A policy and the script that plays with it."""
+    named = spec.inputs if isinstance(spec.inputs, dict) else {"obs": spec.inputs}
+    inputs = {name: Input(each) for name, each in named.items()}
+    outputs: tuple[str, ...] = ("action", "scores")
+    state = policy.initial_state(1)
+    if state is not None:
+        inputs["state"] = Input(TensorSpec((state.shape[0], state.shape[2])), batch_axis=1)
+        outputs += ("state_after",)
+    about = {"env": env_id, "env_options": options}
+    return Exportable(
+        "policy", PolicyNetwork(policy, spec.inputs), inputs, outputs, _example(spec, env_id, options, state), about
+    )
+
+
+def _example(spec: DataSpec, env_id: str, options: dict[str, Any], state: Tensor | None) -> str:
+    start = _HEAD.format(env=env_id)
+    if is_atari(env_id):
+        assert isinstance(spec.inputs, TensorSpec)
+        frames = _FRAMES.format(shape=", ".join(map(str, spec.inputs.shape)))
+        return (start + frames).replace("import gymnasium as gym\n", "").replace("gymnasium, ", "")
+    types = {"torch.uint8": "np.uint8", "torch.int64": "np.int64"}
+
+    env = make_env(env_id, options)
+    paths = env.paths if isinstance(env, FlatDict) else {}
+    space = env.observation_space
+    env.close()
+
+    def given(name: str, each: TensorSpec) -> str:
+        path = paths.get(name, (name,) if isinstance(spec.inputs, dict) else ())
+        array = "obs" + "".join(f"[{key!r}]" for key in path)
+        first = getattr(space[name] if isinstance(space, Dict) else space, "start", 0)
+        shape = f".reshape{(1, *each.shape)}" if each.shape == (1,) else ""  # of a number without an axis too
+        return (
+            f'"{name}": np.asarray([{array}{f" - {first}" if first else ""}], '
+            f"{types.get(str(each.dtype), 'np.float32')}){shape}"
+        )
+
+    named = spec.inputs if isinstance(spec.inputs, dict) else {"obs": spec.inputs}
+    words = [given(name, each) for name, each in named.items()]
+    before, outputs = "", "action, scores"
+    if state is not None:
+        before = f"state = np.zeros({tuple(state.shape)}, np.float32)\n"
+        words.append('"state": state')
+        outputs = "action, scores, state"
+    counted = isinstance(spec.outputs, Discrete)
+    action = "action[0] + env.action_space.start" if counted else "action[0].reshape(env.action_space.shape)"
+    keywords = "".join(f", {key}={value!r}" for key, value in options.items())
+    imported = f"import {env_id.partition(':')[0]}  # registers the environment\n" if ":" in env_id else ""
+    episode = _EPISODE.format(
+        env=env_id, options=keywords, before=before, inputs="{" + ", ".join(words) + "}", outputs=outputs, action=action
+    )
+    if env_id.startswith("CartPolePositions"):
+        imported = "import agents.envs.cartpole_positions  # registers the environment\n"
+    return start + imported + episode

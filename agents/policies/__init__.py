@@ -1,0 +1,1 @@
+"""Policies and their networks, distributions and exploration."""

@@ -1,0 +1,114 @@
+"""Policies: what chooses actions. A policy imports torch alone, so that it can act anywhere.
+
+N environments, A action components, K actions. Noise is drawn outside, for a whole rollout at once, by one generator: a
+policy is a function of (parameters, observation, state, noise), and no noise means the greedy or mean action.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from agents.policies.numpy_mlp import Actor
+from agents.types import Obs, to_float
+from lab.backbones import Backbone, BackboneConfig, build_backbone
+from lab.data.spec import TensorSpec
+
+
+class Action(NamedTuple):
+    """What `act` gives: the action (N,) or (N, A), the recurrent state after it, and extras (N, ...)."""
+
+    action: Tensor
+    state: Tensor | None
+    extras: dict[str, Tensor]
+
+
+class Preferences(NamedTuple):
+    """What a policy thinks of its choices: a number each (N, K), or the components of a continuous action."""
+
+    kind: Literal["probability", "Q-value", "action"]
+    scores: Tensor  # (N, K)
+    value: Tensor | None = None  # (N,) what it expects of the state, where it has an opinion
+
+
+class Policy(nn.Module):
+    """The protocol that collectors, evaluation and play rely on."""
+
+    recurrent = False
+
+    def initial_state(self, num_envs: int) -> Tensor | None:
+        """The recurrent state (S, N, F) at the start of an episode."""
+        return None
+
+    def draw_noise(self, num_steps: int, num_envs: int, generator: torch.Generator) -> Tensor:
+        """The noise of a rollout, (T, N, ...), on the CPU."""
+        raise NotImplementedError
+
+    def act(self, obs: Obs, state: Tensor | None = None, noise: Tensor | None = None) -> Action:
+        """Actions for N observations; greedy without noise."""
+        raise NotImplementedError
+
+    def preferences(self, obs: Obs, state: Tensor | None = None) -> Preferences:
+        """What it thinks of its choices for N observations, differentiable in them; by default the greedy action."""
+        action = self.env_action(self.act(obs, state).action)
+        return Preferences("action", action.float().reshape(len(action), -1))
+
+    def array_actor(self, noise: Tensor) -> Actor | None:
+        """`act` for one rollout, given its noise (T, N, ...), without torch where that is faster; None where not."""
+        return None
+
+    def env_action(self, action: Tensor) -> Tensor:
+        """What the environment takes for actions as `act` gives them and rollouts record them."""
+        return action
+
+
+class Encoder(nn.Module):
+    """Observations (N, ...) of any spec -> features (N, F): discrete as one-hot, dicts side by side, then a backbone.
+
+    A recurrent backbone takes (T, N, ...) with a state and resets, like the backbone itself.
+    """
+
+    def __init__(self, config: BackboneConfig, inputs: TensorSpec | dict[str, TensorSpec]) -> None:
+        super().__init__()
+        self.inputs = inputs
+        if config.recurrent or isinstance(inputs, dict):
+            shape: tuple[int, ...] = (_num_inputs(inputs),)
+        else:
+            shape = (_num_inputs(inputs),) if inputs.dtype == torch.int64 else inputs.shape
+        self.backbone: Backbone = build_backbone(config, shape)
+        self.recurrent = config.recurrent
+        self.num_features = self.backbone.num_features
+
+    def forward(self, obs: Obs) -> Tensor:
+        features: Tensor = self.backbone(self.prepare(obs))
+        return features.flatten(1)
+
+    def run(self, obs: Obs, state: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+        """(T, N, ...), state, reset (T, N) -> features (T, N, F), state."""
+        x = self.prepare(obs, leading=2).flatten(2)
+        features, state = self.backbone(x, state, reset)
+        return features, state
+
+    def prepare(self, obs: Obs, leading: int = 1) -> Tensor:
+        """The one tensor that the backbone takes."""
+        if isinstance(obs, dict):
+            assert isinstance(self.inputs, dict)
+            parts = [_prepare(obs[key], spec).flatten(leading) for key, spec in self.inputs.items()]
+            return torch.cat(parts, dim=-1)
+        assert isinstance(self.inputs, TensorSpec)
+        return _prepare(obs, self.inputs)
+
+
+def _prepare(obs: Tensor, spec: TensorSpec) -> Tensor:
+    if spec.dtype == torch.int64:
+        return F.one_hot(obs.long(), int(spec.high) + 1).float()
+    return to_float(obs)
+
+
+def _num_inputs(inputs: TensorSpec | dict[str, TensorSpec]) -> int:
+    if isinstance(inputs, dict):
+        return sum(_num_inputs(spec) for spec in inputs.values())
+    return int(inputs.high) + 1 if inputs.dtype == torch.int64 else inputs.numel

@@ -1,0 +1,1 @@
+"""The replay buffer: rings, stored observations, priorities, files."""

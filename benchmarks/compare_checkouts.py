@@ -1,0 +1,118 @@
+"""Whether two checkouts of the lab learn the same: every recipe's first steps or samples, row by row.
+
+    python benchmarks/compare_checkouts.py BEFORE AFTER --out FOLDER [--steps 20000] [--seconds 60] [RECIPE ...]
+
+Each recipe is trained in both checkouts with the same seed, budget and thread; a run that is slow is stopped after
+`--seconds`. The rows of metrics that both wrote are compared, but for the numbers that follow the clock. Runs that lie
+in FOLDER already are not trained again. Exit code 1 when any recipe differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+_BY_THE_CLOCK = ("seconds", "charts/steps_per_second")
+_DEMONSTRATOR = {"bc/cartpole": "dqn/cartpole"}
+_NEEDS_RUN = {"vq-vae/digits-prior": "vq-vae/digits", "vq-vae/mnist-prior": "vq-vae/mnist"}
+_SKIPPED = ("bc/", "rllib/")
+"""what needs demonstrations of its own, and what RLlib seeds"""
+
+
+def lab(checkout: Path, *words: str, seconds: float | None = None) -> str:
+    """Run a `lab` command of a checkout; one that is still going after `seconds` is stopped as Ctrl-C would."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(checkout),
+        "WANDB_MODE": "disabled",
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    command = [sys.executable, "-m", "lab.cli", *words]
+    with subprocess.Popen(command, cwd=checkout, env=environment, text=True, stdout=-1, stderr=-1) as process:
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate()
+    if process.returncode not in (0, 130):
+        raise RuntimeError(err.strip().splitlines()[-1] if err.strip() else f"exit code {process.returncode}")
+    return out
+
+
+def train(checkout: Path, recipe: str, folder: Path, steps: int, seconds: float) -> Path:
+    """The run of a recipe's first steps in a checkout."""
+    run = folder / recipe.replace("/", "-")
+    if (run / "metrics.jsonl").is_file():
+        return run
+    overrides = [f"trainer.budget={steps}", f"trainer.log_period={steps // 40}", "trainer.num_threads=1", "seed=1"]
+    if recipe in _DEMONSTRATOR:
+        demonstrations = folder / "demonstrations"
+        if not demonstrations.exists():
+            demonstrator = train(checkout, _DEMONSTRATOR[recipe], folder, steps, seconds)
+            lab(checkout, "play", str(demonstrator), "--render", "none", "--record", str(demonstrations))
+        overrides.append(f"data.path={demonstrations}")
+    if recipe in _NEEDS_RUN:
+        overrides.append(f"data.run={train(checkout, _NEEDS_RUN[recipe], folder, steps, seconds)}")
+    lab(checkout, "train", recipe, *overrides, "--quiet", "--out", str(run), seconds=seconds)
+    return run
+
+
+def rows_of(run: Path) -> list[dict[str, Any]]:
+    """A run's rows of metrics, without what follows the clock."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{key: value for key, value in row.items() if key not in _BY_THE_CLOCK} for row in rows]
+
+
+def difference(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> str:
+    """What differs first, or nothing."""
+    if not before or not after:
+        return "no rows"
+    for index, (a, b) in enumerate(zip(before, after, strict=False)):
+        keys = [key for key in {**a, **b} if key in a and key in b and a[key] != b[key]]
+        if keys:
+            return f"row {index}: {keys[0]} {a[keys[0]]} -> {b[keys[0]]}"
+        if set(a) != set(b):
+            return f"row {index}: keys {sorted(set(a) ^ set(b))}"
+    return ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("before", type=Path)
+    parser.add_argument("after", type=Path)
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the runs go")
+    parser.add_argument("--steps", type=int, default=20_000, help="of each run (default: 20,000)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="at most, of each run (default: 60)")
+    arguments = parser.parse_args()
+    listed = json.loads(lab(arguments.before.resolve(), "list", "recipes", "--json"))["recipes"]
+    recipes = arguments.recipes or [name for name in listed if name in _DEMONSTRATOR or not name.startswith(_SKIPPED)]
+    num_different = 0
+    for recipe in recipes:
+        sides, problem = [], ""
+        for name, checkout in (("before", arguments.before), ("after", arguments.after)):
+            folder = (arguments.out / name).resolve()
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                run = train(checkout.resolve(), recipe, folder, arguments.steps, arguments.seconds)
+                sides.append(rows_of(run))
+            except (RuntimeError, OSError) as error:
+                sides.append([])
+                problem += f" {name}: {error}"
+        found = problem.strip() or difference(*sides)
+        num_different += bool(found)
+        print(f"{recipe:<40} {min(map(len, sides)):>4} rows  {found or 'equal'}", flush=True)
+    print(f"{len(recipes) - num_different} of {len(recipes)} recipes equal")
+    return 1 if num_different else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

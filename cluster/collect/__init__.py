@@ -1,0 +1,1 @@
+"""Experience from a fleet of Ray actors."""

@@ -1,0 +1,1 @@
+"""Commands shipped to a cluster."""

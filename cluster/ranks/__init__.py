@@ -1,0 +1,1 @@
+"""One experiment on several workers of a Ray cluster."""

@@ -1,0 +1,1 @@
+"""Ray itself: starting it, finding it, watching it."""

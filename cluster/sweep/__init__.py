@@ -1,0 +1,1 @@
+"""Many runs side by side: space, search, driver, workers, summary."""

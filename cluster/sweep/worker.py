@@ -1,0 +1,142 @@
+"""A worker: one process that trains run after run, so that only its first run waits for imports.
+
+`train` runs in a thread of the Ray actor, which leaves another one for `stop`.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from lab import catalog
+from lab.config import serialization
+from lab.errors import Failure, UserError
+from lab.runs.directory import Run
+from lab.runs.files import write_atomic
+
+_RELEASE_SECONDS = 30.0
+
+
+OutcomeStatus = Literal["completed", "paused", "interrupted", "failed", "unseen"]
+
+
+class Outcome(NamedTuple):
+    """How a worker's work on a run ended.
+
+    status: completed, paused where it should wait, interrupted (both are saved and resumable), failed, or unseen: the
+        sweep's directory is not there
+    error: one line when it failed, the host when it was unseen
+    worth_retrying: whether the same work may succeed in a fresh process
+    """
+
+    status: OutcomeStatus
+    error: str = ""
+    worth_retrying: bool = False
+
+
+class Worker:
+    """Trains experiments in its process, one at a time.
+
+    Args:
+        paths: entries for sys.path, the driver's, so that recipes from outside the project are found.
+        imports: packages that the user allowed names in files to refer to.
+        gpu_share: the part of one GPU's memory that the process may use; 0 for none, 1 and more for whole ones.
+    """
+
+    def __init__(self, paths: Sequence[str], imports: Sequence[str], gpu_share: float) -> None:
+        sys.path.extend(path for path in paths if path not in sys.path)
+        for name in imports:
+            catalog.allow_import(name)
+        import torch
+
+        import lab.training.train
+
+        if 0 < gpu_share < 1 and torch.cuda.is_available():
+            torch.cuda.set_per_process_memory_fraction(gpu_share)
+        self._train = lab.training.train.train
+        self._stop_asked = threading.Event()
+        self._pause_at: int | None = None
+        self._loop: Any = None
+
+    def identity(self) -> tuple[str, int]:
+        """The host and the process id."""
+        return socket.gethostname(), os.getpid()
+
+    def train(self, tree: dict[str, Any], path: str, pause_at: int | None = None) -> Outcome:
+        """Train the experiment `tree` in the run directory `path`: from its start, or on from its last checkpoint.
+
+        `pause_at` is the count of steps or samples at which it saves itself and waits.
+        """
+        if not Path(path).parent.is_dir():  # the driver has made it; it should be on storage that all machines share
+            return Outcome("unseen", socket.gethostname())
+        self._stop_asked.clear()
+        self._pause_at = pause_at
+        try:
+            run = Run(Path(path))
+            experiment = serialization.validate(tree)
+            started = (run.path / "experiment.yaml").is_file()
+            if started:
+                _wait_until_free(run)
+            if started and run.experiment() != experiment:
+                write_atomic(run.path / "experiment.yaml", serialization.to_yaml(experiment))
+            result = self._train(
+                experiment,
+                run_dir=None if started else run.path,
+                resume=run if started else None,
+                on_loop=self._attach,
+            )
+        except (UserError, Failure) as error:
+            return Outcome("failed", str(error), worth_retrying="another process" in str(error))
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            reason = " ".join(str(error).split())[:300]
+            line = f"{type(error).__name__}: {reason} ({Path(where.filename).name}, line {where.lineno})"
+            return Outcome("failed", line, worth_retrying=True)
+        finally:
+            self._loop = None
+            _free_memory()
+        reached = result.run.result()
+        if result.status == "interrupted" and pause_at is not None and reached[reached["counter"]] >= pause_at:
+            return Outcome("paused")
+        return Outcome("completed" if result.status == "completed" else "interrupted")
+
+    def stop(self) -> None:
+        """Ask the run that is being trained to end after its current chunk, saved."""
+        self._stop_asked.set()
+        if self._loop is not None:
+            self._loop.ask_to_stop()
+
+    def _attach(self, loop: Any) -> None:
+        self._loop = loop
+        loop.pause_at = self._pause_at
+        if self._stop_asked.is_set():
+            loop.ask_to_stop()
+
+
+def _wait_until_free(run: Run) -> None:
+    """A worker that was killed lets go of its run only when its process has ended."""
+    deadline = time.monotonic() + _RELEASE_SECONDS
+    while run.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _free_memory() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def last_words(error: BaseException) -> str:
+    """The line of a Ray error that says what happened: the last one, below the traceback of the other process."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in reversed(lines) if line.strip("^~ ")), type(error).__name__)[:300]

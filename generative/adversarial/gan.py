@@ -1,0 +1,295 @@
+"""Generative adversarial networks: losses, penalties, networks and conditioning as switches that combine freely.
+
+Goodfellow et al. 2014 (non-saturating), Mao et al. 2017 (least squares), Lim and Ye 2017 (hinge), Arjovsky et al. 2017
+and Gulrajani et al. 2017 (Wasserstein with gradient penalty), Mescheder et al. 2018 (R1), Miyato et al. 2018 (spectral
+normalisation), Miyato and Koyama 2018 (projection discriminator), Yazici et al. 2019 (averaged generator).
+B images, D latents, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveInt, SerializeAsAny
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from generative.decoders import ConvDecoder, DecoderConfig, with_class
+from generative.evaluation.distances import NEIGHBOURS, check_enough
+from generative.export import of_images
+from generative.learner import NUM_SAMPLES, GenerativeLearner, Progress, slerp
+from lab.backbones import BackboneConfig
+from lab.backbones.image_features import ImageFeatures
+from lab.data.images import ImageModule
+from lab.data.module import LabDataModule
+from lab.data.resident import Chunk
+from lab.data.spec import DataSpec
+from lab.engine.optimizers import OptimizerConfig
+from lab.engine.updater import Metrics
+from lab.errors import UserError
+from lab.experiment import ModuleConfig
+from lab.export import Exportable
+from lab.pictures import Image, image_grid
+from lab.ranks import shared_noise
+from lab.training.learner import Monitor, StepMetrics
+
+Loss = Literal["non_saturating", "least_squares", "hinge", "wasserstein"]
+
+
+class GANConfig(ModuleConfig):
+    """A generator against a discriminator."""
+
+    kind: Literal["gan"] = "gan"
+    backbone: BackboneConfig = BackboneConfig(name="dcgan")
+    """the discriminator's network before its last linear layer"""
+    decoder: SerializeAsAny[DecoderConfig] = ConvDecoder()
+    """the generator"""
+    latents: PositiveInt = 64
+    loss: Loss = "non_saturating"
+    r1: NonNegativeFloat = 0.0
+    """gamma of the penalty gamma / 2 * |gradient at real images|^2"""
+    gradient_penalty: NonNegativeFloat = 0.0
+    """weight of (|gradient between real and fake| - 1)^2; 10 for WGAN-GP"""
+    penalty_period: PositiveInt = 1
+    """penalties at every n-th discriminator update, n times as strong"""
+    spectral_norm: bool = False
+    """divide each of the discriminator's weights by its largest singular value"""
+    conditional: bool = False
+    """the class label goes into the generator, and as a projection into the discriminator"""
+    discriminator_steps: PositiveInt = 1
+    """discriminator updates for each generator update, each on a minibatch of its own"""
+    ema: float = Field(default=0.999, ge=0, lt=1)
+    """decay of the generator's running average, which is what samples; 0: the generator itself"""
+    optimizer: OptimizerConfig = OptimizerConfig(lr=2e-4, betas=(0.5, 0.999))
+    """the generator's"""
+    discriminator_optimizer: OptimizerConfig = OptimizerConfig(lr=2e-4, betas=(0.5, 0.999))
+    eval_images: int = Field(default=2000, gt=NEIGHBOURS)
+    """samples behind the distances of an evaluation"""
+
+    def build(self, spec: DataSpec) -> GAN:
+        return GAN(self, spec)
+
+
+# ------------------------------------------------------------------ losses
+
+
+def discriminator_loss(name: Loss, real: Tensor, fake: Tensor) -> Tensor:
+    """The discriminator's loss of logits (B,) for real and fake images."""
+    if name == "non_saturating":
+        return F.softplus(-real).mean() + F.softplus(fake).mean()
+    if name == "least_squares":
+        return 0.5 * ((real - 1).square().mean() + fake.square().mean())
+    if name == "hinge":
+        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+    return fake.mean() - real.mean()
+
+
+def generator_loss(name: Loss, fake: Tensor) -> Tensor:
+    """The generator's loss of the discriminator's logits (B,) for its images."""
+    if name == "non_saturating":
+        return F.softplus(-fake).mean()
+    if name == "least_squares":
+        return 0.5 * (fake - 1).square().mean()
+    return -fake.mean()
+
+
+def squared_gradient_norm(logits: Tensor, images: Tensor) -> Tensor:
+    """|d logit / d image|^2 of each image (B,), differentiable in the discriminator's parameters."""
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return gradient.flatten(1).square().sum(1)
+
+
+def watched(metrics: StepMetrics) -> StepMetrics:
+    """`metrics` with the monitors: 1.0 where something is seen to go wrong.
+
+    discriminator_wins: it tells more than 99 % of real and of fake images right, so that it teaches little.
+    collapse: the fakes of a minibatch differ less than a quarter as much as real images do.
+    """
+    right = torch.stack([torch.as_tensor(metrics[f"losses/{name}_accuracy"]) for name in ("real", "fake")])
+    metrics["monitors/discriminator_wins"] = (right > 0.99).all().float()
+    if "losses/fake_spread" in metrics:
+        fake, real = (torch.as_tensor(metrics[f"losses/{name}_spread"]) for name in ("fake", "real"))
+        metrics["monitors/collapse"] = (fake < 0.25 * real).float()
+    return metrics
+
+
+# ------------------------------------------------------------------ networks
+
+
+class Generator(nn.Module):
+    """Latents (B, D) and classes to images (B, C, H, W) in [0, 1]."""
+
+    def __init__(self, config: GANConfig, image_shape: tuple[int, ...], num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes if config.conditional else 0
+        self.decoder = config.decoder.build((config.latents + self.num_classes,), image_shape)
+
+    def forward(self, z: Tensor, y: Tensor | None) -> Tensor:
+        return torch.sigmoid(self.decoder(with_class(z, y, self.num_classes)))
+
+
+class Discriminator(nn.Module):
+    """Images (B, C, H, W) and classes to logits (B,): a linear layer plus, with classes, a projection."""
+
+    def __init__(self, config: GANConfig, spec: DataSpec, num_classes: int) -> None:
+        super().__init__()
+        self.features = ImageFeatures(config.backbone, spec.inputs)  # type: ignore[arg-type]
+        self.head = nn.Linear(self.features.num_features, 1)
+        self.classes = nn.Embedding(num_classes, self.features.num_features) if config.conditional else None
+        if config.spectral_norm:
+            for module in list(self.modules()):
+                if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
+                    spectral_norm(module)
+
+    def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
+        features = self.features(2 * x - 1)
+        logits: Tensor = self.head(features)[:, 0]
+        if self.classes is not None:
+            assert y is not None
+            logits = logits + (self.classes(y) * features).sum(1)
+        return logits
+
+
+# ------------------------------------------------------------------ training
+
+
+class GAN(GenerativeLearner):
+    """Trains a Discriminator and a Generator in turn; samples come from the generator's running average."""
+
+    monitor = Monitor("eval/lenet_frechet_distance", "min")
+    can_interpolate = True
+
+    def __init__(self, config: GANConfig, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        if self.num_classes < 2:
+            raise UserError(
+                "module.kind='gan' keeps the checkpoint of the smallest LeNet distance, which needs images with class "
+                "labels; this data has none."
+            )
+        self.settings, self.conditional = config, config.conditional
+        self.generator = Generator(config, self.image.shape, self.num_classes)
+        self.discriminator = Discriminator(config, spec, self.num_classes)
+        self.average = copy.deepcopy(self.generator).requires_grad_(False) if config.ema else self.generator
+        self.discriminator_updater = self.add_updater(
+            "discriminator", self.discriminator, self.discriminator_loss, config.discriminator_optimizer
+        )
+        self.generator_updater = self.add_updater("generator", self.generator, self.generator_loss, config.optimizer)
+
+    def discriminator_loss(self, x: Tensor, fake: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
+        """Loss of real images x (B, C, H, W) and fake ones, both of classes y (B,)."""
+        labels, settings = (y if self.conditional else None), self.settings
+        penalize = self.discriminator_updater.num_updates % settings.penalty_period == 0
+        with_r1 = penalize and settings.r1 > 0
+        x = x.detach().requires_grad_() if with_r1 else x
+        real_logits, fake_logits = self.discriminator(x, labels), self.discriminator(fake, labels)
+        loss = discriminator_loss(settings.loss, real_logits, fake_logits)
+        metrics = {
+            "discriminator": loss.detach(),
+            "real_accuracy": (real_logits > self._boundary).float().mean(),
+            "fake_accuracy": (fake_logits <= self._boundary).float().mean(),
+        }
+        if with_r1:
+            penalty = squared_gradient_norm(real_logits, x).mean()
+            loss = loss + 0.5 * settings.r1 * settings.penalty_period * penalty
+        if penalize and settings.gradient_penalty > 0:
+            share = shared_noise.rand(len(x), 1, 1, 1, device=x.device)
+            between = (x + share * (fake - x)).detach().requires_grad_()
+            norm = (squared_gradient_norm(self.discriminator(between, labels), between) + 1e-12).sqrt()
+            loss = loss + settings.gradient_penalty * settings.penalty_period * (norm - 1).square().mean()
+        return loss, metrics
+
+    def generator_loss(self, fake: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
+        """Loss of images (B, C, H, W) that carry the generator's gradient."""
+        loss = generator_loss(self.settings.loss, self.discriminator(fake, y if self.conditional else None))
+        # a batch whose images are all alike has no spread: the first sign of mode collapse
+        return loss, {"generator": loss.detach(), "fake_spread": fake.detach().std(0).mean()}
+
+    def training_step(self, chunk: Chunk, batch_idx: int = 0) -> StepMetrics:
+        return watched(self.work_through(chunk, self.update))
+
+    def update(self, x: Tensor, y: Tensor) -> Metrics:
+        """One step of the discriminator on images x (B, C, H, W) of classes y (B,), and in its turn the generator's."""
+        generator_turn = self.counters["updates"] % self.settings.discriminator_steps == 0
+        z = shared_noise.randn(len(x), self.settings.latents, device=x.device)
+        with torch.set_grad_enabled(generator_turn):
+            fake = self.generator(z, y if self.conditional else None)
+        metrics = self.discriminator_updater.step(x, fake.detach(), y)
+        if generator_turn:
+            metrics |= self.generator_updater.step(fake, y)
+            self._follow()
+        return metrics | {"real_spread": x.std(0).mean()}
+
+    def on_fit_start(self) -> None:
+        check_enough(self.trainer.datamodule, "val")  # type: ignore[attr-defined]
+
+    @property
+    def _boundary(self) -> float:
+        return 0.5 if self.settings.loss == "least_squares" else 0.0
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the average towards the generator; early on faster, so that the first weights are soon forgotten."""
+        if not self.settings.ema:
+            return
+        done = self.generator_updater.num_updates
+        weight = 1 - min(self.settings.ema, (1 + done) / (10 + done))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), weight)
+        for average, value in zip(self.average.buffers(), self.generator.buffers(), strict=True):
+            average.copy_(value)
+
+    # ------------------------------------------------------------------ evaluation
+
+    def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
+        """Distances of samples from the split (see generative.evaluation.distances); the test split gets all of them.
+
+        Raises UserError for data without class labels, on which there is no feature network to train.
+        """
+        assert isinstance(data, ImageModule)
+        return self.measured(data, split, self.settings.eval_images, full=split == "test")
+
+    def sample(
+        self,
+        num: int,
+        *,
+        labels: Tensor | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Images of the averaged generator; `temperature` scales the latents."""
+        return self._generate(self.average, num, labels, temperature, generator)
+
+    def _generate(
+        self,
+        network: nn.Module,
+        num: int,
+        labels: Tensor | None,
+        temperature: float,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        y = self.draw_labels(num, labels, generator)
+        z = temperature * torch.randn(num, self.settings.latents, generator=generator, device=self.device)
+        images: Tensor = network(z, y)
+        return images
+
+    def interpolate(self, num: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
+        y = self.draw_labels(num, None, generator)
+        ends = torch.randn(2, num, self.settings.latents, generator=generator, device=self.device)
+        z = slerp(ends[0], ends[1], steps)  # (num, steps, D)
+        repeated = None if y is None else y[:, None].expand(num, steps).flatten()
+        images: Tensor = self.average(z.flatten(0, 1), repeated)
+        return images.unflatten(0, (num, steps))
+
+    def exportable(self, data: LabDataModule) -> Exportable:
+        num_classes = self.num_classes if self.conditional else 0
+        return of_images("generator", self.average, self.average, self.settings.latents, num_classes)
+
+    def pictures(self, data: LabDataModule) -> dict[str, Image]:
+        shown = super().pictures(data)
+        if self.settings.ema:
+            raw = self._generate(self.generator, NUM_SAMPLES, self.fixed_labels(), 1.0, self.fixed_generator())
+            shown["samples_raw"] = image_grid(raw, self.sample_columns)
+        return shown

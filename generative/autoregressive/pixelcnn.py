@@ -1,0 +1,234 @@
+"""Autoregressive image models: exact likelihoods from masked networks (van den Oord et al. 2016, twice).
+
+log p(x) = sum over pixels of log p(x_i | x_1, ..., x_{i-1}): a causal backbone gives every pixel features of the pixels
+before it, a head turns them into a distribution. The backbone is any registered one that is causal: `pixelcnn`,
+`gated_pixelcnn` and their relatives.
+
+N images, B batch, C channels, H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from generative.autoregressive.backbones.causal import Causal
+from generative.autoregressive.heads import CategoricalHead, Head, LogisticMixtureHead
+from generative.autoregressive.sampling import Backend, Given, Task, sample
+from generative.learner import GenerativeLearner, Progress
+from generative.likelihoods import bits_per_dim
+from lab.backbones import BackboneConfig, build_backbone
+from lab.data.images import ImageModule
+from lab.data.module import LabDataModule
+from lab.data.resident import Chunk
+from lab.data.spec import DataSpec, TensorSpec
+from lab.engine.optimizers import OptimizerConfig
+from lab.engine.updater import Metrics
+from lab.errors import UserError
+from lab.experiment import ModuleConfig
+from lab.pictures import Image, image_grid
+from lab.training.learner import Monitor, StepMetrics, means
+
+SAMPLES_AT_ONCE = 256
+CACHED_PIXELS = 2**15
+"""pixels whose feature maps in float32, of 16 to 32 channels, lie in a core's cache"""
+
+
+class PixelCNNConfig(ModuleConfig):
+    """Autoregressive image model: a causal backbone and an output distribution."""
+
+    kind: Literal["pixelcnn"] = "pixelcnn"
+    backbone: BackboneConfig = BackboneConfig(name="gated_pixelcnn")
+    output: Literal["categorical", "logistic_mixture"] = "categorical"
+    """any distribution over the levels (binary data: Bernoulli), or a mixture of discretized logistics"""
+    hidden: PositiveInt = 32
+    """categorical: hidden units before the output, a channel"""
+    components: PositiveInt = 5
+    """logistic_mixture: components of the mixture"""
+    conditional: bool = False
+    """condition on the class label"""
+    optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3, max_grad_norm=1.0)
+
+    def build(self, spec: DataSpec) -> PixelCNN:
+        return PixelCNN(self, spec)
+
+
+class PixelNet(nn.Module):
+    """The backbone and the head: log-likelihoods (B, H, W) of the pixels of images (B, C, H, W) in [0, 1]."""
+
+    def __init__(self, config: PixelCNNConfig, image: TensorSpec, num_classes: int) -> None:
+        super().__init__()
+        backbone = config.backbone
+        if config.conditional:
+            backbone = BackboneConfig(**{**backbone.model_dump(), "context": num_classes})
+        self.num_classes = num_classes
+        self.backbone = build_backbone(backbone, image.shape)
+        if not isinstance(self.backbone.net, Causal):
+            raise UserError(
+                f"module.backbone.name={backbone.name!r} sees the pixel that it should predict; "
+                f"it needs a causal one, such as pixelcnn or gated_pixelcnn."
+            )
+        levels = getattr(self.backbone.net, "levels", image.levels)
+        if levels != image.levels:
+            raise UserError(f"module.backbone.levels={levels} is not the {image.levels} levels of the data's pixels.")
+        features, channels = self.backbone.output_shape[0], image.shape[0]
+        self.head: Head
+        if config.output == "categorical":
+            self.head = CategoricalHead(features, channels, image.levels, config.hidden)
+        else:
+            self.head = LogisticMixtureHead(features, channels, image.levels, config.components)
+
+    @property
+    def causal(self) -> Causal:
+        """The backbone's network."""
+        return cast(Causal, self.backbone.net)
+
+    def features(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Features (B, F, H, W), each of the pixels before its own."""
+        features: Tensor = self.backbone(x) if context is None else self.backbone(x, context)
+        return features
+
+    def context(self, labels: Tensor | None) -> Tensor | None:
+        """Class labels (B,) as vectors (B, K)."""
+        if labels is None:
+            return None
+        classes = torch.arange(self.num_classes, device=labels.device)
+        return (labels[:, None] == classes).to(next(self.parameters()).dtype)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        parts = num_parts(x)
+        if parts == 1:
+            return self.log_prob(x, labels)
+        pairs = zip(
+            x.tensor_split(parts), [None] * parts if labels is None else labels.tensor_split(parts), strict=True
+        )
+        return torch.cat([self.log_prob(part, part_labels) for part, part_labels in pairs])
+
+    def log_prob(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """`forward` in one piece; under bf16 the head still works in the precision of the image."""
+        features = self.features(x, self.context(labels))
+        with torch.autocast(x.device.type, enabled=False):
+            return self.head.log_prob(self.head.prepare(features.to(x.dtype)), x)
+
+
+def num_parts(x: Tensor) -> int:
+    """In how many pieces images (B, C, H, W) are best done: on a CPU feature maps ought to stay in the cache."""
+    if x.device.type != "cpu":
+        return 1
+    pixels_at_once = CACHED_PIXELS * (2 if torch.is_autocast_enabled("cpu") else 1)
+    return min(len(x), max(1, -(-x[:, 0].numel() // pixels_at_once)))
+
+
+class PixelCNN(GenerativeLearner):
+    """Trains a PixelNet by maximum likelihood."""
+
+    monitor = Monitor("eval/nll_nats", "min")
+    auto_engine = "traced"
+    distance_images = 500
+
+    def __init__(self, config: PixelCNNConfig, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        if self.image.levels < 2:
+            raise UserError(f"module.kind='pixelcnn' needs pixels on a number of levels, not {self.image!r}.")
+        self.conditional = config.conditional
+        if self.conditional and self.num_classes < 2:
+            raise UserError("module.conditional=true needs data with class labels.")
+        self.net = PixelNet(config, self.image, self.num_classes)
+        self.updater = self.add_updater("net", self.net, self.loss, config.optimizer)
+
+    def loss(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Metrics]:
+        nats = -self.net(x, labels if self.conditional else None).flatten(1).sum(1).mean()
+        return nats / self.image.numel, {"nll_nats": nats.detach()}
+
+    def training_step(self, chunk: Chunk, batch_idx: int = 0) -> StepMetrics:
+        rows = []
+        for x, y in chunk:
+            rows.append(self.updater.step(x, y))
+            self.counters["samples"] += len(x)
+            self.counters["updates"] += 1
+        return means(rows)
+
+    def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
+        """The exact negative log-likelihood of a split: nats an image, bits a dimension."""
+        assert isinstance(data, ImageModule)
+        nats = total = 0.0
+        for x, y in data.batches(split, batch_size=250):
+            nats -= float(self.net(x, y if self.conditional else None).double().sum())
+            total += len(x)
+        nll = {"eval/nll_nats": nats / total, "eval/bits_per_dim": bits_per_dim(nats / total, self.image.numel)}
+        return nll | self.distances(data, split)
+
+    def sample(
+        self,
+        num: int,
+        *,
+        labels: Tensor | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+        progress: Progress | None = None,
+        backend: Backend = "cached",
+        given: Given | None = None,
+    ) -> Tensor:
+        """Images (num, C, H, W) in [0, 1]; see `GenerativeLearner.sample`.
+
+        Args:
+            backend: naive, cached or fixed_point; they give the same images, at very different speeds.
+            given: the part of each image that is known (in-painting).
+        """
+        labels = self.draw_labels(num, labels, generator)
+        dtype = next(self.parameters()).dtype
+        shape = cast(tuple[int, int, int], self.image.shape)
+        noise_shape = (num, self.net.head.num_noise, *shape[1:])
+        noise = torch.rand(noise_shape, generator=generator, device=self.device, dtype=dtype)
+        context = self.net.context(labels)
+        images = []
+        for start in range(0, num, SAMPLES_AT_ONCE):
+            part = slice(start, min(start + SAMPLES_AT_ONCE, num))
+            task = Task(
+                shape,
+                noise[part],
+                None if context is None else context[part],
+                temperature,
+                None if given is None else Given(given.image[part].to(noise), given.known[part].to(self.device)),
+            )
+            images.append(sample(self.net, task, backend, _share(progress, part, num)))
+        return torch.cat(images)
+
+    def inpaint(self, given: Given, **options: Any) -> Tensor:
+        """Images (N, C, H, W) whose unknown part is drawn; `options` are those of `sample`."""
+        return self.sample(len(given.image), given=given, **options)
+
+    def pictures(self, data: LabDataModule) -> dict[str, Image]:
+        """Samples, and completions of the upper halves of validation images: a row each, the original first."""
+        shown = super().pictures(data)
+        assert isinstance(data, ImageModule)
+        batch = next(iter(data.batches("val", batch_size=NUM_COMPLETED)))
+        shown["completions"] = image_grid(data.shown(self.completions(batch.x, batch.y, 7).flatten(0, 1)), 8)
+        return shown
+
+    def completions(self, images: Tensor, labels: Tensor, num: int) -> Tensor:
+        """(N, 1 + num, C, H, W): each image, then `num` images that share its upper half and class."""
+        repeated = images.repeat_interleave(num, 0)
+        known = torch.zeros_like(repeated[:, :1], dtype=torch.bool)
+        known[:, :, : images.shape[2] // 2] = True
+        labels = labels.repeat_interleave(num, 0)
+        drawn = self.inpaint(
+            Given(repeated, known),
+            labels=labels if self.conditional else None,
+            generator=self.fixed_generator(),
+        )
+        return torch.cat([images[:, None], drawn.unflatten(0, (-1, num))], 1)
+
+
+NUM_COMPLETED = 6
+"""validation images whose lower halves a picture shows"""
+
+
+def _share(progress: Progress | None, part: slice, num: int) -> Progress | None:
+    """Progress of one part of the images as progress of all."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(part.start * total + (part.stop - part.start) * done, num * total)

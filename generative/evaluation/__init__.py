@@ -1,0 +1,1 @@
+"""Distances between samples and images, and the networks behind them."""

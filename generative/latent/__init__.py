@@ -1,0 +1,1 @@
+"""Models with latent variables: VAEs, VQ-VAE, autoencoders, Helmholtz machines."""

@@ -1,0 +1,163 @@
+"""Autoencoders: plain, denoising (Vincent et al. 2008), and deep ones pretrained layer by layer.
+
+Greedy layer-wise pretraining (Hinton and Salakhutdinov 2006, Bengio et al. 2007): each layer first learns to
+reconstruct what the layers below it give, then all are trained together. B images, L layers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lab.backbones.mlp import Activation, activation_layer
+from lab.data.images import ImageModule
+from lab.data.module import LabDataModule
+from lab.data.resident import Chunk
+from lab.data.spec import DataSpec, TensorSpec
+from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
+from lab.engine.updater import Metrics
+from lab.errors import UserError
+from lab.experiment import ModuleConfig
+from lab.pictures import Image, image_grid
+from lab.training.learner import Learner, Monitor, StepMetrics, means
+
+
+class AutoencoderConfig(ModuleConfig):
+    """A stack of layers down to a code and a mirrored stack up again; squared error of the pixels."""
+
+    kind: Literal["autoencoder"] = "autoencoder"
+    layers: tuple[int, ...] = Field(default=(256, 64, 16), min_length=1)
+    """units of each layer down to the code"""
+    activation: Activation = "sigmoid"
+    """of all layers but the code's and the last"""
+    masking: float = Field(default=0.0, ge=0, lt=1)
+    """share of the inputs set to 0 in training, to be restored: a denoising autoencoder"""
+    pretraining: float = Field(default=0.0, ge=0, lt=1)
+    """share of the budget for greedy layer-wise pretraining, the same for each layer"""
+    optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3, schedule=ScheduleConfig(name="cosine"))
+
+    def build(self, spec: DataSpec) -> Autoencoder:
+        return Autoencoder(self, spec)
+
+
+class Layer(nn.Module):
+    """One layer and its mirror image."""
+
+    def __init__(self, num_in: int, num_out: int, config: AutoencoderConfig, code: bool, first: bool) -> None:
+        super().__init__()
+        self.encode = nn.Sequential(
+            nn.Linear(num_in, num_out), nn.Identity() if code else activation_layer(config.activation)
+        )
+        self.decode = nn.Sequential(
+            nn.Linear(num_out, num_in), nn.Sigmoid() if first else activation_layer(config.activation)
+        )
+
+
+class Autoencoder(Learner):
+    """Trains a stack of Layers, one after the other and then together."""
+
+    monitor = Monitor("eval/squared_error", "min")
+
+    def __init__(self, config: AutoencoderConfig, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        if not isinstance(spec.inputs, TensorSpec):
+            raise UserError(f"module.kind='autoencoder' needs one tensor of inputs, not {spec.inputs!r}.")
+        self.settings, self.shape = config, spec.inputs.shape
+        sizes = (math.prod(self.shape), *config.layers)
+        self.layers = nn.ModuleList(
+            Layer(num_in, num_out, config, code=i == len(sizes) - 2, first=i == 0)
+            for i, (num_in, num_out) in enumerate(itertools.pairwise(sizes))
+        )
+        self.layer_updaters = [
+            self.add_updater(f"layer{i}", layer, self.layer_loss(i), config.optimizer)
+            for i, layer in enumerate(self.layers)
+            if config.pretraining
+        ]
+        self.updater = self.add_updater("all", self.layers, self.loss, config.optimizer)
+        self.progress = 0.0
+
+    def encode(self, x: Tensor, num_layers: int | None = None) -> Tensor:
+        """The output of the lowest `num_layers` layers, by default the code: (B, units)."""
+        h = x.flatten(1)
+        for layer in list(self.layers)[:num_layers]:
+            h = layer.encode(h)  # type: ignore[operator]
+        return h
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Images like x (B, ...) decoded from their codes."""
+        h = self.encode(x)
+        for layer in reversed(list(self.layers)):
+            h = layer.decode(h)  # type: ignore[operator]
+        return h.view_as(x)
+
+    def loss(self, x: Tensor) -> tuple[Tensor, Metrics]:
+        """Squared error of an image, mean over the minibatch."""
+        loss = _squared_error(self.reconstruct(self._corrupted(x)), x).mean()
+        return loss, {"squared_error": loss.detach()}
+
+    def layer_loss(self, index: int) -> Any:
+        """The loss of one layer: it reconstructs what the layers below give, which stay as they are."""
+
+        def loss(x: Tensor) -> tuple[Tensor, Metrics]:
+            with torch.no_grad():
+                below = self.encode(x, index)
+            layer = self.layers[index]
+            error = _squared_error(layer.decode(layer.encode(self._corrupted(below))), below).mean()  # type: ignore[operator]
+            return error, {"layer_squared_error": error.detach()}
+
+        return loss
+
+    def set_progress(self, progress: float) -> None:
+        """Each phase has a schedule of its own."""
+        self.progress = progress
+        phase, within = self.phase()
+        (self.updater if phase is None else self.layer_updaters[phase]).set_progress(within)
+
+    def phase(self) -> tuple[int | None, float]:
+        """The layer that is pretrained now, or None for all together, and the progress within the phase."""
+        share = self.settings.pretraining
+        if self.progress >= share:
+            return None, (self.progress - share) / (1 - share)
+        within, index = math.modf(self.progress / share * len(self.layers))
+        return int(index), within
+
+    def training_step(self, chunk: Chunk, batch_idx: int = 0) -> StepMetrics:
+        phase, _ = self.phase()
+        updater = self.updater if phase is None else self.layer_updaters[phase]
+        rows = []
+        for x, _ in chunk:
+            rows.append(updater.step(x))
+            self.counters["samples"] += len(x)
+            self.counters["updates"] += 1
+        return means(rows) | {"charts/phase": float(len(self.layers) if phase is None else phase)}
+
+    def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
+        """Squared error of an image (sum over pixels), and the share of the pixels' variance that is explained."""
+        assert isinstance(data, ImageModule)
+        error, total, images = 0.0, 0.0, []
+        for x, _ in data.batches(split):
+            error += float(_squared_error(self.reconstruct(x), x).sum())
+            total += len(x)
+            images.append(x)
+        x = torch.cat(images)
+        variance = float(_squared_error(x.mean(0, keepdim=True).expand_as(x), x).sum())
+        return {"eval/squared_error": error / total, "eval/explained_variance": 1 - error / variance}
+
+    def pictures(self, data: LabDataModule) -> dict[str, Image]:
+        assert isinstance(data, ImageModule)
+        x, _ = next(iter(data.batches("val", 32)))
+        pairs = torch.stack([x, self.reconstruct(x)], dim=1)
+        return {"reconstructions": image_grid(pairs.flatten(0, 1), 8)}
+
+    def _corrupted(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.settings.masking) * (1 - self.settings.masking) if self.settings.masking else x
+
+
+def _squared_error(a: Tensor, b: Tensor) -> Tensor:
+    return (a - b).square().flatten(1).sum(1)

@@ -1,0 +1,100 @@
+"""A prior over a VQ-VAE's codes: the codes of a trained run as data, so that any autoregressive model can learn them.
+
+`data.kind=codes data.run=RUN` encodes the images of a VQ-VAE run once and hands out grids of codes (1, h, w) as images
+of K levels. Whatever is sampled over them is shown, and its distance measured, after the run's decoder.
+B images, K codes, h x w grid.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from generative.latent.vq_vae import VQVAE
+from lab.data.images import ImageData, ImageModule
+from lab.data.module import LabDataModule
+from lab.data.resident import ShuffledOrder
+from lab.data.spec import DataSpec, TensorSpec
+from lab.errors import UserError
+from lab.experiment import DataConfig
+
+
+class CodeData(DataConfig):
+    """The codes of a trained VQ-VAE, resident on the device."""
+
+    kind: Literal["codes"] = "codes"
+    run: str
+    """the run directory of the VQ-VAE"""
+    batch_size: int = Field(default=64, ge=1, le=65_536)
+    batches_per_step: PositiveInt = 8
+    """minibatches in one training step"""
+
+    def build(self, seed: int) -> CodeModule:
+        """Encode the images of the run. Raises UserError when it is not a trained VQ-VAE."""
+        from lab.runs.directory import Run
+        from lab.training.train import restore
+
+        try:
+            run = Run.open(self.run)
+        except UserError as error:
+            raise UserError(
+                f"data.run={self.run!r} must be the run directory of a trained VQ-VAE "
+                f"(lab train vq-vae/digits --out {self.run}): {error}"
+            ) from None
+        experiment, images, module, _ = restore(run)
+        if not isinstance(module, VQVAE) or not isinstance(images, ImageModule):
+            raise UserError(
+                f"data.run={self.run!r} trains module.kind={experiment.module.kind!r}; codes come from a vq_vae."
+            )
+        return CodeModule(self, module, images, seed)
+
+
+class CodeModule(ImageModule):
+    """x (B, 1, h, w) codes on K levels in [0, 1], y (B,) the classes of their images."""
+
+    def __init__(self, config: CodeData, vq_vae: VQVAE, images: ImageModule, seed: int) -> None:
+        LabDataModule.__init__(self)
+        self.config = ImageData(name=config.run, batch_size=config.batch_size, batches_per_step=config.batches_per_step)
+        self.vq_vae, self.images, self.device = vq_vae, images, images.device
+        self.levels = vq_vae.settings.num_codes
+        self._splits = {split: self._encoded(split) for split in ("train", "val", "test")}
+        self.spec = DataSpec(TensorSpec((1, *vq_vae.grid), torch.float32, 0.0, 1.0, self.levels), images.spec.outputs)
+        self.order = ShuffledOrder(self.num_samples("train"), config.batch_size, seed, self.device)
+
+    @property
+    def pictured(self) -> ImageModule:
+        return self.images
+
+    @torch.no_grad()
+    def shown(self, x: Tensor) -> Tensor:
+        """Mean images (N, C, H, W) of grids of codes x (N, 1, h, w) in [0, 1]."""
+        codes = (x[:, 0] * (self.levels - 1)).round().long()
+        return torch.cat([self.vq_vae.net.likelihood.mean(self.vq_vae.decode(part)) for part in codes.split(500)])
+
+    def to(self, device: torch.device) -> None:
+        super().to(device)
+        self.vq_vae.to(device)
+        self.images.to(device)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "codes": self._digest()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raises UserError when the VQ-VAE is not the one that the checkpoint was trained on."""
+        super().load_state_dict(state_dict)
+        if state_dict["codes"] != self._digest():
+            raise UserError(
+                f"data.run={self.config.name!r} gives other codes than those that this run was trained on so far."
+            )
+
+    @torch.no_grad()
+    def _encoded(self, split: Literal["train", "val", "test"]) -> tuple[Tensor, Tensor]:
+        batches = [(self.vq_vae.encode(x), y) for x, y in self.images.batches(split)]
+        return torch.cat([codes for codes, _ in batches])[:, None], torch.cat([y for _, y in batches])
+
+    def _digest(self) -> str:
+        return hashlib.sha256(self._splits["train"][0].cpu().numpy().tobytes()).hexdigest()[:16]

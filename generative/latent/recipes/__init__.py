@@ -1,0 +1,1 @@
+"""Recipes of models with latent variables."""

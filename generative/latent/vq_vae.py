@@ -1,0 +1,196 @@
+"""VQ-VAE: images as grids of discrete codes (van den Oord, Vinyals and Kavukcuoglu 2017).
+
+The codebook follows what is assigned to it: see `generative.latent.codebook`. A prior over the codes is a PixelCNN: see
+`generative.latent.code_data`.
+
+B images, K codes, D numbers in a code, C channels, H height, W width, h x w grid of codes, N vectors.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveInt, SerializeAsAny
+from torch import Tensor, nn
+
+from generative.decoders import ConvDecoder, DecoderConfig
+from generative.latent.codebook import Codebook, flattened, straight_through
+from generative.latent.pixel_likelihoods import Likelihood, build_likelihood
+from generative.learner import GenerativeLearner, Progress
+from generative.likelihoods import bits_per_dim
+from lab.backbones import BackboneConfig, build_backbone
+from lab.data.images import ImageModule
+from lab.data.module import LabDataModule
+from lab.data.resident import Chunk
+from lab.data.spec import DataSpec
+from lab.engine.optimizers import OptimizerConfig
+from lab.engine.updater import Metrics
+from lab.errors import UserError
+from lab.experiment import ModuleConfig
+from lab.pictures import Image, image_grid
+from lab.training.learner import Monitor, StepMetrics
+
+
+class VQVAEConfig(ModuleConfig):
+    """An encoder to a grid of vectors, a codebook, a decoder from the nearest codes."""
+
+    kind: Literal["vq_vae"] = "vq_vae"
+    backbone: BackboneConfig = BackboneConfig(name="dcgan", channels=(32, 64), flatten=False)
+    """the encoder's network; it must give a map (features, height, width)"""
+    decoder: SerializeAsAny[DecoderConfig] = ConvDecoder(channels=(64, 32), norm="group")
+    """as many doublings as the encoder has halvings"""
+    num_codes: int = Field(default=128, ge=2)
+    code_size: PositiveInt = 16
+    """numbers in a code"""
+    commitment: NonNegativeFloat = 0.25
+    """weight of the squared distance from the encoder's vectors to their codes"""
+    decay: float = Field(default=0.99, ge=0, lt=1)
+    """of the running means that the codes are"""
+    restart: NonNegativeFloat = 0.05
+    """a code whose running count falls below this share of an even one starts anew; 0: never"""
+    likelihood: Likelihood = "bernoulli"
+    optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3)
+
+    def build(self, spec: DataSpec) -> VQVAE:
+        return VQVAE(self, spec)
+
+
+class VQVAENet(nn.Module):
+    """Images to a grid of vectors, vectors to the likelihood's parameters."""
+
+    def __init__(self, config: VQVAEConfig, spec: DataSpec) -> None:
+        super().__init__()
+        self.backbone = build_backbone(config.backbone, spec.inputs.shape)  # type: ignore[union-attr]
+        if len(self.backbone.output_shape) != 3:
+            raise UserError(
+                f"module.backbone.name={config.backbone.name!r} gives {self.backbone.output_shape}, not a map "
+                f"(features, height, width); a VQ-VAE needs one, for example dcgan with flatten=false."
+            )
+        features, *self.grid = self.backbone.output_shape
+        self.to_code = nn.Conv2d(features, config.code_size, 1)
+        self.likelihood = build_likelihood(config.likelihood, spec.inputs)  # type: ignore[arg-type]
+        self.decoder = config.decoder.build((config.code_size, *self.grid), self.likelihood.parameter_shape)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Vectors (B, D, h, w)."""
+        out: Tensor = self.to_code(self.backbone(x))
+        return out
+
+
+class VQVAE(GenerativeLearner):
+    """Trains a VQVAENet by gradient and a Codebook by running means."""
+
+    monitor = Monitor("eval/elbo_nats", "max")
+
+    def __init__(self, config: VQVAEConfig, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        self.settings = config
+        self.net = VQVAENet(config, spec)
+        self.codebook = Codebook(config.num_codes, config.code_size, config.decay, config.restart)
+        self.updater = self.add_updater("net", self.net, self.loss, config.optimizer)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the grid of codes."""
+        height, width = self.net.grid
+        return height, width
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The codes (B, h, w) of images (B, C, H, W)."""
+        vectors = self.net.encode(x)
+        return self.codebook.nearest(flattened(vectors)).view(len(x), *self.grid)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """The likelihood's parameters for codes (B, h, w)."""
+        parameters: Tensor = self.net.decoder(self.codebook.look_up(codes))
+        return parameters
+
+    # ------------------------------------------------------------------ training
+
+    def loss(self, x: Tensor) -> tuple[Tensor, Metrics]:
+        """Negative log-likelihood of a reconstruction, plus the commitment; mean over the minibatch."""
+        vectors = self.net.encode(x)
+        flat = flattened(vectors)
+        codes = self.codebook.nearest(flat.detach())
+        quantized = self.codebook.look_up(codes.view(len(x), *self.grid))
+        parameters = self.net.decoder(straight_through(vectors, quantized))
+        distortion = -self.net.likelihood.log_prob(parameters, x).mean()
+        commitment = (vectors - quantized).square().sum((1, 2, 3)).mean()
+        share = torch.bincount(codes, minlength=self.settings.num_codes) / len(codes)
+        metrics = {
+            "distortion_nats": distortion.detach(),
+            "commitment": commitment.detach(),
+            "perplexity": torch.special.entr(share).sum().exp(),
+            "vectors": flat.detach(),
+            "codes": codes,
+        }
+        return distortion + self.settings.commitment * commitment, metrics
+
+    def training_step(self, chunk: Chunk, batch_idx: int = 0) -> StepMetrics:
+        return self.work_through(chunk, lambda x, y: self.update(x))
+
+    def update(self, x: Tensor) -> Metrics:
+        """One step of the networks by gradient, then one of the codebook."""
+        if not self.codebook.started:
+            with torch.no_grad():
+                self.codebook.start(flattened(self.net.encode(x)))
+        metrics = self.updater.step(x)
+        self.codebook.follow(metrics.pop("vectors"), metrics.pop("codes"))
+        return metrics
+
+    # ------------------------------------------------------------------ evaluation and pictures
+
+    def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
+        """The bound with all codes equally likely, -log p(x | codes) + h w log K, in nats an image, and its parts.
+
+        eval/perplexity: exp of the entropy of the codes in the split; eval/used_codes: how many occur at all.
+        """
+        assert isinstance(data, ImageModule)
+        distortion = squared_error = total = 0.0
+        counts = torch.zeros(self.settings.num_codes, device=self.device)
+        for x, _ in data.batches(split):
+            codes = self.encode(x)
+            parameters = self.decode(codes)
+            distortion -= float(self.net.likelihood.log_prob(parameters, x).double().sum())
+            squared_error += float((self.net.likelihood.mean(parameters) - x).square().sum())
+            counts += torch.bincount(codes.flatten(), minlength=self.settings.num_codes)
+            total += len(x)
+        rate = math.prod(self.grid) * math.log(self.settings.num_codes)
+        metrics = {
+            "eval/elbo_nats": -distortion / total - rate,
+            "eval/distortion_nats": distortion / total,
+            "eval/squared_error": squared_error / total,
+            "eval/perplexity": float(torch.special.entr(counts / counts.sum()).sum().exp()),
+            "eval/used_codes": float((counts > 0).sum()),
+        }
+        if self.net.likelihood.discrete:
+            metrics["eval/bits_per_dim"] = bits_per_dim(-metrics["eval/elbo_nats"], self.image.numel)
+        return metrics | self.distances(data, split)
+
+    def sample(
+        self,
+        num: int,
+        *,
+        labels: Tensor | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Mean images of codes drawn each by itself, as often as training uses them: the prior without a PixelCNN."""
+        self.draw_labels(num, labels, generator)
+        logits = self.codebook.counts.clamp(min=1e-9).log()
+        if temperature == 0:
+            codes = logits.argmax().expand(num, *self.grid)
+        else:
+            share = torch.softmax(logits / temperature, 0)
+            codes = torch.multinomial(share, num * math.prod(self.grid), True, generator=generator)
+        return self.net.likelihood.mean(self.decode(codes.reshape(num, *self.grid)))
+
+    def pictures(self, data: LabDataModule) -> dict[str, Image]:
+        """Originals beside reconstructions, beside the samples."""
+        assert isinstance(data, ImageModule)
+        x, _ = next(iter(data.batches("val", 32)))
+        pairs = torch.stack([x, self.net.likelihood.mean(self.decode(self.encode(x)))], dim=1)  # (N, 2, C, H, W)
+        return {**super().pictures(data), "reconstructions": image_grid(pairs.flatten(0, 1), 8)}

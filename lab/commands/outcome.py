@@ -1,0 +1,26 @@
+"""What `train` and `resume` show a person while a run goes on, and when it is over."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from lab.training.progress import Progress
+from lab.training.train import Result
+
+
+def progress(quiet: bool) -> Progress | None:
+    """The progress display, unless it is not wanted."""
+    return None if quiet else Progress()
+
+
+def finished(result: Result) -> None:
+    """Print how the run ended, where it is, and what to type next."""
+    console = Console(highlight=False, soft_wrap=True)
+    path, best = result.run.path, result.best
+    if best is not None:
+        console.print(f"best {best['metric']}: {best['value']:.4g}")
+    console.print(f"{result.status}: {path}")
+    if result.status == "interrupted":
+        console.print(f"go on with: lab resume {path}")
+    else:
+        console.print(f"next: lab evaluate {path}")

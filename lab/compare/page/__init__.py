@@ -1,0 +1,1 @@
+"""The comparison as a page: written as a file, or served live."""

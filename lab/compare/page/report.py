@@ -1,0 +1,62 @@
+"""What others call: a comparison of run directories as a table, or as a folder that can be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Group as Renderables
+
+from lab.compare import records, summary, table
+from lab.compare.across import across
+from lab.compare.page.folder import copy_media, plot_curves
+from lab.compare.page.html import write_page
+from lab.compare.summary import At
+from lab.runs.directory import Run
+from lab.runs.files import disk_failure
+
+
+def comparison_table(
+    runs: Sequence[Run], *, metric: str | None = None, at: At = "last", threshold: float | None = None
+) -> Renderables:
+    """One Rich table a task and metric, for `Console.print`. Raises UserError when no run was evaluated."""
+    read = records.read_all(runs)
+    sections = summary.evaluated(summary.sections(read, metric=metric, at=at, threshold=threshold))
+    return table.tables([*sections, *across(sections)])
+
+
+def write_report(
+    runs: Sequence[Run],
+    out: Path,
+    *,
+    title: str = "Comparison",
+    metric: str | None = None,
+    at: At = "last",
+    threshold: float | None = None,
+    extra_media: Mapping[Path, Sequence[Path]] | None = None,
+) -> Path:
+    """Write a report folder and return the path of its `report.html`.
+
+    The folder holds the page (self-contained), learning curves as PNG, and below `media/<run>/` copies of each run's
+    last pictures, its videos, and `extra_media`.
+
+    Args:
+        out: a folder; made when it does not exist, its files of the same names replaced.
+        extra_media: more pictures and videos of a run, by its directory (`Run.path`).
+
+    Raises:
+        UserError: when no run was evaluated.
+        Failure: when the folder cannot be written.
+    """
+    read = records.read_all(runs)
+    sections = summary.evaluated(summary.sections(read, metric=metric, at=at, threshold=threshold))
+    extra = {str(path): list(files) for path, files in (extra_media or {}).items()}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        plot_curves(sections, out)
+        for run in read:
+            copy_media(run, extra.get(str(run.path), ()), out / "media")
+    except OSError as error:
+        raise disk_failure(out, error) from error
+    write_page([*sections, *across(sections)], out / "report.html", title, extra)
+    return out / "report.html"

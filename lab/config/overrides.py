@@ -1,0 +1,113 @@
+"""From what a user types to one frozen Experiment, and back to YAML.
+
+    resolve("dqn/cartpole", ["module.gamma=0.97", "seed=3"])
+
+Values are read as YAML, in which 1e5 is a number too, as in YAML 1.2. An override that changes a `kind` or a backbone's
+`name` keeps the fields that the new sort has too, and their values where they are valid there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from lab import catalog
+from lab.config import recipes
+from lab.config.serialization import Loader, dump, elsewhere, load, model_at, validate
+from lab.errors import UserError, unknown
+from lab.experiment import Experiment, KindConfig
+
+_MODULE_NAME = re.compile(r"^[A-Za-z_][\w.]*(?=:[A-Za-z_])")
+
+
+def resolve(target: str, overrides: Sequence[str] = ()) -> Experiment:
+    """The experiment that a recipe name, `package.module:recipe` or a YAML file stands for, with overrides applied.
+
+    Raises UserError for a wrong name, file, field or value.
+    """
+    if target.endswith((".yaml", ".yml")) or (Path(target).is_file() and "/" in target):
+        experiment = load(Path(target))
+    else:
+        experiment = recipes.find(target)()
+    return override(experiment, overrides)
+
+
+def override(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
+    """`experiment` with `key=value` overrides applied; a typed `package.module:name` allows that module."""
+    if not overrides:
+        return experiment
+    tree = dump(experiment)
+    for item in overrides:
+        path, value = _parse(item)
+        _assign(tree, path, value, item)
+    return validate(tree)
+
+
+def _parse(item: str) -> tuple[list[str], Any]:
+    key, equals, text = item.partition("=")
+    if not equals or not key:
+        raise UserError(f"{item!r} is not an override; write field=value, for example module.gamma=0.97.")
+    module = _MODULE_NAME.match(text)
+    if module:
+        catalog.allow_import(module.group())
+    try:
+        return key.split("."), yaml.load(text, Loader)
+    except yaml.YAMLError:
+        raise UserError(f"the value of {key}={text!r} cannot be read as YAML.") from None
+
+
+def _assign(tree: dict[str, Any], path: list[str], value: Any, item: str) -> None:
+    node: Any = tree
+    for i, key in enumerate(path[:-1]):
+        if not isinstance(node, dict) or key not in node:
+            where = ".".join(path[: i + 1])
+            raise unknown("field", where, _children(tree, path[:i]), elsewhere(tree, where))
+        if node[key] is None:
+            node[key] = {}
+        node = node[key]
+    if not isinstance(node, dict):
+        raise UserError(f"{'.'.join(path[:-1])} holds a value, not fields; {item!r} cannot reach into it.")
+    if path[-1] in ("kind", "name") and len(path) > 1 and node.get(path[-1]) != value:
+        _keep_common(tree, path, value)
+    node[path[-1]] = value
+
+
+def _children(tree: dict[str, Any], path: list[str]) -> list[str]:
+    node: Any = tree
+    for key in path:
+        node = node[key]
+    prefix = "".join(f"{key}." for key in path)
+    return [f"{prefix}{key}" for key in node] if isinstance(node, dict) else []
+
+
+def _keep_common(tree: dict[str, Any], path: list[str], value: Any) -> None:
+    """Before a node becomes another sort of thing, drop the fields that the new sort does not have."""
+    owner = model_at(tree, path[:-1])
+    node: Any = tree
+    for key in path[:-1]:
+        node = node[key]
+    fields: set[str] | None = None
+    if path[-1] == "kind" and owner is not None and issubclass(owner, KindConfig):
+        with contextlib.suppress(UserError):
+            fields = set(owner._family.member(str(value)).model_fields)
+    elif owner is not None and hasattr(owner, "options_of"):
+        with contextlib.suppress(UserError):
+            fields = {"name", *(key for key in owner.options_of(str(value)) if _fits(owner, str(value), key, node))}
+    if fields is not None:
+        for key in [key for key in node if key not in fields]:
+            del node[key]
+
+
+def _fits(owner: type[BaseModel], name: str, key: str, node: dict[str, Any]) -> bool:
+    """Whether an option that is set now is a valid one of the backbone `name` too."""
+    try:
+        owner.model_validate({"name": name, key: node[key]} if key in node else {"name": name})
+    except ValidationError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""How an update runs: optimizers, recorded graphs, CUDA graphs, one flat step."""

@@ -1,0 +1,103 @@
+"""A function of parameters and a batch as a recorded graph of operators, replayed without autograd's book-keeping.
+
+For a small network most of an update's time is not arithmetic but bookkeeping and slow corner cases of single
+operators. On a CPU, recording (`make_fx`) takes the first away; exact rewrites (graph_passes.py) take away the second.
+On a GPU the recording is a CUDA graph (cuda_graphs.py).
+
+The graph is a function of batch shapes: whatever depends on tensor values must not branch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.utils.stateless import _reparametrize_module
+
+from lab.engine.cuda_graphs import Captured, on_gpu
+from lab.engine.graph_passes import clean
+
+Function = Callable[..., Sequence[Tensor]]
+
+
+def record(
+    module: nn.Module,
+    names: Sequence[str],
+    function: Function,
+    inputs: Sequence[Tensor],
+    places: Sequence[Tensor] = (),
+) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+    """Record `function` for inputs of these shapes.
+
+    Args:
+        function: (the named parameters of `module`, *inputs) -> outputs, in which `module` uses these parameters.
+        places: memory for the first outputs, used where it spares a copy.
+
+    Returns:
+        inputs -> outputs, without gradient; it follows the parameters as long as they are changed in place.
+    """
+    parameters = [module.get_parameter(name) for name in names]
+    if on_gpu(inputs):
+        return Captured(lambda *inputs: function(parameters, *inputs), places)
+
+    def flat(*tensors: Tensor) -> list[Tensor]:
+        leaves, inputs = tensors[: len(names)], tensors[len(names) :]
+        with _reparametrize_module(module, dict(zip(names, leaves, strict=True))):
+            return list(function(leaves, *inputs))
+
+    with _undone(module):
+        graph = make_fx(flat)(*(p.detach().requires_grad_() for p in parameters), *inputs)
+    storage = [p.detach() for p in parameters]
+    constants = clean(graph, storage, inputs, places)
+    run = graph.forward
+
+    def replay(inputs: Sequence[Tensor]) -> list[Tensor]:
+        with torch.no_grad(), np.errstate(all="ignore"):
+            outputs: list[Tensor] = run(*storage, *inputs, *constants)
+        return outputs
+
+    return replay
+
+
+def trace(
+    module: nn.Module,
+    names: Sequence[str],
+    loss: Callable[..., tuple[Tensor, dict[str, Tensor]]],
+    batch: Sequence[Tensor],
+    places: Sequence[Tensor] = (),
+) -> Callable[[Sequence[Tensor]], tuple[dict[str, Tensor], list[Tensor]]]:
+    """Record `loss` and its gradient with respect to the named parameters for batches of these shapes.
+
+    `places` is memory for the gradients, used where it spares a copy.
+
+    Returns:
+        batch -> (metrics, gradients).
+    """
+    metric_names: list[str] = []
+
+    def gradients_and_metrics(leaves: Sequence[Tensor], *inputs: Tensor) -> list[Tensor]:
+        value, metrics = loss(*inputs)
+        metric_names[:] = metrics
+        return [*torch.autograd.grad(value, leaves, materialize_grads=True), *metrics.values()]
+
+    replay = record(module, names, gradients_and_metrics, batch, places)
+
+    def step(batch: Sequence[Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
+        outputs = replay(batch)
+        return dict(zip(metric_names, outputs[len(names) :], strict=True)), outputs[: len(names)]
+
+    return step
+
+
+@contextmanager
+def _undone(module: nn.Module) -> Iterator[None]:
+    """Recording runs the operators once; leave buffers (running statistics) and random state as they were."""
+    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    with torch.random.fork_rng():
+        yield
+    for buffer, before in buffers:
+        buffer.copy_(before)

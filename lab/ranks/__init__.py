@@ -1,0 +1,1 @@
+"""One experiment on several workers: what a rank knows of itself, and how ranks agree."""

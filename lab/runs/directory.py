@@ -1,0 +1,232 @@
+"""The run directory: what is in it, how to make, find, read and lock it.
+
+experiment.yaml        the resolved experiment
+result.json            recipe, status, seed, metrics, best, counters, wall time, versions, git state
+metrics.jsonl          one row a line; the truth about the run, cut back to the checkpoint on resume
+system.jsonl           what the run used of its machine, by the clock
+checkpoints/last.ckpt  everything that an exact resume needs
+checkpoints/best.ckpt  the weights of the best evaluation
+media/                 pictures and videos
+wandb/                 the W&B run when it is offline
+log.txt                what happened, tracebacks included
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from lab import __version__, catalog
+from lab.errors import Failure, UserError
+from lab.experiment import Experiment
+from lab.runs.files import write_atomic
+from lab.runs.metrics_file import json_safe
+
+FORMAT = 2  # 1: optimizers without their name, decoders of another shape
+_FILES = ("experiment.yaml", "result.json")
+
+
+class Run:
+    """A run directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock_file: Any = None
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def media(self) -> Path:
+        return self.path / "media"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def system_path(self) -> Path:
+        return self.path / "system.jsonl"
+
+    @classmethod
+    def create(cls, experiment: Experiment, path: Path | None = None, root: Path | None = None) -> Run:
+        """Make a run directory and write `experiment.yaml`.
+
+        Raises UserError when `path` exists and is not empty: nothing is ever overwritten.
+        """
+        from lab.config import serialization
+
+        run = cls(path if path is not None else _fresh_path(experiment, root or runs_root()))
+        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+            raise UserError(
+                f"run directory {str(run.path)!r} exists already; choose another, or lab resume {run.path}."
+            )
+        try:
+            run.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"run directory {str(run.path)!r} cannot be made: {error.strerror}.") from None
+        write_atomic(run.path / "experiment.yaml", serialization.to_yaml(experiment))
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> Run:
+        """An existing run directory. Raises UserError when it is none, or one of another format."""
+        run = cls(Path(path).expanduser())
+        if not run.path.exists():
+            raise UserError(f"there is no run {str(path)!r}; lab list --runs shows those that there are.")
+        missing = [name for name in _FILES if not (run.path / name).is_file()]
+        if missing:
+            raise UserError(f"{str(path)!r} is not a run directory: it has no {missing[0]}.")
+        result = run.result()
+        if result.get("format") != FORMAT:
+            writer = result.get("versions", {}).get("lab")
+            raise UserError(
+                f"run {str(path)!r} was written in format {result.get('format')} by lab {writer}; "
+                f"this lab {__version__} reads format {FORMAT}."
+            )
+        return run
+
+    def experiment(self) -> Experiment:
+        """The experiment of the run."""
+        from lab.config import serialization
+
+        with self.explaining_imports():
+            return serialization.load(self.path / "experiment.yaml")
+
+    @contextmanager
+    def explaining_imports(self) -> Iterator[None]:
+        """Adds to a UserError which modules the run was trained with and the user has not allowed now."""
+        try:
+            yield
+        except UserError as error:
+            missing = sorted(set(self.result().get("imports", ())) - set(catalog.allowed_imports()))
+            if not missing or "--import" in str(error):
+                raise
+            options = " ".join(f"--import {name}" for name in missing)
+            raise UserError(f"{error} The run was trained with {options}; add that if you trust it.") from None
+
+    def result(self) -> dict[str, Any]:
+        """The content of `result.json`. Raises UserError when it is damaged."""
+        try:
+            result = json.loads((self.path / "result.json").read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError, FileNotFoundError):
+            result = None
+        if not isinstance(result, dict):
+            raise UserError(f"{str(self.path / 'result.json')!r} is absent or damaged.")
+        return result
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Replace `result.json` in one piece."""
+        write_atomic(self.path / "result.json", json.dumps(json_safe(result), indent=2) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All rows of metrics, in order; a last line cut short by a crash is left out."""
+        rows = []
+        if self.metrics_path.is_file():
+            for line in self.metrics_path.read_text(encoding="utf-8").splitlines():
+                try:
+                    rows.append(json.loads(line))
+                except json.JSONDecodeError:
+                    break
+        return rows
+
+    def checkpoint(self, which: str = "best") -> Path:
+        """The path of `best` or `last`, or best's stand-in when a run has only `last`. Raises UserError without any."""
+        for name in (which, "last"):
+            path = self.checkpoints / f"{name}.ckpt"
+            if path.is_file():
+                return path
+        raise UserError(f"run {str(self.path)!r} has no checkpoint yet.")
+
+    def is_alive(self) -> bool:
+        """Whether a process is training this run now."""
+        try:
+            with (self.path / ".lock").open("a") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def lock(self) -> None:
+        """Keep other processes from training this run until `unlock` or the end of the process."""
+        try:
+            self._lock_file = (self.path / ".lock").open("a")
+        except OSError as error:
+            raise UserError(f"run directory {str(self.path)!r} cannot be written: {error.strerror}.") from None
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"run {str(self.path)!r} is being trained by another process.") from None
+
+    def unlock(self) -> None:
+        """Let others train this run."""
+        if self._lock_file is not None:
+            self._lock_file.close()
+            self._lock_file = None
+
+
+def runs_root() -> Path:
+    """Where runs go: LAB_RUNS, else ./runs."""
+    return Path(os.environ.get("LAB_RUNS") or "runs").expanduser()
+
+
+def find(references: Sequence[str]) -> list[Run]:
+    """The runs at or below paths and globs, in order, each once; those that cannot be read are left out with a warning.
+
+    Raises:
+        UserError: when a reference finds none, or none can be read.
+    """
+    found: dict[Path, Run] = {}
+    unreadable: list[UserError] = []
+    for reference in references:
+        path = Path(reference).expanduser()
+        matches = [path] if path.exists() else sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+        folders = [folder for match in matches for folder in _run_folders(match)]
+        if not folders:
+            Run.open(reference)
+            raise UserError(f"there is no run at {reference!r}.")
+        for folder in folders:
+            try:
+                found.setdefault(folder.resolve(), Run.open(folder))
+            except UserError as error:
+                unreadable.append(error)
+    if unreadable and not found:
+        raise unreadable[0]
+    if unreadable:
+        others = f" ({len(unreadable)} runs in all)" if len(unreadable) > 1 else ""
+        logging.getLogger("lab").warning("left out%s: %s", others, unreadable[0])
+    return list(found.values())
+
+
+def _run_folders(path: Path) -> Iterator[Path]:
+    if (path / "experiment.yaml").is_file():
+        yield path
+    elif path.is_dir():
+        for child in sorted(path.iterdir()):
+            if child.is_dir():
+                yield from _run_folders(child)
+
+
+def _fresh_path(experiment: Experiment, root: Path) -> Path:
+    stem = experiment.name.replace("/", "-").replace(":", "-").replace(" ", "-")
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    for attempt in range(1000):
+        path = root / f"{stem}-s{experiment.seed}-{stamp}{f'-{attempt}' if attempt else ''}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"run directory {str(path)!r} cannot be made: {error.strerror}.") from None
+        return path
+    raise Failure(f"no free run directory below {root}")

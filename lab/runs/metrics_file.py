@@ -1,0 +1,53 @@
+"""Rows of metrics, a line of JSON each."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+
+class MetricsFile:
+    """Rows of metrics appended to a file and flushed line by line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("a", encoding="utf-8")
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Write one row."""
+        self._file.write(json.dumps(json_safe(row)) + "\n")
+        self._file.flush()
+
+    def offset(self) -> int:
+        """Bytes written so far, on disk when this returns."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def truncate(self, offset: int) -> None:
+        """Cut the file back to a checkpoint's offset."""
+        self._file.truncate(offset)
+        self._file.seek(0, os.SEEK_END)
+
+    def rows_between(self, start: int, end: int) -> list[dict[str, Any]]:
+        """The rows in a byte range."""
+        with self.path.open("rb") as file:
+            file.seek(start)
+            return [json.loads(line) for line in file.read(end - start).splitlines()]
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def json_safe(value: Any) -> Any:
+    """Plain JSON values; NaN and infinities become null, which every reader understands."""
+    if isinstance(value, dict):
+        return {key: json_safe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_safe(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value

@@ -1,0 +1,48 @@
+"""Recipes of classifiers."""
+
+from __future__ import annotations
+
+from lab.backbones import BackboneConfig
+from lab.data.images import ImageData
+from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
+from lab.experiment import Experiment, TrainerConfig
+from lab.supervised.classifier import ClassifierConfig
+
+
+def digits_cnn() -> Experiment:
+    """LeNet on the embedded 8x8 digits: 98 % test accuracy in 10 s on 2 cores."""
+    return Experiment(
+        name="classifier/digits-cnn",
+        data=ImageData(name="digits", batch_size=64, batches_per_step=10),
+        module=ClassifierConfig(
+            backbone=BackboneConfig(name="lenet", dropout=0.3),
+            optimizer=OptimizerConfig(lr=2e-3, schedule=ScheduleConfig(name="cosine")),
+        ),
+        trainer=TrainerConfig(budget=60_000),
+    )
+
+
+def digits_lstm() -> Experiment:
+    """An LSTM that reads the embedded digits row by row: 97 % test accuracy in 20 s on 2 cores."""
+    return Experiment(
+        name="classifier/digits-lstm",
+        data=ImageData(name="digits", batch_size=64, batches_per_step=10),
+        module=ClassifierConfig(
+            backbone=BackboneConfig(name="lstm", hidden=128),
+            optimizer=OptimizerConfig(lr=4e-3, max_grad_norm=1.0, schedule=ScheduleConfig(name="cosine")),
+        ),
+        trainer=TrainerConfig(budget=120_000),
+    )
+
+
+def mnist_cnn() -> Experiment:
+    """LeNet on MNIST from LAB_DATA."""
+    return Experiment(
+        name="classifier/mnist-cnn",
+        data=ImageData(name="mnist", batch_size=128, batches_per_step=10, validation=1 / 12),
+        module=ClassifierConfig(
+            backbone=BackboneConfig(name="lenet", dropout=0.3),
+            optimizer=OptimizerConfig(lr=2e-3, schedule=ScheduleConfig(name="cosine")),
+        ),
+        trainer=TrainerConfig(budget=600_000),
+    )

@@ -1,0 +1,216 @@
+"""train(experiment): the few lines that everything else calls."""
+
+from __future__ import annotations
+
+import logging
+import random
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback
+
+from lab.config import serialization
+from lab.config.overrides import override
+from lab.data.module import LabDataModule
+from lab.errors import UserError
+from lab.experiment import Experiment, TrackingConfig
+from lab.ranks import ranks, shares
+from lab.ranks.batch_norm import normalize_whole_batches
+from lab.runs import checkpoint
+from lab.runs.directory import Run
+from lab.runs.system_use import SystemUse
+from lab.runs.tracking import Tracker
+from lab.training.devices import build_trainer, resolve_device
+from lab.training.learner import Learner
+from lab.training.loop import RunLoop
+from lab.training.progress import Progress
+from lab.training.saving import load_weights
+from lab.training.signals import stop_on_signals
+from lab.training.warm_start import start_from
+
+log = logging.getLogger("lab")
+
+_UNTRACKED = TrackingConfig(mode="disabled")
+
+
+class Result(NamedTuple):
+    """How a run ended: completed or interrupted (resumable), its metrics, its best evaluation."""
+
+    run: Run
+    status: str
+    metrics: dict[str, float]
+    best: dict[str, Any] | None
+
+
+def train(
+    experiment: Experiment,
+    *,
+    run_dir: Path | None = None,
+    root: Path | None = None,
+    resume: Run | None = None,
+    progress: Progress | None = None,
+    callbacks: Sequence[Callback] = (),
+    on_loop: Callable[[Any], None] | None = None,
+) -> Result:
+    """Train an experiment in a run directory of its own, or go on with the run `resume` from its last checkpoint.
+
+    With `trainer.num_workers` above 1 that is done by processes on a Ray cluster, which each call this as a rank.
+
+    Args:
+        run_dir: the run directory; by default a fresh one below `root`, which is LAB_RUNS or ./runs.
+        progress: shows what happens; by default nothing does.
+        callbacks: more of Lightning's.
+        on_loop: called before training starts with what has `ask_to_stop()`, the RunLoop.
+
+    Raises:
+        UserError: for bad input, before anything is written where that is possible.
+        Failure: when the loss is not finite or the disk is full; what was saved before stays resumable.
+    """
+    if experiment.trainer.num_workers > 1 and not ranks.is_joined():
+        workers: Any = import_module("cluster.ranks.team")
+        result: Result = workers.train(experiment, run_dir, root, resume, progress, callbacks, on_loop)
+        return result
+    resolve_device(experiment.trainer.device)
+    seed_everything(experiment.seed)
+    share = shares.share(experiment, ranks.num_ranks())
+    data = share.data.build(share.seed)
+    module = share.module.build(data.spec)
+    module.set_engine("eager" if normalize_whole_batches(module.modules()) else experiment.trainer.engine)
+    if ranks.num_ranks() > 1 and not module.updaters:
+        raise UserError(
+            f"module.kind={experiment.module.kind!r} has no gradients to average: trainer.num_workers must be 1."
+        )
+    if experiment.trainer.start_from is not None and not (resume and any(resume.checkpoints.glob("last.ckpt"))):
+        start_from(module, experiment.trainer.start_from)
+    run = resume or Run.create(experiment, run_dir, root)
+    first = ranks.rank() == 0
+    if first:
+        run.lock()
+    try:
+        with (
+            _log_to(run) if first else nullcontext(),
+            _quiet_libraries(),
+            _threads(experiment.trainer.num_threads or module.num_threads),
+        ):
+            return _fit(experiment, run, data, module, resume, progress, callbacks, on_loop)
+    finally:
+        run.unlock()
+        data.close()
+
+
+def restore(
+    run: Run, which: str = "best", overrides: Sequence[str] = ()
+) -> tuple[Experiment, LabDataModule, Learner, dict[str, Any]]:
+    """A trained run for evaluation, play or sampling: its experiment, data, module with weights, and checkpoint."""
+    content = checkpoint.load(run.checkpoint(which))
+    with run.explaining_imports():
+        experiment = override(serialization.validate(content["experiment"]), overrides)
+        device = resolve_device(experiment.trainer.device)
+        data = experiment.data.build(experiment.seed)
+        module = experiment.module.build(data.spec)
+    load_weights(module, content)
+    module.to(device)
+    data.to(device)
+    module.eval()
+    return experiment, data, module, content
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and torch."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _fit(
+    experiment: Experiment,
+    run: Run,
+    data: LabDataModule,
+    module: Learner,
+    resume: Run | None,
+    progress: Progress | None,
+    callbacks: Sequence[Callback],
+    on_loop: Callable[[Any], None] | None,
+) -> Result:
+    data.folder = run.path
+    content = checkpoint.load(run.checkpoint("last")) if resume and any(run.checkpoints.glob("last.ckpt")) else None
+    tracked = experiment if ranks.rank() == 0 else experiment.model_copy(update={"tracking": _UNTRACKED})
+    tracker = Tracker(tracked, run, module.counter, experiment.module.kind)
+    loop = RunLoop(experiment, run, data, tracker)
+    if content is not None:
+        loop.resume_from(content)
+    elif resume and loop.writes:
+        loop.metrics_file.truncate(0)  # it ended before its first checkpoint and starts anew
+    if on_loop is not None:
+        on_loop(loop)
+    shown = [progress] if progress is not None else []
+    trainer = build_trainer(
+        experiment.trainer,
+        run=run,
+        logger=tracker.logger,
+        callbacks=[loop, SystemUse(loop), *shown, *callbacks],
+    )
+    try:
+        with stop_on_signals(loop):
+            trainer.fit(module, datamodule=data)
+    except BaseException as error:
+        loop.status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+        log.error("%s", "".join(traceback.format_exception(error)))
+        loop.close(module, f"{type(error).__name__}: {error}")
+        if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None  # Lightning makes a second Ctrl-C an exit with code 1
+        raise
+    loop.close(module)
+    return Result(run, loop.status, dict(loop.latest), loop.best)
+
+
+@contextmanager
+def _log_to(run: Run) -> Iterator[None]:
+    """The lab's own log lines also go into the run directory."""
+    handler = logging.FileHandler(run.path / "log.txt", encoding="utf-8", delay=False)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def _threads(num_threads: int | None) -> Iterator[None]:
+    """Torch's threads for the run alone; None: as many as there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep Lightning's banners and hints, made for other loops than ours, off the screen."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+__all__ = ["Result", "UserError", "restore", "seed_everything", "train"]

@@ -1,0 +1,163 @@
+"""Environments as people write them: odd spaces, wrong shapes, numbers that are none, episodes without an end."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from agents.algorithms.policy_gradient import PolicyGradientConfig
+from agents.envs.make import InProcessEnvs, make_envs
+from agents.episodes import play_episodes
+from agents.experience.data import OnPolicyData
+from agents.play.export import exportable
+from lab.data.spec import MultiDiscrete
+from lab.errors import Failure, UserError
+
+
+class Odd(gym.Env[Any, Any]):
+    """Five steps an episode; what else it is, its options say."""
+
+    observation_space: spaces.Space[Any] = spaces.Box(-1, 1, (3,), np.float32)
+    action_space: spaces.Space[Any] = spaces.Discrete(2)
+    observation: Any = np.zeros(3, np.float32)
+
+    def __init__(self, reward: float = 1.0, length: int = 5, **attributes: Any) -> None:
+        self.reward, self.length, self.actions = reward, length, []
+        vars(self).update(attributes)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.t = 0
+        return self.observation, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.t += 1
+        self.actions.append(action)
+        return self.observation, self.reward, self.t == self.length, False, {}
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    gym.register("Odd-v0", Odd)
+    yield
+    del gym.registry["Odd-v0"]
+
+
+def agent_and_data(**options: Any) -> tuple[Any, Any]:
+    data = OnPolicyData(env="Odd-v0", env_options=options, num_envs=2, num_steps=8).build(0)
+    return PolicyGradientConfig().build(data.spec), data
+
+
+def test_many_binary_actions_are_discrete_ones_of_two() -> None:
+    env = Odd(action_space=spaces.MultiBinary((2, 2)))
+    envs = InProcessEnvs([lambda: env])
+    assert envs.spec.outputs == MultiDiscrete((2, 2, 2, 2))
+    envs.reset(0)
+    envs.step(np.array([[0, 1, 1, 0]]))
+    assert env.actions[0].tolist() == [[0, 1], [1, 0]]
+
+
+def test_a_single_number_is_a_vector_of_one() -> None:
+    number, torque = spaces.Box(0, 1, (), np.float32), spaces.Box(-1, 1, (), np.float32)
+    env = Odd(observation_space=number, action_space=torque, observation=np.float32(0.5))
+    envs = InProcessEnvs([lambda: env, lambda: env])
+    assert envs.reset(0).tolist() == [[0.5], [0.5]]
+    assert envs.spec.inputs.shape == (1,)
+    envs.step(np.array([[0.25], [0.5]]))
+    assert [np.shape(action) for action in env.actions] == [(), ()]
+
+
+@pytest.mark.parametrize("key", [None, "joints"])
+def test_observations_of_another_shape_than_promised_are_refused(key: str | None) -> None:
+    env = Odd(observation=np.zeros(5, np.float32))
+    if key:
+        env = Odd(observation={key: env.observation}, observation_space=spaces.Dict({key: Odd.observation_space}))
+    named = f" '{key}'" if key else ""
+    with pytest.raises(UserError, match=rf"observations{named} have the shape \(5,\), but .* says \(3,\)"):
+        InProcessEnvs([lambda: env]).reset(0)
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [({"reward": float("nan")}, "rewards"), ({"observation": np.full(3, np.inf, np.float32)}, "observations")],
+)
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_what_is_not_finite_is_the_environments_fault(options: dict[str, Any], what: str) -> None:
+    agent, data = agent_and_data(**options)
+    with pytest.raises(Failure, match=f"the environment's {what} are not all finite"):
+        data.collector.collect(agent.policy, 8)
+
+
+def test_an_episode_without_an_end_is_cut_off_in_an_evaluation(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("agents.envs.make.ENDLESS", 30)
+    monkeypatch.setattr("agents.episodes.ENDLESS", 30)
+    policy = agent_and_data()[0].policy
+    with caplog.at_level(logging.WARNING, "lab"):
+        episodes = play_episodes(policy, "Odd-v0", 3, seed=0, options={"length": 10**9})
+    assert [episode.length for episode in episodes] == [30] * 3
+    assert "cut off after 30 steps" in caplog.text
+    own = play_episodes(policy, "Odd-v0", 3, seed=0, options={"length": 10**9, "max_episode_steps": 7})
+    assert [episode.length for episode in own] == [7] * 3
+
+
+def test_training_leaves_episodes_without_an_end_alone() -> None:
+    envs = make_envs("Odd-v0", 1, {"length": 10**9})
+    envs.reset(0)
+    assert not any(envs.step(np.zeros(1, np.int64)).truncated[0] for _ in range(20_010))
+
+
+def test_cutting_off_is_not_an_end() -> None:
+    envs = make_envs("CliffWalking-v1", 2, training=False)
+    envs.reset(0)
+    up = np.zeros(2, np.int64)
+    steps = [envs.step(up) for _ in range(20_000)]
+    assert torch.tensor(np.stack([step.truncated for step in steps])).nonzero()[:, 0].tolist() == [19_999, 19_999]
+    assert not any(step.terminated.any() for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("space", "observation", "expected"),
+    [
+        (spaces.Discrete(3, start=5), 6, {"obs": [1]}),
+        (spaces.Box(0, 1, (), np.float32), 0.5, {"obs": [[0.5]]}),
+        (spaces.Box(0, 1, (1,), np.float32), np.float32([0.5]), {"obs": [[0.5]]}),
+        (spaces.Tuple([spaces.Discrete(4), spaces.Discrete(3, start=-1)]), (3, -1), {"0": [3], "1": [0]}),
+        (
+            spaces.Dict({"far": spaces.Discrete(2, start=1), "wind": spaces.Box(-1, 1, (2,), np.float32)}),
+            {"far": 2, "wind": np.float32([0.0, 1.0])},
+            {"far": [1], "wind": [[0.0, 1.0]]},
+        ),
+    ],
+)
+def test_the_exported_script_reads_observations_as_training_does(
+    monkeypatch: pytest.MonkeyPatch, space: Any, observation: Any, expected: Any
+) -> None:
+    monkeypatch.setattr(Odd, "observation_space", space)
+    monkeypatch.setattr(Odd, "observation", observation)
+    agent, data = agent_and_data()
+    script = exportable(agent.policy, data.spec, "Odd-v0", {}).example
+    seen: list[Any] = []
+
+    class Session:
+        def run(self, outputs: None, inputs: dict[str, Any]) -> Any:
+            seen.append({name: array.tolist() for name, array in inputs.items()})
+            return np.zeros(1, np.int64), np.zeros((1, 2), np.float32)
+
+    runtime = ModuleType("onnxruntime")
+    runtime.InferenceSession = lambda path: Session()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    exec(script, {"__file__": "example.py"})
+    assert seen == [expected] * 5
+    tensors = {name: torch.tensor(value) for name, value in expected.items()}
+    with torch.no_grad():
+        agent.policy.act(tensors if isinstance(data.spec.inputs, dict) else tensors["obs"])

@@ -1,0 +1,197 @@
+"""A fleet of collectors brings what local ones would, also when some of them are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from agents.envs.make import make_envs
+from agents.experience.collector import EnvArguments, LocalCollector
+from agents.types import Episode, Rollout
+from cluster.collect.collectors import RemoteCollector, RemoteCollectorConfig
+from cluster.collect.messages import Parcel, join
+from lab.config.overrides import resolve
+from lab.errors import Failure, UserError
+from lab.seeding import derive_seed
+from lab.training.train import train
+
+ENVS = EnvArguments("CartPole-v1", 4, {})
+
+
+@pytest.fixture(scope="module")
+def policy() -> Any:
+    experiment = resolve("pg/cartpole", ["seed=0"])
+    data = experiment.data.build(0)
+    module: Any = experiment.module.build(data.spec)
+    data.close()
+    return module.policy
+
+
+def local(index: int, num_envs: int = 2) -> LocalCollector:
+    return LocalCollector(make_envs(ENVS.env, num_envs, {}), derive_seed(7, "collector", index))
+
+
+def assert_same(one: Rollout, other: Rollout) -> None:
+    for name in ("obs", "action", "reward", "terminated", "truncated", "next_obs", "start", "valid"):
+        assert torch.equal(getattr(one, name), getattr(other, name)), name
+    assert one.episodes == other.episodes
+    assert one.extras.keys() == other.extras.keys()
+    for key, value in one.extras.items():
+        torch.testing.assert_close(value, other.extras[key])
+
+
+def test_a_fleet_with_deaths_brings_what_local_collectors_do(cluster: Any, policy: Any) -> None:
+    import ray
+
+    remote = RemoteCollector(RemoteCollectorConfig(num=2, num_cpus=0.5), ENVS, seed=7)
+    locals_ = [local(0), local(1)]
+    try:
+        for version in range(5):
+            if version in (1, 3):  # once between two collects, once in the middle of one
+                victim = remote._actors[version % 2]
+                pid = ray.get(victim.__ray_call__.remote(lambda self: os.getpid()))
+                if version == 3:
+                    victim.__ray_call__.remote(lambda self: os.kill(os.getpid(), signal.SIGKILL))
+                else:
+                    os.kill(pid, signal.SIGKILL)
+            fleet = remote.collect(policy, 40, version)
+            assert_same(fleet, join([collector.collect(policy, 40, version) for collector in locals_]))
+            assert fleet.policy_version == version
+        assert remote.statistics()["charts/collector_restarts"] == 2
+        assert remote.statistics()["charts/staleness"] == 0
+        state = remote.state_dict()
+        following = remote.collect(policy, 40)
+        remote.collect(policy, 40)
+        remote.load_state_dict(state)
+        assert_same(remote.collect(policy, 40), following)
+    finally:
+        remote.close()
+
+
+def test_collectors_of_a_machine_of_their_own_keep_to_their_cores(cluster: Any, policy: Any) -> None:
+    import ray
+
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    remote = RemoteCollector(RemoteCollectorConfig(num=2, num_cpus=0.5), ENVS, seed=7)
+    try:
+        assert remote._cores == [None, None]  # this cluster may be others' too
+        remote._cores = [[cores[0]], [cores[-1]]]
+        remote.collect(policy, 8)
+        kept = [ray.get(actor.__ray_call__.remote(lambda self: os.sched_getaffinity(0))) for actor in remote._actors]
+        assert kept == [{cores[0]}, {cores[-1]}]
+        assert ray.get(remote._actors[0].__ray_call__.remote(lambda self: os.nice(0))) == os.nice(0)
+    finally:
+        remote.close()
+
+
+def test_a_pipelined_fleet_is_one_collect_behind(cluster: Any, policy: Any) -> None:
+    remote = RemoteCollector(RemoteCollectorConfig(num=1, num_cpus=0.5, mode="pipelined"), ENVS, seed=7)
+    try:
+        versions = [remote.collect(policy, 8, version).policy_version for version in (0, 10, 20)]
+        assert versions == [0, 0, 10]
+        assert remote.statistics()["charts/staleness"] == 10
+        assert remote.statistics()["charts/staleness_collects"] == 1
+    finally:
+        remote.close()
+
+
+def test_an_asynchronous_fleet_keeps_its_bound_and_loses_nothing(cluster: Any, policy: Any) -> None:
+    import ray
+
+    settings = RemoteCollectorConfig(num=2, num_cpus=0.5, mode="asynchronous", max_staleness=3)
+    remote = RemoteCollector(settings, ENVS, seed=7)
+    locals_ = [local(0), local(1)]
+    old: list[float] = []
+    try:
+        for version in range(0, 120, 10):
+            if version == 30:  # a collector dies that owes three rollouts
+                os.kill(ray.get(remote._actors[1].__ray_call__.remote(lambda self: os.getpid())), signal.SIGKILL)
+            if version in (50, 80):
+                time.sleep(0.3)  # a learner that takes its time: everything under way gets old
+            fleet = remote.collect(policy, 40, version)
+            assert_same(fleet, join([each.collect(policy, 40, version) for each in locals_]))
+            statistics = remote.statistics()
+            old.append(statistics["charts/staleness_collects"])
+            assert statistics["charts/staleness"] == 10 * old[-1] == version - fleet.policy_version
+        assert max(old) == 3
+        for version in range(120, 200, 10):  # a learner that is faster: what begins late has the newest weights
+            remote.collect(policy, 1000, version)
+            old.append(remote.statistics()["charts/staleness_collects"])
+        assert max(old) == 3 > old[-1]
+        assert remote.statistics()["charts/collector_restarts"] == 1
+    finally:
+        remote.close()
+
+
+@pytest.mark.parametrize("recipe", ["impala/cartpole", "dqn/cartpole"])
+def test_agents_train_on_an_asynchronous_fleet(cluster: Any, tmp_path: Path, recipe: str) -> None:
+    words = ["trainer.budget=6000", "data.num_envs=4", "data.num_steps=20", "data.rounds=4"]
+    words += ["data.collector.kind=remote", "data.collector.num=1", "data.collector.mode=asynchronous"]
+    words += ["data.collector.max_staleness=2", "tracking.mode=disabled", "trainer.log_period=500"]
+    words += ["module.staleness=0"] if recipe.startswith("impala") else []
+    result = train(resolve(recipe, words), run_dir=tmp_path / "run")
+    found = [row["charts/staleness_collects"] for row in result.run.metrics() if "charts/staleness_collects" in row]
+    assert result.status == "completed"
+    assert 0 < max(found) <= 2
+
+
+def test_environments_must_be_divisible(cluster: Any) -> None:
+    with pytest.raises(UserError, match=r"data\.num_envs=4 cannot be divided among data\.collector\.num=3"):
+        RemoteCollectorConfig(num=3).build(ENVS, 0)
+    with pytest.raises(UserError, match=r"data\.collector\.num=4 needs 400 CPU; the cluster has"):
+        RemoteCollectorConfig(num=4, num_cpus=100).build(ENVS, 0)
+    with pytest.raises(UserError, match="NoSuch-v0"):
+        RemoteCollectorConfig(num=2).build(ENVS._replace(env="NoSuch-v0"), 0)
+
+
+def test_a_full_object_store_is_told_in_a_sentence(cluster: Any, policy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def full(value: Any) -> Any:
+        raise ray.exceptions.OutOfDiskError("Local disk is full")
+
+    remote = RemoteCollector(RemoteCollectorConfig(num=1, num_cpus=0.25), ENVS, seed=0)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(ray, "put", full)
+            patched.setattr("cluster.collect.collectors.SMALL_BYTES", 0)
+            with pytest.raises(Failure, match="object store is full, and so is the disk"):
+                remote.collect(policy, 8)
+        remote._actors[0].__ray_call__.remote(
+            lambda self: setattr(self, "failure", ray.exceptions.OutOfDiskError("Local disk is full"))
+        )
+        with pytest.raises(Failure, match="object store is full, and so is the disk"):
+            remote.collect(policy, 8)
+    finally:
+        remote.close()
+
+
+def test_weights_arrive_as_they_were_sent() -> None:
+    torch.manual_seed(0)
+    kinds = (torch.float32, torch.int64, torch.bool, torch.bfloat16, torch.float64, torch.uint8)
+    sent = {str(kind): (9 * torch.rand(3, i)).to(kind) for i, kind in enumerate(kinds)} | {"": torch.tensor(7)}
+    sent["channels last"] = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    taken = {name: torch.zeros_like(value) for name, value in sent.items()}
+    places = [value.data_ptr() for value in taken.values()]
+    Parcel(taken).unpack(Parcel(sent).pack(sent).tobytes(), taken)
+    assert all(torch.equal(value, taken[name]) for name, value in sent.items())
+    assert places == [value.data_ptr() for value in taken.values()]
+
+
+def test_whole_episodes_of_different_length_are_joined(policy: Any) -> None:
+    rollouts = [local(i).collect(policy, 200, whole_episodes=True) for i in range(3)]
+    joined = join(rollouts)
+    assert joined.reward.shape == (max(len(r.reward) for r in rollouts), 6)
+    assert joined.num_env_steps == sum(r.num_env_steps for r in rollouts)
+    assert joined.episodes == [episode for r in rollouts for episode in r.episodes]
+    assert all(isinstance(episode, Episode) for episode in joined.episodes)
+    for i, rollout in enumerate(rollouts):
+        part = slice(2 * i, 2 * i + 2)
+        assert torch.equal(joined.obs[: len(rollout.reward), part], rollout.obs)  # type: ignore[index]
+        assert not joined.valid[len(rollout.reward) :, part].any()

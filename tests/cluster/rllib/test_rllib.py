@@ -1,0 +1,151 @@
+"""RLlib's algorithms on the lab's networks: weights go both ways, states are plain, and policies act alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+import torch
+
+from cluster.sweep.conduct import conduct
+from cluster.sweep.sweep import Sweep, SweepConfig
+from lab.config.overrides import resolve
+from lab.data.spec import DataSpec, Discrete, TensorSpec
+from lab.errors import UserError
+from lab.runs import checkpoint
+from lab.runs.directory import Run
+from lab.training.train import restore, train
+
+QUICK = ["trainer.budget=1000", "trainer.eval_period=100000", "tracking.mode=disabled", "module.backbone.hidden=[16]"]
+
+
+def quick(algorithm: str, *overrides: str) -> Any:
+    return resolve(f"rllib/{algorithm}-cartpole", [*QUICK, *overrides])
+
+
+@pytest.fixture(scope="module")
+def trained(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    folder = tmp_path_factory.mktemp("rllib")
+    return {name: train(quick(name), run_dir=folder / name).run for name in ("ppo", "dqn", "impala", "appo")}
+
+
+def greedy_return(module: Any, seed: int) -> float:
+    """One episode by RLlib's own forward pass."""
+    env = gym.make("CartPole-v1")
+    obs, total, done = env.reset(seed=seed)[0], 0.0, False
+    while not done:
+        out = module.forward_inference({"obs": torch.from_numpy(obs)[None]})
+        action = out["actions"] if "actions" in out else out["action_dist_inputs"].argmax(-1)
+        obs, reward, terminated, truncated, _ = env.step(int(action[0]))
+        total, done = total + float(reward), terminated or truncated
+    return total
+
+
+@pytest.mark.parametrize("name", ["ppo", "dqn", "impala", "appo"])
+def test_a_policy_trained_there_plays_here_with_the_same_returns(name: str, trained: dict[str, Run]) -> None:
+    from agents.episodes import play
+    from cluster.rllib.modules import PolicyModule, QModule
+
+    experiment, data, agent, content = restore(trained[name], "last")
+    data.close()
+    space = gym.make("CartPole-v1")
+    kind = QModule if name == "dqn" else PolicyModule
+    theirs = kind(
+        observation_space=space.observation_space,
+        action_space=space.action_space,
+        model_config={"lab": experiment.module.model_dump(mode="json"), "steps_before": 0},
+    )
+    theirs.make_target_networks()
+    saved = content["data"]["rl_module"]["default_policy"]
+    missing = theirs.load_state_dict({k: torch.as_tensor(v) for k, v in saved.items()}, strict=False)
+    assert all(key.startswith("target.") for key in missing.missing_keys)
+    for seed in range(5):
+        played = play(agent.policy, "CartPole-v1", 1, seed=seed)
+        assert played[0].episode_return == greedy_return(theirs, seed)
+    assert trained[name].result()["env_steps"] >= 1000
+
+
+def test_weights_move(trained: dict[str, Run]) -> None:
+    torch.manual_seed(0)
+    for run in trained.values():
+        experiment, data, agent, _ = restore(run, "last")
+        data.close()
+        fresh = experiment.module.build(data.spec).policy.state_dict()
+        assert any(not torch.equal(fresh[k], v) for k, v in agent.policy.state_dict().items() if v.dim())
+
+
+@pytest.mark.parametrize("name", ["ppo", "dqn"])
+def test_a_resumed_run_has_the_states_that_were_saved(name: str, trained: dict[str, Run]) -> None:
+    """Networks, target networks, optimizers: given back to a new Algorithm, before it goes on."""
+    run, seen = trained[name], []
+    before = checkpoint.load(run.checkpoint("last"))
+
+    def look(loop: Any) -> None:
+        inner = loop.on_train_batch_start
+
+        def first(trainer: Any, module: Any, *arguments: Any) -> None:
+            if not seen:
+                seen.append(trainer.datamodule.state_dict())
+            inner(trainer, module, *arguments)
+
+        loop.on_train_batch_start = first
+
+    result = train(quick(name, "trainer.budget=2000"), resume=run, on_loop=look)
+    assert result.status == "completed"
+    assert result.run.result()["env_steps"] >= 2000
+    assert repr(seen[0]) == repr(before["data"])
+
+
+def test_an_agent_of_the_lab_starts_a_run_there_and_back(cluster: Any, tmp_path: Path) -> None:
+    ours = resolve(
+        "ppo/cartpole",
+        [
+            "trainer.budget=512",
+            "tracking.mode=disabled",
+            "module.backbone.name=mlp",
+            "module.backbone.hidden=[16]",
+            "module.backbone.activation=tanh",
+            "module.shared_backbone=false",
+            "module.normalize_obs=true",
+        ],
+    )
+    first = train(ours, run_dir=tmp_path / "ours").run
+    taken: list[Any] = []
+
+    def look(loop: Any) -> None:
+        inner = loop.on_train_batch_start
+
+        def begin(trainer: Any, module: Any, *arguments: Any) -> None:
+            taken.append(trainer.datamodule.weights())
+            inner(trainer, module, *arguments)
+
+        loop.on_train_batch_start = begin
+
+    overrides = [f"trainer.start_from={first.path}", "module.normalize_obs=true"]
+    train(quick("ppo", *overrides), run_dir=tmp_path / "theirs", on_loop=look)
+    policy = checkpoint.load(first.checkpoint("best"))["state_dict"]
+    for name, value in taken[0].items():
+        torch.testing.assert_close(value, policy[name], check_dtype=False)
+
+
+def test_what_a_file_may_not_say() -> None:
+    spec = DataSpec(TensorSpec((4,)), Discrete(2))
+    with pytest.raises(UserError, match="options"):
+        quick("dqn", "module.options.replay_buffer_config={type: os.system}")
+    with pytest.raises(UserError, match="recurrent"):
+        resolve("rllib/ppo-cartpole", ["module.backbone.name=lstm"]).module.build(spec)
+
+
+def test_an_unknown_option_is_one_sentence(cluster: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"RLlib refuses module\.options"):
+        train(quick("ppo", "module.options.no_such_thing=1"), run_dir=tmp_path / "run")
+
+
+def test_an_algorithm_trains_in_a_sweep(cluster: Any, tmp_path: Path) -> None:
+    sweep = Sweep.create(
+        tmp_path / "sweep", SweepConfig(name="test", targets=("rllib/ppo-cartpole",), overrides=(*QUICK,))
+    )
+    assert conduct(cluster, sweep, quiet=True) == 0
+    assert [entry.status for entry in sweep.entries] == ["completed"]

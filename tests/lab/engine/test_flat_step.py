@@ -1,0 +1,80 @@
+"""Optimizer steps in a few calls equal torch's, and go on from a saved state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lab.engine.optimizers import OptimizerConfig
+from lab.engine.updater import Updater
+
+OPTIMIZERS = {
+    "adam": OptimizerConfig(lr=0.02),
+    "adam_clipped": OptimizerConfig(lr=0.02, betas=(0.8, 0.9), eps=1e-5, max_grad_norm=0.1),
+    "adamw": OptimizerConfig(name="adamw", lr=0.02, weight_decay=0.1),
+    "rmsprop": OptimizerConfig(name="rmsprop", lr=0.01, alpha=0.9, eps=1e-5, max_grad_norm=0.5),
+    "rmsprop_momentum": OptimizerConfig(name="rmsprop", lr=0.01, momentum=0.5),
+    "sgd": OptimizerConfig(name="sgd", lr=0.1, momentum=0.9, max_grad_norm=1.0),
+}
+
+
+def regression(config: OptimizerConfig, engine: str = "eager") -> tuple[nn.Module, Updater]:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+
+    def loss(x, y):
+        value = (net(x) - y).square().mean()
+        return value, {"loss": value.detach()}
+
+    return net, Updater(net, loss, config, engine)
+
+
+def minibatches(num: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    return [(torch.randn(6, 3, generator=generator), torch.randn(6, 2, generator=generator)) for _ in range(num)]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("engine", ["eager", "traced"])
+def test_updates_are_those_of_torch(name: str, engine: str) -> None:
+    config = OPTIMIZERS[name]
+    net, updater = regression(config, engine)
+    plain = regression(config)[0]
+    optimizer = config.build(plain.parameters())
+    for i, (x, y) in enumerate(minibatches(12)):
+        rate = updater.set_progress(0.0) * (1 if i < 6 else 0.5)  # the rate may change on the way
+        for group in (*updater.optimizer.param_groups, *optimizer.param_groups):
+            group["lr"] = rate
+        metrics = updater.step(x, y)
+        optimizer.zero_grad()
+        (plain(x) - y).square().mean().backward()
+        if config.max_grad_norm is not None:
+            norm = nn.utils.clip_grad_norm_(plain.parameters(), config.max_grad_norm)
+            torch.testing.assert_close(metrics["grad_norm"], norm)
+        optimizer.step()
+    for got, expected in zip(net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("stop", [0, 1, 4])
+def test_updates_go_on_bit_for_bit_from_a_saved_state(name: str, stop: int, tmp_path: Path) -> None:
+    batches = minibatches(8)
+    whole, updater = regression(OPTIMIZERS[name])
+    halves, first = regression(OPTIMIZERS[name])
+    for x, y in batches:
+        updater.step(x, y)
+    for x, y in batches[:stop]:
+        first.step(x, y)
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    _, second = regression(OPTIMIZERS[name])
+    second.module.load_state_dict(halves.state_dict())
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for x, y in batches[stop:]:
+        second.step(x, y)
+    assert second.num_updates == len(batches)
+    for got, expected in zip(second.module.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(got, expected)
