@@ -97,7 +97,7 @@ def main() -> None:
     figures: dict[str, float | None] = {
         "interpreter_seconds": measure(lambda: process_seconds("-c", "pass"), repeats),
         "import_lab_seconds": measure(lambda: process_seconds("-c", "import lab, agents, generative"), repeats),
-        "import_train_seconds": measure(lambda: process_seconds("-c", "import lab.train"), repeats),
+        "import_train_seconds": measure(lambda: process_seconds("-c", "import lab.training.train"), repeats),
         "help_seconds": measure(lambda: process_seconds("-m", "lab.cli", "--help"), repeats),
         "list_seconds": measure(lambda: process_seconds("-m", "lab.cli", "list"), repeats),
     }

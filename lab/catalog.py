@@ -62,7 +62,7 @@ def scan() -> Catalog:
 
 def recipes_of(module: str, tree: ast.Module) -> Iterator[Entry]:
     """The recipes that one parsed module defines, named `family/function`."""
-    family = module.rpartition(".")[2]
+    family = module.rpartition(".")[2].replace("_", "-")
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "FAMILY" for t in node.targets):
             family = ast.literal_eval(node.value)

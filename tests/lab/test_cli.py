@@ -245,7 +245,7 @@ def test_debug_shows_the_traceback(lab: Lab, monkeypatch: pytest.MonkeyPatch) ->
     def fail(*arguments: object) -> None:
         raise Failure("it broke")
 
-    monkeypatch.setattr("lab.config.resolve", fail)
+    monkeypatch.setattr("lab.config.overrides.resolve", fail)
     assert_one_sentence(lab("show", RECIPE), 1, "it broke")
     with pytest.raises(Failure, match="it broke"):
         lab("show", RECIPE, "--debug")
@@ -255,7 +255,7 @@ def test_an_unexpected_error_is_one_line_with_a_pointer(lab: Lab, monkeypatch: p
     def fail(*arguments: object) -> None:
         raise ZeroDivisionError("over\nseveral\nlines")
 
-    monkeypatch.setattr("lab.config.resolve", fail)
+    monkeypatch.setattr("lab.config.overrides.resolve", fail)
     assert_one_sentence(lab("show", RECIPE), 1, "ZeroDivisionError: over several lines", "--debug")
 
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from tests.lab.backbones.causal import CAUSAL, SMALL
+from tests.generative.autoregressive.backbones.causal import CAUSAL, SMALL
 
 from generative.autoregressive import pixelcnn
 from generative.autoregressive.pixelcnn import PixelCNN, PixelCNNConfig

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tests.generative.test_pixelcnn import OUTPUTS, model
-from tests.lab.backbones.causal import CAUSAL
-from tests.lab.tape import Recorder
+from tests.generative.autoregressive.test_pixelcnn import OUTPUTS, model
+from tests.generative.autoregressive.backbones.causal import CAUSAL
+from tests.lab.engine.tape import Recorder
 
 from generative.autoregressive.sampling import Given, Task, cached, naive
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.lab.tape import Recorder
-from tests.lab.test_traced import NETWORKS, losses
+from tests.lab.engine.tape import Recorder
+from tests.lab.engine.test_tracing import NETWORKS, losses
 from torch import Tensor, nn
 
 from lab.config.overrides import resolve

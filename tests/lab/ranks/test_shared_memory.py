@@ -43,7 +43,7 @@ def test_every_rank_has_the_sum_again_and_again(num_ranks: int, tmp_path: Path) 
     def work(near: MachineRanks) -> list[torch.Tensor]:
         mine = numbers(near.rank)
         for x in mine:
-            near.add_up(x)
+            near.all_reduce(x)
         return mine
 
     found = on_ranks(tmp_path, num_ranks, work)
@@ -57,9 +57,9 @@ def test_every_rank_has_the_sum_again_and_again(num_ranks: int, tmp_path: Path) 
 def test_ranks_whose_fellow_has_ended_are_told(tmp_path: Path) -> None:
     def work(near: MachineRanks) -> None:
         x = torch.ones(3)
-        near.add_up(x)
+        near.all_reduce(x)
         if near.rank:
-            near.add_up(x)
+            near.all_reduce(x)
 
     found = on_ranks(tmp_path, 3, work)
     assert found[0] is None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cluster.commands.sweep import summary
+from cluster.sweep import summary
 from cluster.sweep.search import make_search
 from cluster.sweep.search.asha import rungs, survives
 from cluster.sweep.search.base import folder_name

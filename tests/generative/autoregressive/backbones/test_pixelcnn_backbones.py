@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.lab.backbones.causal import CAUSAL, NO_BLIND_SPOT, causal_net
+from tests.generative.autoregressive.backbones.causal import CAUSAL, NO_BLIND_SPOT, causal_net
 from torch.nn import functional as F
 
 from generative.autoregressive.backbones.causal import Causal
