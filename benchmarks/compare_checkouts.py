@@ -3,7 +3,8 @@
     python benchmarks/compare_checkouts.py BEFORE AFTER --out FOLDER [--steps 20000] [--seconds 60] [RECIPE ...]
 
 Each recipe is trained in both checkouts with the same seed, budget and thread; a run that is slow is stopped after
-`--seconds`. The rows of metrics that both wrote are compared, but for the numbers that follow the clock. Runs that lie
+`--seconds`. The rows of metrics that both wrote are compared, but for the numbers that follow the clock; floats may differ by
+`--tolerance` of their size, and the largest difference is shown. Runs that lie
 in FOLDER already are not trained again. Exit code 1 when any recipe differs.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import subprocess
@@ -71,17 +73,29 @@ def rows_of(run: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in _BY_THE_CLOCK} for row in rows]
 
 
-def difference(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> str:
-    """What differs first, or nothing."""
+def distance(a: Any, b: Any) -> float:
+    """How far two values are apart, in shares of their size; infinitely, where they are not both numbers."""
+    if a == b:
+        return 0.0
+    if isinstance(a, float) and isinstance(b, float):
+        return abs(a - b) / max(abs(a), abs(b))
+    return math.inf
+
+
+def difference(before: list[dict[str, Any]], after: list[dict[str, Any]], tolerance: float) -> tuple[str, float]:
+    """What differs first, or nothing, and the largest difference up to there."""
+    largest = 0.0
     if not before or not after:
-        return "no rows"
+        return "no rows", largest
     for index, (a, b) in enumerate(zip(before, after, strict=False)):
-        keys = [key for key in {**a, **b} if key in a and key in b and a[key] != b[key]]
-        if keys:
-            return f"row {index}: {keys[0]} {a[keys[0]]} -> {b[keys[0]]}"
         if set(a) != set(b):
-            return f"row {index}: keys {sorted(set(a) ^ set(b))}"
-    return ""
+            return f"row {index}: keys {sorted(set(a) ^ set(b))}", largest
+        for key in a:
+            apart = distance(a[key], b[key])
+            if apart > tolerance:
+                return f"row {index}: {key} {a[key]} -> {b[key]}", largest
+            largest = max(largest, apart)
+    return "", largest
 
 
 def main() -> int:
@@ -92,6 +106,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the runs go")
     parser.add_argument("--steps", type=int, default=20_000, help="of each run (default: 20,000)")
     parser.add_argument("--seconds", type=float, default=60.0, help="at most, of each run (default: 60)")
+    parser.add_argument("--tolerance", type=float, default=1e-5, help="between floats (default: 1e-5)")
     arguments = parser.parse_args()
     listed = json.loads(lab(arguments.before.resolve(), "list", "recipes", "--json"))["recipes"]
     recipes = arguments.recipes or [name for name in listed if name in _DEMONSTRATOR or not name.startswith(_SKIPPED)]
@@ -107,9 +122,11 @@ def main() -> int:
             except (RuntimeError, OSError) as error:
                 sides.append([])
                 problem += f" {name}: {error}"
-        found = problem.strip() or difference(*sides)
-        num_different += bool(found)
-        print(f"{recipe:<40} {min(map(len, sides)):>4} rows  {found or 'equal'}", flush=True)
+        first, largest = difference(*sides, arguments.tolerance)
+        first = problem.strip() or first
+        num_different += bool(first)
+        equal = f"equal to {largest:.1e}" if largest else "equal"
+        print(f"{recipe:<40} {min(map(len, sides)):>4} rows  {first or equal}", flush=True)
     print(f"{len(recipes) - num_different} of {len(recipes)} recipes equal")
     return 1 if num_different else 0
 

@@ -14,13 +14,10 @@ from torch import Tensor
 from generative.evaluation.distances import NEIGHBOURS, distribution_metrics, nearest_neighbours
 from lab.data.images import ImageModule
 from lab.data.module import LabDataModule
-from lab.data.resident import Chunk
 from lab.data.spec import Classes, DataSpec, TensorSpec
-from lab.engine.updater import Metrics
 from lab.errors import UserError
-from lab.experiment import ModuleConfig
 from lab.pictures import Image, image_grid
-from lab.training.learner import Learner, StepMetrics, means
+from lab.training.learner import ConfigT, Learner
 
 NUM_SAMPLES = 64
 """images in the sample grid of an evaluation"""
@@ -32,7 +29,7 @@ Progress = Callable[[int, int], None]
 """called with (done, total) while a slow sampler works"""
 
 
-class GenerativeLearner(Learner):
+class GenerativeLearner(Learner[ConfigT]):
     """Subclasses give `sample`, and `interpolate` when they have a latent space."""
 
     can_interpolate: ClassVar[bool] = False
@@ -42,21 +39,12 @@ class GenerativeLearner(Learner):
     distance_images: ClassVar[int] = 2000
     """samples behind the distances of an evaluation on the test split"""
 
-    def __init__(self, config: ModuleConfig, spec: DataSpec) -> None:
+    def __init__(self, config: ConfigT, spec: DataSpec) -> None:
         super().__init__(config, spec)
         if not isinstance(spec.inputs, TensorSpec) or len(spec.inputs.shape) != 3:
             raise UserError(f"module.kind={config.kind!r} needs images (channels, height, width), not {spec.inputs!r}.")
         self.image = spec.inputs
         self.num_classes = spec.outputs.num if isinstance(spec.outputs, Classes) else 0
-
-    def work_through(self, chunk: Chunk, update: Callable[[Tensor, Tensor], Metrics]) -> StepMetrics:
-        """One `update` for each minibatch (x, y) of a chunk, counted; the means of their metrics."""
-        rows = []
-        for x, y in chunk:
-            self.counters["updates"] += 1
-            rows.append(update(x, y))
-            self.counters["samples"] += len(x)
-        return means(rows)
 
     def sample(
         self,

@@ -161,12 +161,12 @@ class ActorCriticAgent(Agent):
         if self.policy.normalizer is not None:
             self.policy.normalizer.update(seen.raw_x[seen.valid.flatten()])
 
-    def sequences(self, rollout: Rollout, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """What updates take: tensors (T, N, ...) as (T N, ...); or, for a recurrent policy, cut into sequences
-        (L, B, ...) and followed by the state before each (S, B, F) and the starts (L, B)."""
+    def sequences(self, rollout: Rollout, **tensors: Tensor) -> dict[str, Tensor]:
+        """What updates take, by name: tensors (T, N, ...) as (T N, ...); or, for a recurrent policy, cut into sequences
+        (L, B, ...), with the `state` before each (S, B, F) and the `start`s (L, B)."""
         num_steps = rollout.reward.shape[0]
         if not self.policy.recurrent:
-            return tuple(t.flatten(0, 1) for t in tensors)
+            return {name: t.flatten(0, 1) for name, t in tensors.items()}
         length = min(self.config.sequence_length or num_steps, num_steps)
         if num_steps % length:
             raise ValueError(f"module.sequence_length={length} must divide data.num_steps={num_steps}.")
@@ -178,7 +178,10 @@ class ActorCriticAgent(Agent):
         assert rollout.first_state is not None
         later = rollout.extras["state"][length - 1 : -1 : length]  # (T / L - 1, N, S, F)
         state = torch.cat([rollout.first_state.transpose(0, 1).cpu()[None], later]).flatten(0, 1).transpose(0, 1)
-        return (*map(cut, tensors), state.contiguous().to(self.device), cut(rollout.start.to(self.device)))
+        return {name: cut(t) for name, t in tensors.items()} | {
+            "state": state.contiguous().to(self.device),
+            "start": cut(rollout.start.to(self.device)),
+        }
 
     def train_state(self) -> dict[str, Any]:
         running = self.reward_scaler.running if self.reward_scaler is not None else None

@@ -10,7 +10,7 @@ B batch, L sequence length, A action parameters; S rows and F features of a recu
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import PositiveInt
@@ -22,8 +22,8 @@ from agents.policies.action_distributions import Gaussian
 from agents.policies.actor_critic import ActorCritic, PolicyConfig
 from lab.data.module import LabDataModule
 from lab.data.spec import DataSpec
+from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
-from lab.engine.updater import Metrics
 from lab.errors import UserError
 from lab.training.learner import StepMetrics, means
 
@@ -42,6 +42,16 @@ class BehaviourCloningConfig(PolicyConfig):
 
     def build(self, spec: DataSpec) -> BehaviourCloning:
         return BehaviourCloning(self, spec)
+
+
+class Demonstrated(NamedTuple):
+    """Observations x (B, ...) and actions (B,) or (B, A); or sequences (L, B, ...) of them, the state (S, B, F) before
+    each and the starts (L, B) of episodes."""
+
+    x: Tensor
+    action: Tensor
+    state: Tensor | None = None
+    start: Tensor | None = None
 
 
 class BehaviourCloning(Agent):
@@ -69,31 +79,28 @@ class BehaviourCloning(Agent):
             self.policy.normalizer.update(self.policy.prepared(data.train.obs))
         rows: list[Metrics] = []
         for part in data.minibatches(self.config.sequence_length if self.policy.recurrent else None):
-            rows.append(self.updater.step(*self.batch(part)))
+            rows.append(self.update(self.batch(part)))
             self.counters["samples"] += part.start.numel()
             self.counters["updates"] += 1
         return means(rows)
 
     @torch.no_grad()
-    def batch(self, part: Demonstrations) -> tuple[Tensor, ...]:
-        """The arguments of `loss`."""
+    def batch(self, part: Demonstrations) -> Demonstrated:
+        """What the loss takes, of some demonstrations."""
         action = self.policy.distribution.from_env(part.action)
         if not self.policy.recurrent:
-            return self.policy.normalized(self.policy.prepared(part.obs)), action
+            return Demonstrated(self.policy.normalized(self.policy.prepared(part.obs)), action)
         length, num = part.start.shape
         x = self.policy.prepared(_flat(part.obs)).view(length, num, -1)
         state = self.policy.initial_state(num)
         assert state is not None
-        return self.policy.normalized(x), action, state.to(x.device), part.start
+        return Demonstrated(self.policy.normalized(x), action, state.to(x.device), part.start)
 
-    def loss(
-        self, x: Tensor, action: Tensor, state: Tensor | None = None, start: Tensor | None = None
-    ) -> tuple[Tensor, Metrics]:
-        """x (B, ...), action (B,) or (B, A); or (L, B, ...) with the recurrent `state` (S, B, F) and `start` (L, B)."""
-        parameters, _ = self.policy.evaluate(x, state, start)
-        log_prob, _ = self.policy.distribution.log_prob_entropy(parameters, action)
+    def loss(self, batch: Demonstrated) -> Loss:
+        parameters, _ = self.policy.evaluate(batch.x, batch.state, batch.start)
+        log_prob, _ = self.policy.distribution.log_prob_entropy(parameters, batch.action)
         nll = -log_prob.mean()
-        return nll, {"nll": nll.detach(), **self._agreement(parameters, action)}
+        return Loss(nll, {"nll": nll.detach(), **self._agreement(parameters, batch.action)})
 
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
         """Returns in the environment, and agreement with the steps that were held out."""
@@ -101,7 +108,7 @@ class BehaviourCloning(Agent):
         held_out = data.val
         if self.policy.recurrent:
             held_out = held_out.rows(torch.arange(len(held_out.action), device=data.device)[:, None])  # (S, 1)
-        _, metrics = self.loss(*self.batch(held_out))
+        metrics = self.loss(self.batch(held_out)).metrics
         agreement = {f"eval/{name}": float(value) for name, value in metrics.items()}
         return super().evaluate(data, split, **options) | agreement
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SerializeAsAny
@@ -32,9 +32,9 @@ from agents.policies.return_distributions import ExpectedConfig, Returns, Return
 from agents.types import Obs, Transition, map_obs
 from lab.backbones import BackboneConfig
 from lab.data.spec import DataSpec, Discrete
+from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig
 from lab.engine.tracing import record
-from lab.engine.updater import Metrics
 from lab.errors import UserError
 from lab.experiment import ModuleConfig
 from lab.ranks import collectives
@@ -115,6 +115,29 @@ class QPolicy(Policy):
         return Preferences("Q-value", self.returns.mean(self.q_network(self.q_network.prepare(obs))))
 
 
+class Minibatch(NamedTuple):
+    """Steps and their targets."""
+
+    x: Tensor  # (B, ...) prepared observations
+    action: Tensor  # (B,)
+    target: Tensor  # (B, M)
+    weight: Tensor  # (B,)
+    noise: Tensor  # (1, num_noise)
+
+
+class DoubleMinibatch(NamedTuple):
+    """Steps whose targets are made late, since the network that learns chooses the next action."""
+
+    x: Tensor  # (B, ...) prepared observations
+    action: Tensor  # (B,)
+    next_x: Tensor  # (B, ...)
+    next_outputs: Tensor  # (B, A, M) of the target network
+    reward: Tensor  # (B,)
+    discount: Tensor  # (B,)
+    weight: Tensor  # (B,)
+    noise: Tensor  # (1, num_noise)
+
+
 class DQN(Agent):
     """Collects into replay, then updates as often as the update ratio owes."""
 
@@ -162,21 +185,20 @@ class DQN(Agent):
                 self.updates_owed += collectives.total(rollout.num_env_steps) * self.config.updates_per_env_step
                 num_updates = int(self.updates_owed)
                 self.updates_owed -= num_updates
-                rows += self.update(experience, num_updates)
+                rows += self.learn(experience, num_updates)
         return {**means(rows), **experience.statistics(), "charts/epsilon": float(self.policy.epsilon)}
 
-    def update(self, experience: ReplayExperience, num_updates: int) -> list[Metrics]:
+    def learn(self, experience: ReplayExperience, num_updates: int) -> list[Metrics]:
         """Update so many times. All minibatches are drawn at once, unless each update changes their priorities."""
         rows: list[Metrics] = []
         prioritized = experience.config.replay.priority is not None
         while len(rows) < num_updates:
             sample = experience.sample(self.config.batch_size, 1 if prioritized else num_updates, self.progress)
             for part in self._between_target_copies(sample.reward.shape[0]):
-                for minibatch in zip(*(t.unbind(0) for t in self.batch(sample, part)), strict=True):
-                    metrics = self.updater.step(*minibatch)
-                    error = metrics.pop("error")
+                for minibatch in self.minibatches(sample, part):
+                    metrics, extras = self.updater.step(minibatch)
                     if prioritized:
-                        experience.update_priorities(sample.indices[0], error)
+                        experience.update_priorities(sample.indices[0], extras["error"])
                     rows.append(metrics)
                     self.counters["updates"] += 1
                 move_target(
@@ -189,8 +211,8 @@ class DQN(Agent):
         return rows
 
     @torch.no_grad()
-    def batch(self, sample: Transition, part: slice) -> tuple[Tensor, ...]:
-        """What the loss takes, each (K, B, ...), for minibatches of a sample that share a target network."""
+    def minibatches(self, sample: Transition, part: slice) -> Iterator[Minibatch | DoubleMinibatch]:
+        """The minibatches of a part of a sample, which share a target network."""
         reward, discount, weight = (t[part] for t in (sample.reward, sample.discount, sample.weight))
         shape = reward.shape
         x, next_x = (
@@ -203,9 +225,10 @@ class DQN(Agent):
         if self.config.double:
             next_outputs = self._recorded(self.target_network, next_x, target_noise)  # (K B, A, M)
             next_x, next_outputs = (t.view(*shape, *t.shape[1:]) for t in (next_x, next_outputs))
-            return (*first, next_x, next_outputs, reward, discount, weight, noise[0])
+            double = (*first, next_x, next_outputs, reward, discount, weight, noise[0])
+            return map(DoubleMinibatch, *(t.unbind(0) for t in double))
         target = self._recorded(self._target, next_x, target_noise, reward.flatten(), discount.flatten())  # (K B, M)
-        return (*first, target.view(*shape, -1), weight, noise[0])
+        return map(Minibatch, *(t.unbind(0) for t in (*first, target.view(*shape, -1), weight, noise[0])))
 
     def _target(self, next_x: Tensor, noise: Tensor, reward: Tensor, discount: Tensor) -> Tensor:
         """Targets (B, M) by the target network alone."""
@@ -230,33 +253,20 @@ class DQN(Agent):
             )
         return self._target_graph(inputs)[0]
 
-    def loss(self, x: Tensor, action: Tensor, target: Tensor, weight: Tensor, noise: Tensor) -> tuple[Tensor, Metrics]:
-        """x (B, ...) prepared observations, action (B,), target (B, M), weight (B,), noise (1, num_noise).
+    def loss(self, batch: Minibatch) -> Loss:
+        """The extras are the TD errors (B,), from which priorities are made."""
+        outputs = chosen(self.q_network(batch.x, batch.noise), batch.action)  # (B, M)
+        losses, error = self.returns.loss(outputs, batch.target)
+        loss = (batch.weight * losses).mean()
+        q_value = self.returns.mean(outputs.detach()).mean()
+        return Loss(loss, {"td_loss": loss.detach(), "q_value": q_value}, {"error": error.detach()})
 
-        The metrics are each sample's (B,): their means are taken once, over many updates.
-        """
-        outputs = chosen(self.q_network(x, noise), action)  # (B, M)
-        loss, error = self.returns.loss(outputs, target)
-        loss = weight * loss
-        q_value = self.returns.mean(outputs.detach())
-        return loss.mean(), {"td_loss": loss.detach(), "q_value": q_value, "error": error.detach()}
-
-    def double_loss(
-        self,
-        x: Tensor,
-        action: Tensor,
-        next_x: Tensor,
-        next_outputs: Tensor,
-        reward: Tensor,
-        discount: Tensor,
-        weight: Tensor,
-        noise: Tensor,
-    ) -> tuple[Tensor, Metrics]:
-        """The same with the target made late, since the online network chooses; next_outputs (B, A, M)."""
+    def double_loss(self, batch: DoubleMinibatch) -> Loss:
+        """The same with the online network's choice of the next action."""
         with torch.no_grad():
-            best = self.returns.mean(self.q_network(next_x, noise)).argmax(-1)
-            target = self.returns.target(chosen(next_outputs, best), reward, discount)
-        return self.loss(x, action, target, weight, noise)
+            best = self.returns.mean(self.q_network(batch.next_x, batch.noise)).argmax(-1)
+            target = self.returns.target(chosen(batch.next_outputs, best), batch.reward, batch.discount)
+        return self.loss(Minibatch(batch.x, batch.action, target, batch.weight, batch.noise))
 
     def _between_target_copies(self, num_batches: int) -> Iterator[slice]:
         """Stretches of minibatches during which the target network stays as it is."""

@@ -8,7 +8,7 @@ the correction is worth. T time steps, N environments.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -19,7 +19,7 @@ from agents.experience.data import OnPolicyExperience
 from agents.returns import vtrace
 from agents.types import Rollout
 from lab.data.spec import DataSpec
-from lab.engine.updater import Metrics
+from lab.engine.loss import Loss, Metrics
 from lab.ranks import collectives
 from lab.training.learner import StepMetrics, means
 
@@ -44,6 +44,20 @@ class ImpalaConfig(ActorCriticConfig):
         return Impala(self, spec)
 
 
+class Minibatch(NamedTuple):
+    """Rows of a rollout (B, ...), or sequences of it (L, B, ...) with the recurrent state (S, B, F) before each."""
+
+    entropy_coef: Tensor  # ()
+    mean_rho: Tensor  # ()
+    x: Tensor
+    action: Tensor
+    advantages: Tensor
+    targets: Tensor
+    weights: Tensor  # they sum to 1
+    state: Tensor | None = None
+    start: Tensor | None = None
+
+
 class Impala(ActorCriticAgent):
     """Learns from a queue of rollouts."""
 
@@ -63,21 +77,21 @@ class Impala(ActorCriticAgent):
             if len(self.queue) > self.config.staleness:
                 rollout = self.queue.pop(0)
                 lags.append(self.counters["updates"] - rollout.policy_version)
-                rows += self.update(rollout)
+                rows += self.learn(rollout)
         lag = {"charts/policy_lag": sum(lags) / len(lags)} if lags else {}
         return {**means(rows), **experience.statistics(), **lag}
 
-    def update(self, rollout: Rollout) -> list[Metrics]:
+    def learn(self, rollout: Rollout) -> list[Metrics]:
         """Learn from a rollout whose `extras` hold the log-probabilities of the policy that acted."""
         rows = []
         for i in range(self.config.passes):
-            rows.append(self.updater.step(*self.batch(rollout, first=i == 0)))
+            rows.append(self.update(self.batch(rollout, first=i == 0)))
             self.counters["updates"] += 1
         return rows
 
     @torch.no_grad()
-    def batch(self, rollout: Rollout, *, first: bool = True) -> tuple[Tensor, ...]:
-        """The arguments of `loss`; running moments take in a rollout once, at the `first` of its passes."""
+    def batch(self, rollout: Rollout, *, first: bool = True) -> Minibatch:
+        """A whole rollout as one minibatch; running moments take in a rollout once, at the `first` of its passes."""
         seen = self.evaluate_rollout(rollout)
         behaviour = rollout.extras["log_prob"].to(self.device)
         log_rhos = seen.log_prob - behaviour if self.config.correction else torch.zeros_like(behaviour)
@@ -96,40 +110,33 @@ class Impala(ActorCriticAgent):
         if first:
             self.update_normalizer(seen)
         weights = seen.valid.float() / collectives.mean(seen.valid.sum())
-        tensors = (seen.x, seen.action, corrected.advantages, corrected.targets, weights)
-        mean_rho = (weights * log_rhos.exp().clamp(max=self.config.rho_bar)).sum()
-        return (
-            torch.tensor(self.entropy_coef, device=self.device),
-            mean_rho,
-            *self.sequences(rollout, *tensors),
+        rows = self.sequences(
+            rollout,
+            x=seen.x,
+            action=seen.action,
+            advantages=corrected.advantages,
+            targets=corrected.targets,
+            weights=weights,
         )
+        mean_rho = (weights * log_rhos.exp().clamp(max=self.config.rho_bar)).sum()
+        return Minibatch(torch.tensor(self.entropy_coef, device=self.device), mean_rho, **rows)
 
-    def loss(
-        self,
-        entropy_coef: Tensor,
-        mean_rho: Tensor,
-        x: Tensor,
-        action: Tensor,
-        advantages: Tensor,
-        targets: Tensor,
-        weights: Tensor,
-        state: Tensor | None = None,
-        start: Tensor | None = None,
-    ) -> tuple[Tensor, Metrics]:
-        """Scalars, then (B, ...), or (L, B, ...) with the recurrent `state` (S, B, F) and `start`."""
-        parameters, values = self.policy.evaluate(x, state, start)
+    def loss(self, batch: Minibatch) -> Loss:
+        weights = batch.weights
+        parameters, values = self.policy.evaluate(batch.x, batch.state, batch.start)
         assert values is not None
-        log_prob, entropy = self.policy.distribution.log_prob_entropy(parameters, action)
-        policy_loss = -(weights * advantages * log_prob).sum()
-        value_loss = (weights * (values - targets).square()).sum()
+        log_prob, entropy = self.policy.distribution.log_prob_entropy(parameters, batch.action)
+        policy_loss = -(weights * batch.advantages * log_prob).sum()
+        value_loss = (weights * (values - batch.targets).square()).sum()
         mean_entropy = (weights * entropy).sum()
-        loss = policy_loss + self.config.value_coef * value_loss - entropy_coef * mean_entropy
-        return loss, {
+        loss = policy_loss + self.config.value_coef * value_loss - batch.entropy_coef * mean_entropy
+        metrics = {
             "policy_loss": policy_loss.detach(),
             "value_loss": value_loss.detach(),
             "entropy": mean_entropy.detach(),
-            "rho": mean_rho.clone(),
+            "rho": batch.mean_rho.clone(),
         }
+        return Loss(loss, metrics)
 
     def train_state(self) -> dict[str, Any]:
         waiting = [rollout._asdict() | {"episodes": []} for rollout in self.queue]

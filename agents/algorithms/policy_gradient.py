@@ -16,7 +16,7 @@ All but the last need whole episodes (`data.whole_episodes`).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -27,7 +27,7 @@ from agents.experience.data import OnPolicyExperience
 from agents.returns import discounted_returns, gae
 from agents.types import Rollout
 from lab.data.spec import DataSpec
-from lab.engine.updater import Metrics
+from lab.engine.loss import Loss, Metrics
 from lab.errors import UserError
 from lab.ranks import collectives
 from lab.training.learner import StepMetrics, means
@@ -50,6 +50,19 @@ class PolicyGradientConfig(ActorCriticConfig):
         return PolicyGradient(self, spec)
 
 
+class Minibatch(NamedTuple):
+    """Rows of a rollout (B, ...), or sequences of it (L, B, ...) with the recurrent state (S, B, F) before each."""
+
+    entropy_coef: Tensor  # ()
+    x: Tensor
+    action: Tensor
+    advantages: Tensor
+    returns: Tensor
+    weights: Tensor  # they sum to 1
+    state: Tensor | None = None
+    start: Tensor | None = None
+
+
 class PolicyGradient(ActorCriticAgent):
     """One gradient step on each rollout."""
 
@@ -65,13 +78,13 @@ class PolicyGradient(ActorCriticAgent):
             raise UserError(f"module.baseline={self.config.baseline!r} needs whole episodes: data.whole_episodes=true.")
         rows: list[Metrics] = []
         for _ in range(experience.rounds):
-            rows.append(self.updater.step(*self.batch(self.collect(experience))))
+            rows.append(self.update(self.batch(self.collect(experience))))
             self.counters["updates"] += 1
         return {**means(rows), **experience.statistics()}
 
     @torch.no_grad()
-    def batch(self, rollout: Rollout) -> tuple[Tensor, ...]:
-        """The arguments of `loss`; a row that is not valid weighs 0."""
+    def batch(self, rollout: Rollout) -> Minibatch:
+        """A whole rollout as one minibatch; a row that is not valid weighs 0."""
         seen = self.evaluate_rollout(rollout)
         if self.config.baseline == "value":
             advantages = gae(
@@ -96,34 +109,26 @@ class PolicyGradient(ActorCriticAgent):
         self.update_normalizer(seen)
         weights = valid.float() / collectives.mean(valid.sum())
         entropy_coef = torch.tensor(self.entropy_coef, device=self.device)
-        batch = self.sequences(rollout, seen.x, seen.action, advantages, returns, weights)
+        rows = self.sequences(
+            rollout, x=seen.x, action=seen.action, advantages=advantages, returns=returns, weights=weights
+        )
         if not self.policy.recurrent and not bool(valid.all()):
-            batch = _only_valid(batch, valid.flatten())
-        return (entropy_coef, *batch)
+            rows = _only_valid(rows, valid.flatten())
+        return Minibatch(entropy_coef, **rows)
 
-    def loss(
-        self,
-        entropy_coef: Tensor,
-        x: Tensor,
-        action: Tensor,
-        advantages: Tensor,
-        returns: Tensor,
-        weights: Tensor,
-        state: Tensor | None = None,
-        start: Tensor | None = None,
-    ) -> tuple[Tensor, Metrics]:
-        """`entropy_coef` (), all others (B, ...), or (L, B, ...) with the recurrent `state` (S, B, F) and `start`."""
-        parameters, values = self.policy.evaluate(x, state, start)
-        log_prob, entropy = self.policy.distribution.log_prob_entropy(parameters, action)
-        policy_loss = -(weights * advantages * log_prob).sum()
+    def loss(self, batch: Minibatch) -> Loss:
+        weights = batch.weights
+        parameters, values = self.policy.evaluate(batch.x, batch.state, batch.start)
+        log_prob, entropy = self.policy.distribution.log_prob_entropy(parameters, batch.action)
+        policy_loss = -(weights * batch.advantages * log_prob).sum()
         mean_entropy = (weights * entropy).sum()
-        loss = policy_loss - entropy_coef * mean_entropy if self.config.entropy_coef else policy_loss
+        loss = policy_loss - batch.entropy_coef * mean_entropy if self.config.entropy_coef else policy_loss
         metrics = {"policy_loss": policy_loss.detach(), "entropy": mean_entropy.detach()}
         if values is not None:
-            value_loss = (weights * (values - returns).square()).sum()
+            value_loss = (weights * (values - batch.returns).square()).sum()
             loss = loss + self.config.value_coef * value_loss
             metrics["value_loss"] = value_loss.detach()
-        return loss, metrics
+        return Loss(loss, metrics)
 
     def train_state(self) -> dict[str, Any]:
         return super().train_state() | {"mean_return": self.mean_return}
@@ -155,13 +160,12 @@ def baseline_of(name: Baseline, returns: Tensor, valid: Tensor, mean_return: flo
     return (total - returns * valid) / (num_envs - 1)
 
 
-def _only_valid(batch: tuple[Tensor, ...], valid: Tensor) -> tuple[Tensor, ...]:
+def _only_valid(tensors: dict[str, Tensor], valid: Tensor) -> dict[str, Tensor]:
     """The valid rows, filled up with rows of zeros to a power of two, so that few batch shapes occur."""
     size = power_of_two(int(valid.sum()))
     rows = valid.nonzero().flatten()
-    filled = []
-    for t in batch:
-        padded = t.new_zeros(size, *t.shape[1:])
-        padded[: len(rows)] = t[rows]
-        filled.append(padded)
-    return tuple(filled)
+    filled = {}
+    for name, t in tensors.items():
+        filled[name] = t.new_zeros(size, *t.shape[1:])
+        filled[name][: len(rows)] = t[rows]
+    return filled

@@ -7,8 +7,9 @@ T time steps, N environments, B minibatch, M = T N rows of a rollout (or sequenc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator
+from itertools import repeat
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -19,12 +20,10 @@ from agents.experience.data import OnPolicyExperience
 from agents.returns import gae
 from agents.types import Rollout
 from lab.data.spec import DataSpec
+from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
-from lab.engine.updater import Metrics
 from lab.ranks import collectives
 from lab.training.learner import StepMetrics, means
-
-_NUM_STEP_TENSORS = 7  # of `loss`, from x to weights: those with a row for each step
 
 
 class PPOConfig(ActorCriticConfig):
@@ -50,6 +49,29 @@ class PPOConfig(ActorCriticConfig):
         return PPO(self, spec)
 
 
+class Minibatch(NamedTuple):
+    """Rows of a rollout (B, ...), or sequences of it (L, B, ...) with the recurrent state (S, B, F) before each, and the
+    coefficients () of an update."""
+
+    x: Tensor
+    action: Tensor
+    old_log_prob: Tensor
+    old_values: Tensor
+    returns: Tensor
+    advantages: Tensor
+    weights: Tensor
+    """of rows that are valid; in a minibatch they sum to 1"""
+    clip_low: Tensor
+    clip_high: Tensor
+    entropy_coef: Tensor
+    state: Tensor | None = None
+    start: Tensor | None = None
+
+    def rows(self, function: Callable[[Tensor], Any]) -> list[Any]:
+        """The fields, with a function applied to those that have rows."""
+        return [t if t is None or not t.dim() else function(t) for t in self]
+
+
 class PPO(ActorCriticAgent):
     """Several epochs of minibatches on each rollout."""
 
@@ -62,10 +84,10 @@ class PPO(ActorCriticAgent):
     def training_step(self, experience: OnPolicyExperience, batch_idx: int = 0) -> StepMetrics:
         rows: list[Metrics] = []
         for _ in range(experience.rounds):
-            rows += self.update(self.collect(experience))
+            rows += self.learn(self.collect(experience))
         return {**means(rows), **experience.statistics()}
 
-    def update(self, rollout: Rollout) -> list[Metrics]:
+    def learn(self, rollout: Rollout) -> list[Metrics]:
         """All epochs on one rollout."""
         seen = self.evaluate_rollout(rollout)
         advantages = gae(
@@ -81,15 +103,27 @@ class PPO(ActorCriticAgent):
         weights = seen.valid.float()
         if self.config.normalize_advantages == "rollout":
             advantages = normalized(advantages.flatten()[None], weights.flatten()[None]).view_as(advantages)
-        batch = self.sequences(rollout, seen.x, seen.action, seen.log_prob, seen.values, returns, advantages, weights)
         clip = self.config.clip * self.config.clip_schedule.factor(self.progress)
         coefficients = torch.tensor([1 - clip, 1 + clip, self.entropy_coef], device=self.device).unbind()
+        batch = Minibatch(
+            **self.sequences(
+                rollout,
+                x=seen.x,
+                action=seen.action,
+                old_log_prob=seen.log_prob,
+                old_values=seen.values,
+                returns=returns,
+                advantages=advantages,
+                weights=weights,
+            ),
+            **dict(zip(("clip_low", "clip_high", "entropy_coef"), coefficients, strict=True)),
+        )
         rows: list[Metrics] = []
-        minibatches: list[tuple[Tensor, ...]] = []
+        minibatches: list[Minibatch] = []
         for _ in range(self.config.epochs):
             if len(minibatches) != 1:  # one that holds everything is the same in each epoch
                 minibatches = list(self.minibatches(batch))
-            epoch = [self.updater.step(*coefficients, *minibatch) for minibatch in minibatches]
+            epoch = [self.update(minibatch) for minibatch in minibatches]
             self.counters["updates"] += len(epoch)
             rows += epoch
             if self.config.target_kl is not None:
@@ -99,45 +133,33 @@ class PPO(ActorCriticAgent):
         self.update_normalizer(seen)
         return rows
 
-    def minibatches(self, batch: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
+    def minibatches(self, batch: Minibatch) -> Iterator[Minibatch]:
         """One epoch of minibatches: rows in a new order, all gathered at once.
 
         In each, weights sum to 1 and advantages are normalised, if they are to be.
         """
         dim = 1 if self.policy.recurrent else 0
-        size, steps_per_row = batch[0].shape[dim], len(batch[0]) if self.policy.recurrent else 1
+        size, steps_per_row = batch.x.shape[dim], len(batch.x) if self.policy.recurrent else 1
         length = max(1, min(self.config.minibatch_size // steps_per_row, size))
         if length < size:
             order = torch.randperm(size).to(self.device)
-            batch = tuple(t.index_select(dim, order) for t in batch)
-        *others, advantages, weights = batch[:_NUM_STEP_TENSORS]
+            batch = Minibatch(*batch.rows(lambda t: t.index_select(dim, order)))
         advantages, weights = _normalized_by_minibatch(
-            advantages.movedim(dim, 0), weights.movedim(dim, 0), length, self.config.normalize_advantages == "minibatch"
+            batch.advantages.movedim(dim, 0),
+            batch.weights.movedim(dim, 0),
+            length,
+            self.config.normalize_advantages == "minibatch",
         )
-        batch = (*others, advantages.movedim(0, dim), weights.movedim(0, dim), *batch[_NUM_STEP_TENSORS:])
-        return zip(*(t.split(length, dim) for t in batch), strict=True)
+        batch = batch._replace(advantages=advantages.movedim(0, dim), weights=weights.movedim(0, dim))
+        fields = batch.rows(lambda t: t.split(length, dim))
+        return map(Minibatch, *(field if isinstance(field, tuple) else repeat(field) for field in fields))
 
-    def loss(
-        self,
-        clip_low: Tensor,
-        clip_high: Tensor,
-        entropy_coef: Tensor,
-        x: Tensor,
-        action: Tensor,
-        old_log_prob: Tensor,
-        old_values: Tensor,
-        returns: Tensor,
-        advantages: Tensor,
-        weights: Tensor,
-        state: Tensor | None = None,
-        start: Tensor | None = None,
-    ) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: Minibatch) -> Loss:
         """A scalar with the gradient of the loss: linear in log-probabilities and values, the coefficients made without
         gradient, which spares most of the small operations.
-
-        Coefficients (), then (B, ...), or (L, B, ...) with the recurrent `state` (S, B, F) and `start`.
         """
-        parameters, values = self.policy.evaluate(x, state, start)
+        x, action, old_log_prob, old_values, returns, advantages, weights, clip_low, clip_high, entropy_coef, *_ = batch
+        parameters, values = self.policy.evaluate(x, batch.state, batch.start)
         assert values is not None
         log_prob, entropy = self.policy.distribution.log_prob_entropy(parameters, action)
         with torch.no_grad():
@@ -165,13 +187,14 @@ class PPO(ActorCriticAgent):
         loss = (value_coef * values - log_prob_coef * log_prob).sum()
         if self.config.entropy_coef:
             loss = loss - entropy_coef * (weights * entropy).sum()
-        return loss, {
+        metrics = {
             "policy_loss": -policy_gain,
             "value_loss": value_loss,
             "entropy": mean_entropy,
             "approx_kl": approx_kl,
             "clip_fraction": clip_fraction,
         }
+        return Loss(loss, metrics)
 
 
 def normalized(advantages: Tensor, weights: Tensor) -> Tensor:

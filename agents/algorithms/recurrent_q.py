@@ -17,7 +17,7 @@ L steps of a sequence (burn-in included), B sequences, A actions, D inputs, F fe
 from __future__ import annotations
 
 import copy
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -34,8 +34,8 @@ from agents.returns import TD_LOSSES, n_step_returns, td_target
 from agents.types import Obs, Rollout, Sequences, map_obs
 from lab.backbones import BackboneConfig
 from lab.data.spec import DataSpec, TensorSpec
+from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig
-from lab.engine.updater import Metrics
 from lab.errors import UserError
 from lab.experiment import ModuleConfig
 from lab.ranks import collectives
@@ -162,6 +162,19 @@ class RecurrentQPolicy(Policy):
         return q_values[0], state
 
 
+class Minibatch(NamedTuple):
+    """B sequences: x (L + 1, B, D) and start (L + 1, B) with the successor of the last step, the others (L - burn_in, B),
+    of the steps that are learned from."""
+
+    x: Tensor
+    start: Tensor
+    action: Tensor
+    returns: Tensor
+    discount: Tensor
+    last: Tensor  # the row with which a step's window ends
+    usable: Tensor  # 1.0 or 0.0
+
+
 class RecurrentQ(Agent):
     """Collects into replay and learns from sequences of it."""
 
@@ -207,10 +220,8 @@ class RecurrentQ(Agent):
                 rows.append(self._update(sequences, experience.config.replay.n_step))
         return {**means(rows), **experience.statistics(), "charts/epsilon": float(self.policy.epsilon)}
 
-    def loss(
-        self, x: Tensor, start: Tensor, action: Tensor, returns: Tensor, discount: Tensor, last: Tensor, usable: Tensor
-    ) -> tuple[Tensor, Metrics]:
-        """x (L + 1, B, D) and start (L + 1, B) with the successor of the last step; all others (L - burn_in, B)."""
+    def loss(self, batch: Minibatch) -> Loss:
+        x, start, action, returns, discount, last, usable = batch
         q_values = self._unroll(self.q_network, x, start)  # (L - burn_in + 1, B, A)
         with torch.no_grad():
             best = q_values[1:].argmax(-1, keepdim=True)
@@ -219,9 +230,9 @@ class RecurrentQ(Agent):
         q_value = q_values[:-1].gather(-1, action[..., None]).squeeze(-1)
         error = TD_LOSSES[self.config.loss](q_value, target, reduction="none")
         loss = (usable * error).sum() / usable.sum().clamp(min=1.0)
-        return loss, {"td_loss": loss.detach(), "q_value": q_value.detach().mean()}
+        return Loss(loss, {"td_loss": loss.detach(), "q_value": q_value.detach().mean()})
 
-    def batch(self, sequences: Sequences, n_step: int) -> tuple[Tensor, ...]:
+    def batch(self, sequences: Sequences, n_step: int) -> Minibatch:
         """What the loss takes. A step whose window ends at a cut is not used: the row after it is another episode's."""
         previous = previous_actions(sequences.action, sequences.start)
         x = self.q_network.prepare(sequences.obs, previous[:-1])
@@ -239,7 +250,7 @@ class RecurrentQ(Agent):
         returns, discount, steps = n_step_returns(reward, terminated, ends, self.config.gamma, n_step)
         last = torch.arange(len(steps), device=steps.device)[:, None] + steps  # the row with which a window ends
         usable = (valid & ~truncated.gather(0, last)).float()
-        return torch.cat([x, last_x]), start, action, returns, discount, last, usable
+        return Minibatch(torch.cat([x, last_x]), start, action, returns, discount, last, usable)
 
     def _begin(self, sequences: Sequences) -> Tensor:
         """Where (L, B) memories begin: somewhere in the first half of the burn-in.
@@ -260,7 +271,7 @@ class RecurrentQ(Agent):
         return q_values
 
     def _update(self, sequences: Sequences, n_step: int) -> Metrics:
-        metrics = self.updater.step(*self.batch(sequences, n_step))
+        metrics = self.update(self.batch(sequences, n_step))
         self.counters["updates"] += 1
         move_target(
             self.target_network,

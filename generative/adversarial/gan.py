@@ -9,7 +9,7 @@ B images, D latents, C channels, H height, W width.
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt, SerializeAsAny
@@ -25,10 +25,10 @@ from lab.backbones import BackboneConfig
 from lab.backbones.image_features import ImageFeatures
 from lab.data.images import ImageModule
 from lab.data.module import LabDataModule
-from lab.data.resident import Chunk
+from lab.data.resident import Batch, Chunk
 from lab.data.spec import DataSpec
+from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig
-from lab.engine.updater import Metrics
 from lab.errors import UserError
 from lab.experiment import ModuleConfig
 from lab.export import Exportable
@@ -36,7 +36,7 @@ from lab.pictures import Image, image_grid
 from lab.ranks import shared_noise
 from lab.training.learner import Monitor, StepMetrics
 
-Loss = Literal["non_saturating", "least_squares", "hinge", "wasserstein"]
+Objective = Literal["non_saturating", "least_squares", "hinge", "wasserstein"]
 
 
 class GANConfig(ModuleConfig):
@@ -48,7 +48,7 @@ class GANConfig(ModuleConfig):
     decoder: SerializeAsAny[DecoderConfig] = ConvDecoder()
     """the generator"""
     latents: PositiveInt = 64
-    loss: Loss = "non_saturating"
+    loss: Objective = "non_saturating"
     r1: NonNegativeFloat = 0.0
     """gamma of the penalty gamma / 2 * |gradient at real images|^2"""
     gradient_penalty: NonNegativeFloat = 0.0
@@ -76,7 +76,7 @@ class GANConfig(ModuleConfig):
 # ------------------------------------------------------------------ losses
 
 
-def discriminator_loss(name: Loss, real: Tensor, fake: Tensor) -> Tensor:
+def discriminator_loss(name: Objective, real: Tensor, fake: Tensor) -> Tensor:
     """The discriminator's loss of logits (B,) for real and fake images."""
     if name == "non_saturating":
         return F.softplus(-real).mean() + F.softplus(fake).mean()
@@ -87,7 +87,7 @@ def discriminator_loss(name: Loss, real: Tensor, fake: Tensor) -> Tensor:
     return fake.mean() - real.mean()
 
 
-def generator_loss(name: Loss, fake: Tensor) -> Tensor:
+def generator_loss(name: Objective, fake: Tensor) -> Tensor:
     """The generator's loss of the discriminator's logits (B,) for its images."""
     if name == "non_saturating":
         return F.softplus(-fake).mean()
@@ -156,7 +156,22 @@ class Discriminator(nn.Module):
 # ------------------------------------------------------------------ training
 
 
-class GAN(GenerativeLearner):
+class Contest(NamedTuple):
+    """Real images x and fake ones (B, C, H, W), both of classes y (B,)."""
+
+    x: Tensor
+    fake: Tensor
+    y: Tensor
+
+
+class Fakes(NamedTuple):
+    """Images (B, C, H, W) that carry the generator's gradient, of classes y (B,)."""
+
+    fake: Tensor
+    y: Tensor
+
+
+class GAN(GenerativeLearner[GANConfig]):
     """Trains a Discriminator and a Generator in turn; samples come from the generator's running average."""
 
     monitor = Monitor("eval/lenet_frechet_distance", "min")
@@ -169,7 +184,7 @@ class GAN(GenerativeLearner):
                 "module.kind='gan' keeps the checkpoint of the smallest LeNet distance, which needs images with class "
                 "labels; this data has none."
             )
-        self.settings, self.conditional = config, config.conditional
+        self.conditional = config.conditional
         self.generator = Generator(config, self.image.shape, self.num_classes)
         self.discriminator = Discriminator(config, spec, self.num_classes)
         self.average = copy.deepcopy(self.generator).requires_grad_(False) if config.ema else self.generator
@@ -178,9 +193,9 @@ class GAN(GenerativeLearner):
         )
         self.generator_updater = self.add_updater("generator", self.generator, self.generator_loss, config.optimizer)
 
-    def discriminator_loss(self, x: Tensor, fake: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
-        """Loss of real images x (B, C, H, W) and fake ones, both of classes y (B,)."""
-        labels, settings = (y if self.conditional else None), self.settings
+    def discriminator_loss(self, batch: Contest) -> Loss:
+        x, fake, y = batch
+        labels, settings = (y if self.conditional else None), self.config
         penalize = self.discriminator_updater.num_updates % settings.penalty_period == 0
         with_r1 = penalize and settings.r1 > 0
         x = x.detach().requires_grad_() if with_r1 else x
@@ -199,26 +214,27 @@ class GAN(GenerativeLearner):
             between = (x + share * (fake - x)).detach().requires_grad_()
             norm = (squared_gradient_norm(self.discriminator(between, labels), between) + 1e-12).sqrt()
             loss = loss + settings.gradient_penalty * settings.penalty_period * (norm - 1).square().mean()
-        return loss, metrics
+        return Loss(loss, metrics)
 
-    def generator_loss(self, fake: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
-        """Loss of images (B, C, H, W) that carry the generator's gradient."""
-        loss = generator_loss(self.settings.loss, self.discriminator(fake, y if self.conditional else None))
+    def generator_loss(self, batch: Fakes) -> Loss:
+        fake, y = batch
+        loss = generator_loss(self.config.loss, self.discriminator(fake, y if self.conditional else None))
         # a batch whose images are all alike has no spread: the first sign of mode collapse
-        return loss, {"generator": loss.detach(), "fake_spread": fake.detach().std(0).mean()}
+        return Loss(loss, {"generator": loss.detach(), "fake_spread": fake.detach().std(0).mean()})
 
     def training_step(self, chunk: Chunk, batch_idx: int = 0) -> StepMetrics:
-        return watched(self.work_through(chunk, self.update))
+        return watched(super().training_step(chunk))
 
-    def update(self, x: Tensor, y: Tensor) -> Metrics:
-        """One step of the discriminator on images x (B, C, H, W) of classes y (B,), and in its turn the generator's."""
-        generator_turn = self.counters["updates"] % self.settings.discriminator_steps == 0
-        z = shared_noise.randn(len(x), self.settings.latents, device=x.device)
+    def update(self, batch: Batch) -> Metrics:
+        """One step of the discriminator on real images, and in its turn the generator's."""
+        x, y = batch
+        generator_turn = (self.discriminator_updater.num_updates + 1) % self.config.discriminator_steps == 0
+        z = shared_noise.randn(len(x), self.config.latents, device=x.device)
         with torch.set_grad_enabled(generator_turn):
             fake = self.generator(z, y if self.conditional else None)
-        metrics = self.discriminator_updater.step(x, fake.detach(), y)
+        metrics, _ = self.discriminator_updater.step(Contest(x, fake.detach(), y))
         if generator_turn:
-            metrics |= self.generator_updater.step(fake, y)
+            metrics |= self.generator_updater.step(Fakes(fake, y))[0]
             self._follow()
         return metrics | {"real_spread": x.std(0).mean()}
 
@@ -227,15 +243,15 @@ class GAN(GenerativeLearner):
 
     @property
     def _boundary(self) -> float:
-        return 0.5 if self.settings.loss == "least_squares" else 0.0
+        return 0.5 if self.config.loss == "least_squares" else 0.0
 
     @torch.no_grad()
     def _follow(self) -> None:
         """Move the average towards the generator; early on faster, so that the first weights are soon forgotten."""
-        if not self.settings.ema:
+        if not self.config.ema:
             return
         done = self.generator_updater.num_updates
-        weight = 1 - min(self.settings.ema, (1 + done) / (10 + done))
+        weight = 1 - min(self.config.ema, (1 + done) / (10 + done))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), weight)
         for average, value in zip(self.average.buffers(), self.generator.buffers(), strict=True):
             average.copy_(value)
@@ -248,7 +264,7 @@ class GAN(GenerativeLearner):
         Raises UserError for data without class labels, on which there is no feature network to train.
         """
         assert isinstance(data, ImageModule)
-        return self.measured(data, split, self.settings.eval_images, full=split == "test")
+        return self.measured(data, split, self.config.eval_images, full=split == "test")
 
     def sample(
         self,
@@ -271,13 +287,13 @@ class GAN(GenerativeLearner):
         generator: torch.Generator | None,
     ) -> Tensor:
         y = self.draw_labels(num, labels, generator)
-        z = temperature * torch.randn(num, self.settings.latents, generator=generator, device=self.device)
+        z = temperature * torch.randn(num, self.config.latents, generator=generator, device=self.device)
         images: Tensor = network(z, y)
         return images
 
     def interpolate(self, num: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
         y = self.draw_labels(num, None, generator)
-        ends = torch.randn(2, num, self.settings.latents, generator=generator, device=self.device)
+        ends = torch.randn(2, num, self.config.latents, generator=generator, device=self.device)
         z = slerp(ends[0], ends[1], steps)  # (num, steps, D)
         repeated = None if y is None else y[:, None].expand(num, steps).flatten()
         images: Tensor = self.average(z.flatten(0, 1), repeated)
@@ -285,11 +301,11 @@ class GAN(GenerativeLearner):
 
     def exportable(self, data: LabDataModule) -> Exportable:
         num_classes = self.num_classes if self.conditional else 0
-        return of_images("generator", self.average, self.average, self.settings.latents, num_classes)
+        return of_images("generator", self.average, self.average, self.config.latents, num_classes)
 
     def pictures(self, data: LabDataModule) -> dict[str, Image]:
         shown = super().pictures(data)
-        if self.settings.ema:
+        if self.config.ema:
             raw = self._generate(self.generator, NUM_SAMPLES, self.fixed_labels(), 1.0, self.fixed_generator())
             shown["samples_raw"] = image_grid(raw, self.sample_columns)
         return shown

@@ -23,14 +23,14 @@ from generative.likelihoods import bits_per_dim
 from lab.backbones import BackboneConfig, build_backbone
 from lab.data.images import ImageModule
 from lab.data.module import LabDataModule
-from lab.data.resident import Chunk
+from lab.data.resident import Batch
 from lab.data.spec import DataSpec, TensorSpec
+from lab.engine.loss import Loss
 from lab.engine.optimizers import OptimizerConfig
-from lab.engine.updater import Metrics
 from lab.errors import UserError
 from lab.experiment import ModuleConfig
 from lab.pictures import Image, image_grid
-from lab.training.learner import Monitor, StepMetrics, means
+from lab.training.learner import Monitor
 
 SAMPLES_AT_ONCE = 256
 CACHED_PIXELS = 2**15
@@ -122,7 +122,7 @@ def num_parts(x: Tensor) -> int:
     return min(len(x), max(1, -(-x[:, 0].numel() // pixels_at_once)))
 
 
-class PixelCNN(GenerativeLearner):
+class PixelCNN(GenerativeLearner[PixelCNNConfig]):
     """Trains a PixelNet by maximum likelihood."""
 
     monitor = Monitor("eval/nll_nats", "min")
@@ -139,17 +139,9 @@ class PixelCNN(GenerativeLearner):
         self.net = PixelNet(config, self.image, self.num_classes)
         self.updater = self.add_updater("net", self.net, self.loss, config.optimizer)
 
-    def loss(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Metrics]:
-        nats = -self.net(x, labels if self.conditional else None).flatten(1).sum(1).mean()
-        return nats / self.image.numel, {"nll_nats": nats.detach()}
-
-    def training_step(self, chunk: Chunk, batch_idx: int = 0) -> StepMetrics:
-        rows = []
-        for x, y in chunk:
-            rows.append(self.updater.step(x, y))
-            self.counters["samples"] += len(x)
-            self.counters["updates"] += 1
-        return means(rows)
+    def loss(self, batch: Batch) -> Loss:
+        nats = -self.net(batch.x, batch.y if self.conditional else None).flatten(1).sum(1).mean()
+        return Loss(nats / self.image.numel, {"nll_nats": nats.detach()})
 
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
         """The exact negative log-likelihood of a split: nats an image, bits a dimension."""

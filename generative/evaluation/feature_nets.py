@@ -24,7 +24,9 @@ from torch.nn import functional as F
 
 from lab.backbones import BackboneConfig
 from lab.data.images import ImageModule
+from lab.data.resident import Batch
 from lab.data.spec import Classes, TensorSpec
+from lab.engine.loss import Loss
 from lab.engine.optimizers import OptimizerConfig
 from lab.engine.updater import Updater
 from lab.errors import UserError
@@ -174,8 +176,8 @@ def inception_net(device: torch.device) -> InceptionNet | None:
 
 
 def _train(net: ClassifierNet, x: Tensor, y: Tensor) -> None:
-    def loss(images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return F.cross_entropy(net(images), labels), {}
+    def loss(batch: Batch) -> Loss:
+        return Loss(F.cross_entropy(net(batch.x), batch.y), {})
 
     updater = Updater(net, loss, OptimizerConfig(lr=float(_RECIPE["lr"])))
     generator = torch.Generator().manual_seed(int(_RECIPE["seed"]))
@@ -183,7 +185,7 @@ def _train(net: ClassifierNet, x: Tensor, y: Tensor) -> None:
         for update in range(int(_RECIPE["updates"])):
             updater.set_progress(update / int(_RECIPE["updates"]))
             index = torch.randint(len(x), (int(_RECIPE["batch_size"]),), generator=generator)
-            updater.step(x[index], y[index])
+            updater.step(Batch(x[index], y[index]))
 
 
 def _digest(x: Tensor, y: Tensor) -> str:

@@ -18,14 +18,14 @@ from torch.nn import functional as F
 from lab.backbones.mlp import Activation, activation_layer
 from lab.data.images import ImageModule
 from lab.data.module import LabDataModule
-from lab.data.resident import Chunk
+from lab.data.resident import Batch, Chunk
 from lab.data.spec import DataSpec, TensorSpec
+from lab.engine.loss import Loss, LossFunction, Metrics
 from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
-from lab.engine.updater import Metrics
 from lab.errors import UserError
 from lab.experiment import ModuleConfig
 from lab.pictures import Image, image_grid
-from lab.training.learner import Learner, Monitor, StepMetrics, means
+from lab.training.learner import Learner, Monitor, StepMetrics
 
 
 class AutoencoderConfig(ModuleConfig):
@@ -59,7 +59,7 @@ class Layer(nn.Module):
         )
 
 
-class Autoencoder(Learner):
+class Autoencoder(Learner[AutoencoderConfig]):
     """Trains a stack of Layers, one after the other and then together."""
 
     monitor = Monitor("eval/squared_error", "min")
@@ -68,7 +68,7 @@ class Autoencoder(Learner):
         super().__init__(config, spec)
         if not isinstance(spec.inputs, TensorSpec):
             raise UserError(f"module.kind='autoencoder' needs one tensor of inputs, not {spec.inputs!r}.")
-        self.settings, self.shape = config, spec.inputs.shape
+        self.shape = spec.inputs.shape
         sizes = (math.prod(self.shape), *config.layers)
         self.layers = nn.ModuleList(
             Layer(num_in, num_out, config, code=i == len(sizes) - 2, first=i == 0)
@@ -96,20 +96,20 @@ class Autoencoder(Learner):
             h = layer.decode(h)  # type: ignore[operator]
         return h.view_as(x)
 
-    def loss(self, x: Tensor) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: Batch) -> Loss:
         """Squared error of an image, mean over the minibatch."""
-        loss = _squared_error(self.reconstruct(self._corrupted(x)), x).mean()
-        return loss, {"squared_error": loss.detach()}
+        loss = _squared_error(self.reconstruct(self._corrupted(batch.x)), batch.x).mean()
+        return Loss(loss, {"squared_error": loss.detach()})
 
-    def layer_loss(self, index: int) -> Any:
+    def layer_loss(self, index: int) -> LossFunction:
         """The loss of one layer: it reconstructs what the layers below give, which stay as they are."""
 
-        def loss(x: Tensor) -> tuple[Tensor, Metrics]:
+        def loss(batch: Batch) -> Loss:
             with torch.no_grad():
-                below = self.encode(x, index)
+                below = self.encode(batch.x, index)
             layer = self.layers[index]
             error = _squared_error(layer.decode(layer.encode(self._corrupted(below))), below).mean()  # type: ignore[operator]
-            return error, {"layer_squared_error": error.detach()}
+            return Loss(error, {"layer_squared_error": error.detach()})
 
         return loss
 
@@ -121,7 +121,7 @@ class Autoencoder(Learner):
 
     def phase(self) -> tuple[int | None, float]:
         """The layer that is pretrained now, or None for all together, and the progress within the phase."""
-        share = self.settings.pretraining
+        share = self.config.pretraining
         if self.progress >= share:
             return None, (self.progress - share) / (1 - share)
         within, index = math.modf(self.progress / share * len(self.layers))
@@ -129,13 +129,12 @@ class Autoencoder(Learner):
 
     def training_step(self, chunk: Chunk, batch_idx: int = 0) -> StepMetrics:
         phase, _ = self.phase()
-        updater = self.updater if phase is None else self.layer_updaters[phase]
-        rows = []
-        for x, _ in chunk:
-            rows.append(updater.step(x))
-            self.counters["samples"] += len(x)
-            self.counters["updates"] += 1
-        return means(rows) | {"charts/phase": float(len(self.layers) if phase is None else phase)}
+        return super().training_step(chunk) | {"charts/phase": float(len(self.layers) if phase is None else phase)}
+
+    def update(self, batch: Batch) -> Metrics:
+        phase, _ = self.phase()
+        metrics, _ = (self.updater if phase is None else self.layer_updaters[phase]).step(batch)
+        return metrics
 
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
         """Squared error of an image (sum over pixels), and the share of the pixels' variance that is explained."""
@@ -156,7 +155,7 @@ class Autoencoder(Learner):
         return {"reconstructions": image_grid(pairs.flatten(0, 1), 8)}
 
     def _corrupted(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.settings.masking) * (1 - self.settings.masking) if self.settings.masking else x
+        return F.dropout(x, self.config.masking) * (1 - self.config.masking) if self.config.masking else x
 
 
 def _squared_error(a: Tensor, b: Tensor) -> Tensor:

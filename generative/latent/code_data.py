@@ -60,7 +60,7 @@ class CodeModule(ImageModule):
         LabDataModule.__init__(self)
         self.config = ImageData(name=config.run, batch_size=config.batch_size, batches_per_step=config.batches_per_step)
         self.vq_vae, self.images, self.device = vq_vae, images, images.device
-        self.levels = vq_vae.settings.num_codes
+        self.levels = vq_vae.config.num_codes
         self._splits = {split: self._encoded(split) for split in ("train", "val", "test")}
         self.spec = DataSpec(TensorSpec((1, *vq_vae.grid), torch.float32, 0.0, 1.0, self.levels), images.spec.outputs)
         self.order = ShuffledOrder(self.num_samples("train"), config.batch_size, seed, self.device)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, PositiveInt
@@ -21,13 +21,13 @@ from generative.learner import GenerativeLearner, Progress
 from generative.likelihoods import bits_per_dim, importance_weighted_bound
 from lab.data.images import ImageModule
 from lab.data.module import LabDataModule
-from lab.data.resident import Chunk
+from lab.data.resident import Batch
 from lab.data.spec import DataSpec
+from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
-from lab.engine.updater import Metrics
 from lab.errors import UserError
 from lab.experiment import ModuleConfig
-from lab.training.learner import Monitor, StepMetrics
+from lab.training.learner import Monitor
 
 _CHUNK = 1024
 
@@ -46,7 +46,19 @@ class HelmholtzConfig(ModuleConfig):
         return Helmholtz(self, spec)
 
 
-class Helmholtz(GenerativeLearner):
+class Pixels(NamedTuple):
+    """Flat images (B, D_0) of bits."""
+
+    x: Tensor
+
+
+class Fantasies(NamedTuple):
+    """States [x, h_1, ..., h_L], (B, D_l) each, side by side: (B, D_0 + ... + D_L)."""
+
+    states: Tensor
+
+
+class Helmholtz(GenerativeLearner[HelmholtzConfig]):
     """Recognition and generation as two stacks of linear layers over binary states."""
 
     monitor = Monitor("eval/nll_nats", "min")
@@ -55,8 +67,7 @@ class Helmholtz(GenerativeLearner):
         super().__init__(config, spec)
         if self.image.levels != 2:
             raise UserError("module.kind='helmholtz' needs binary pixels; add data.binarize=threshold or dynamic.")
-        self.settings = config
-        sizes = (math.prod(self.image.shape), *config.layers)
+        self.sizes = sizes = (math.prod(self.image.shape), *config.layers)
         self.recognition = nn.ModuleList(nn.Linear(below, above) for below, above in itertools.pairwise(sizes))
         self.generation = nn.ModuleList(nn.Linear(above, below) for below, above in itertools.pairwise(sizes))
         self.top = nn.Parameter(torch.zeros(sizes[-1]))
@@ -94,27 +105,25 @@ class Helmholtz(GenerativeLearner):
 
     # ------------------------------------------------------------------ training
 
-    def wake_loss(self, x: Tensor) -> tuple[Tensor, Metrics]:
+    def wake_loss(self, batch: Pixels) -> Loss:
         """-log p of the images with states drawn by recognition: descends the generative network's free energy."""
         with torch.no_grad():
-            states = self.recognize(x)
+            states = self.recognize(batch.x)
         loss = -self.log_joint(states).mean()
-        return loss, {"wake": loss.detach()}
+        return Loss(loss, {"wake": loss.detach()})
 
-    def sleep_loss(self, fantasies: Tensor, *hidden: Tensor) -> tuple[Tensor, Metrics]:
+    def sleep_loss(self, batch: Fantasies) -> Loss:
         """-log q of the states behind fantasies."""
-        loss = -self.log_recognition([fantasies, *hidden]).mean()
-        return loss, {"sleep": loss.detach()}
+        loss = -self.log_recognition(list(batch.states.split(self.sizes, -1))).mean()
+        return Loss(loss, {"sleep": loss.detach()})
 
-    def training_step(self, chunk: Chunk, batch_idx: int = 0) -> StepMetrics:
-        return self.work_through(chunk, lambda x, y: self.update(x))
-
-    def update(self, x: Tensor) -> Metrics:
-        """A wake step on images x (B, C, H, W), then a sleep step on as many fantasies."""
-        wake = self.wake_updater.step(x.flatten(1))
+    def update(self, batch: Batch) -> Metrics:
+        """A wake step on images, then a sleep step on as many fantasies."""
+        wake, _ = self.wake_updater.step(Pixels(batch.x.flatten(1)))
         with torch.no_grad():
-            states = self.dream(len(x))
-        return wake | self.sleep_updater.step(*states)
+            states = self.dream(len(batch.x))
+        sleep, _ = self.sleep_updater.step(Fantasies(torch.cat(states, -1)))
+        return wake | sleep
 
     # ------------------------------------------------------------------ evaluation and samples
 
@@ -131,11 +140,11 @@ class Helmholtz(GenerativeLearner):
         assert isinstance(data, ImageModule)
         elbo = nll = total = 0.0
         for x, _ in data.batches(split):
-            log_weights = self.log_weights(x, self.settings.eval_samples).double()
+            log_weights = self.log_weights(x, self.config.eval_samples).double()
             elbo += float(log_weights.mean(0).sum())
             nll -= float(importance_weighted_bound(log_weights, dim=0).sum())
             total += len(x)
-        samples = float(self.settings.eval_samples)
+        samples = float(self.config.eval_samples)
         metrics = {
             "eval/nll_nats": nll / total,
             "eval/elbo_nats": elbo / total,

@@ -12,10 +12,10 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from generative import likelihoods
-from generative.latent.vae import VAE, VAEConfig, VAENet
+from generative.latent.vae import VAE, Encoded, VAEConfig, VAENet
 from lab.backbones import BackboneConfig, build_backbone
 from lab.data.spec import DataSpec
-from lab.engine.updater import Metrics
+from lab.engine.loss import Loss
 from lab.errors import UserError
 
 
@@ -66,18 +66,18 @@ class HierarchicalVAE(VAE):
     """Trains a HierarchicalVAENet; its KL is sampled."""
 
     net: HierarchicalVAENet
-    settings: HierarchicalVAEConfig
+    config: HierarchicalVAEConfig
 
     def build_net(self) -> VAENet:
-        return HierarchicalVAENet(self.settings, self.data_spec, self.num_classes)
+        return HierarchicalVAENet(self.config, self.data_spec, self.num_classes)
 
     @property
     def noise_size(self) -> int:
-        return self.settings.latents + self.settings.top_latents
+        return self.config.latents + self.config.top_latents
 
     def terms(self, x: Tensor, y: Tensor | None, noise: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x|z) and log p(z) - log q(z|x), (K, B) each, of samples made from noise (K, B, D)."""
-        noise1, noise2 = noise.split([self.settings.latents, self.settings.top_latents], dim=-1)
+        noise1, noise2 = noise.split([self.config.latents, self.config.top_latents], dim=-1)
         mean1, log_variance1 = self.net.encode(x, y)
         z1 = mean1 + noise1 * torch.exp(0.5 * log_variance1)  # (K, B, D1)
         mean2, log_variance2 = self.net.top_posterior(z1)
@@ -89,13 +89,15 @@ class HierarchicalVAE(VAE):
         repeated = None if y is None else y.expand(z1.shape[:2])
         return self.net.likelihood.log_prob(self.net.decode(z1, repeated), x), log_p - log_q
 
-    def loss(self, x: Tensor, y: Tensor, noise: Tensor, beta: Tensor) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: Encoded) -> Loss:
+        x, y, noise, beta = batch
         log_px, log_ratio = self.terms(x, y if self.conditional else None, noise)
         log_weights = log_px + beta * log_ratio
-        iwae = self.settings.objective == "iwae"
+        iwae = self.config.objective == "iwae"
         bound = likelihoods.importance_weighted_bound(log_weights, dim=0) if iwae else log_weights
         distortion, rate = -log_px.detach().mean(), -log_ratio.detach().mean()
-        return -bound.mean(), {"bound_nats": -bound.detach().mean(), "distortion_nats": distortion, "kl_nats": rate}
+        metrics = {"bound_nats": -bound.detach().mean(), "distortion_nats": distortion, "kl_nats": rate}
+        return Loss(-bound.mean(), metrics)
 
     def log_weights(self, x: Tensor, y: Tensor | None, num: int, generator: torch.Generator | None = None) -> Tensor:
         rows = self.rows_at_once(len(x))
@@ -111,7 +113,7 @@ class HierarchicalVAE(VAE):
         return -log_px[0], -log_ratio[0]
 
     def decoded(self, z: Tensor, y: Tensor | None) -> Tensor:
-        noise1, z2 = z.split([self.settings.latents, self.settings.top_latents], dim=-1)
+        noise1, z2 = z.split([self.config.latents, self.config.top_latents], dim=-1)
         mean, log_variance = self.net.prior(z2)
         z1 = mean + noise1 * torch.exp(0.5 * log_variance)
         return self.net.likelihood.mean(self.net.decode(z1, y))

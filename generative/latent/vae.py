@@ -7,7 +7,7 @@ Sohn et al. 2015 (conditional). B images, K samples of the latents, D latents, C
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt, SerializeAsAny
@@ -23,15 +23,15 @@ from lab.backbones import BackboneConfig
 from lab.backbones.image_features import ImageFeatures
 from lab.data.images import ImageModule
 from lab.data.module import LabDataModule
-from lab.data.resident import Chunk
+from lab.data.resident import Batch
 from lab.data.spec import Classes, DataSpec
+from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig
-from lab.engine.updater import Metrics
 from lab.experiment import ModuleConfig
 from lab.export import Exportable
 from lab.pictures import Image, image_grid, scatter, two_axes
 from lab.ranks import shared_noise
-from lab.training.learner import Monitor, StepMetrics
+from lab.training.learner import Monitor
 
 _EVALUATION_ROWS = 1024
 """latent samples that go through the decoder at once: large enough for full speed, small enough for the cache"""
@@ -69,6 +69,15 @@ class VAEConfig(ModuleConfig):
         return VAE(self, spec)
 
 
+class Encoded(NamedTuple):
+    """Images x (B, C, H, W) and classes y (B,), the noise (K, B, D) of the latents, and the weight () of the KL."""
+
+    x: Tensor
+    y: Tensor
+    noise: Tensor
+    beta: Tensor
+
+
 class VAENet(nn.Module):
     """Encoder and decoder. `y` are labels (B,), or None where the model is not conditional."""
 
@@ -93,7 +102,7 @@ class VAENet(nn.Module):
         return parameters.unflatten(0, z.shape[:-1])
 
 
-class VAE(GenerativeLearner):
+class VAE(GenerativeLearner[VAEConfig]):
     """Trains a VAENet."""
 
     monitor = Monitor("eval/elbo_nats", "max")
@@ -102,53 +111,51 @@ class VAE(GenerativeLearner):
 
     def __init__(self, config: VAEConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        self.settings, self.conditional = config, config.conditional
+        self.conditional = config.conditional
         self.net = self.build_net()
         self.updater = self.add_updater("net", self.net, self.loss, config.optimizer)
         self._beta = torch.tensor(config.beta)
 
     def build_net(self) -> VAENet:
         """The networks."""
-        return VAENet(self.settings, self.data_spec, self.num_classes)
+        return VAENet(self.config, self.data_spec, self.num_classes)
 
     @property
     def noise_size(self) -> int:
         """How many standard normal numbers one sample of the latents takes."""
-        return self.settings.latents
+        return self.config.latents
 
     # ------------------------------------------------------------------ training
 
-    def loss(self, x: Tensor, y: Tensor, noise: Tensor, beta: Tensor) -> tuple[Tensor, Metrics]:
-        """The negative bound, mean over the minibatch; noise (K, B, D)."""
+    def loss(self, batch: Encoded) -> Loss:
+        """The negative bound, mean over the minibatch."""
+        x, y, noise, beta = batch
         labels = y if self.conditional else None
         mean, log_variance = self.net.encode(x, labels)
         z = mean + noise * torch.exp(0.5 * log_variance)  # (K, B, D)
         repeated = None if labels is None else labels.expand(z.shape[:2])
         log_px = self.net.likelihood.log_prob(self.net.decode(z, repeated), x)  # (K, B)
         kl = likelihoods.gaussian_kl(mean, log_variance)  # (B, D)
-        if self.settings.objective == "iwae":
+        if self.config.objective == "iwae":
             log_qz = likelihoods.diagonal_gaussian_log_prob(z, mean, log_variance)
             log_weights = log_px + beta * (likelihoods.standard_normal_log_prob(z) - log_qz)
             loss = -likelihoods.importance_weighted_bound(log_weights, dim=0).mean()
         else:
-            cost = kl.mean(0).clamp(min=self.settings.free_nats).sum() if self.settings.free_nats else kl.sum(1).mean()
+            cost = kl.mean(0).clamp(min=self.config.free_nats).sum() if self.config.free_nats else kl.sum(1).mean()
             loss = beta * cost - log_px.mean()
         distortion, rate = -log_px.detach().mean(), kl.detach().sum(1).mean()
-        return loss, {"bound_nats": loss.detach(), "distortion_nats": distortion, "kl_nats": rate}
+        return Loss(loss, {"bound_nats": loss.detach(), "distortion_nats": distortion, "kl_nats": rate})
 
     def set_progress(self, progress: float) -> None:
         super().set_progress(progress)
-        warmup = self.settings.beta_warmup
+        warmup = self.config.beta_warmup
         share = min(progress / warmup, 1.0) if warmup else 1.0
-        self._beta = torch.tensor(self.settings.beta * share, device=self.device)
+        self._beta = torch.tensor(self.config.beta * share, device=self.device)
 
-    def training_step(self, chunk: Chunk, batch_idx: int = 0) -> StepMetrics:
-        return self.work_through(chunk, self.update)
-
-    def update(self, x: Tensor, y: Tensor) -> Metrics:
-        """One step on images x (B, C, H, W) of classes y (B,)."""
-        noise = shared_noise.randn(self.settings.samples, len(x), self.noise_size, dim=1, device=x.device)
-        return self.updater.step(x, y, noise, self._beta)
+    def update(self, batch: Batch) -> Metrics:
+        x, y = batch
+        noise = shared_noise.randn(self.config.samples, len(x), self.noise_size, dim=1, device=x.device)
+        return super().update(Encoded(x, y, noise, self._beta))
 
     # ------------------------------------------------------------------ evaluation
 
@@ -180,19 +187,19 @@ class VAE(GenerativeLearner):
         """
         assert isinstance(data, ImageModule)
         elbo = nll = kl = total = 0.0
-        batch_size = max(1, min(500, 64 * _EVALUATION_ROWS // self.settings.eval_samples))
+        batch_size = max(1, min(500, 64 * _EVALUATION_ROWS // self.config.eval_samples))
         for x, labels in data.batches(split, batch_size):
             y = labels if self.conditional else None
             distortion, rate = self.distortion_and_rate(x, y)
             elbo -= float((distortion + rate).sum())
             kl += float(rate.sum())
-            log_weights = self.log_weights(x, y, self.settings.eval_samples)
+            log_weights = self.log_weights(x, y, self.config.eval_samples)
             nll -= float(likelihoods.importance_weighted_bound(log_weights, dim=0).double().sum())
             total += len(x)
         metrics = {"eval/elbo_nats": elbo / total, "eval/nll_nats": nll / total, "eval/kl_nats": kl / total}
         if self.net.likelihood.discrete:
             metrics["eval/bits_per_dim"] = likelihoods.bits_per_dim(nll / total, math.prod(self.image.shape))
-        metrics["eval/importance_samples"] = float(self.settings.eval_samples)
+        metrics["eval/importance_samples"] = float(self.config.eval_samples)
         return metrics | self.distances(data, split)
 
     def distortion_and_rate(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:

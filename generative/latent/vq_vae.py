@@ -23,14 +23,14 @@ from generative.likelihoods import bits_per_dim
 from lab.backbones import BackboneConfig, build_backbone
 from lab.data.images import ImageModule
 from lab.data.module import LabDataModule
-from lab.data.resident import Chunk
+from lab.data.resident import Batch
 from lab.data.spec import DataSpec
+from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig
-from lab.engine.updater import Metrics
 from lab.errors import UserError
 from lab.experiment import ModuleConfig
 from lab.pictures import Image, image_grid
-from lab.training.learner import Monitor, StepMetrics
+from lab.training.learner import Monitor
 
 
 class VQVAEConfig(ModuleConfig):
@@ -79,14 +79,13 @@ class VQVAENet(nn.Module):
         return out
 
 
-class VQVAE(GenerativeLearner):
+class VQVAE(GenerativeLearner[VQVAEConfig]):
     """Trains a VQVAENet by gradient and a Codebook by running means."""
 
     monitor = Monitor("eval/elbo_nats", "max")
 
     def __init__(self, config: VQVAEConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        self.settings = config
         self.net = VQVAENet(config, spec)
         self.codebook = Codebook(config.num_codes, config.code_size, config.decay, config.restart)
         self.updater = self.add_updater("net", self.net, self.loss, config.optimizer)
@@ -109,8 +108,12 @@ class VQVAE(GenerativeLearner):
 
     # ------------------------------------------------------------------ training
 
-    def loss(self, x: Tensor) -> tuple[Tensor, Metrics]:
-        """Negative log-likelihood of a reconstruction, plus the commitment; mean over the minibatch."""
+    def loss(self, batch: Batch) -> Loss:
+        """Negative log-likelihood of a reconstruction, plus the commitment; mean over the minibatch.
+
+        The extras, vectors (N, D) of the encoder and their codes (N,), are what the codebook follows.
+        """
+        x = batch.x
         vectors = self.net.encode(x)
         flat = flattened(vectors)
         codes = self.codebook.nearest(flat.detach())
@@ -118,26 +121,22 @@ class VQVAE(GenerativeLearner):
         parameters = self.net.decoder(straight_through(vectors, quantized))
         distortion = -self.net.likelihood.log_prob(parameters, x).mean()
         commitment = (vectors - quantized).square().sum((1, 2, 3)).mean()
-        share = torch.bincount(codes, minlength=self.settings.num_codes) / len(codes)
+        share = torch.bincount(codes, minlength=self.config.num_codes) / len(codes)
         metrics = {
             "distortion_nats": distortion.detach(),
             "commitment": commitment.detach(),
             "perplexity": torch.special.entr(share).sum().exp(),
-            "vectors": flat.detach(),
-            "codes": codes,
         }
-        return distortion + self.settings.commitment * commitment, metrics
+        extras = {"vectors": flat.detach(), "codes": codes}
+        return Loss(distortion + self.config.commitment * commitment, metrics, extras)
 
-    def training_step(self, chunk: Chunk, batch_idx: int = 0) -> StepMetrics:
-        return self.work_through(chunk, lambda x, y: self.update(x))
-
-    def update(self, x: Tensor) -> Metrics:
+    def update(self, batch: Batch) -> Metrics:
         """One step of the networks by gradient, then one of the codebook."""
         if not self.codebook.started:
             with torch.no_grad():
-                self.codebook.start(flattened(self.net.encode(x)))
-        metrics = self.updater.step(x)
-        self.codebook.follow(metrics.pop("vectors"), metrics.pop("codes"))
+                self.codebook.start(flattened(self.net.encode(batch.x)))
+        metrics, extras = self.updater.step(batch)
+        self.codebook.follow(extras["vectors"], extras["codes"])
         return metrics
 
     # ------------------------------------------------------------------ evaluation and pictures
@@ -149,15 +148,15 @@ class VQVAE(GenerativeLearner):
         """
         assert isinstance(data, ImageModule)
         distortion = squared_error = total = 0.0
-        counts = torch.zeros(self.settings.num_codes, device=self.device)
+        counts = torch.zeros(self.config.num_codes, device=self.device)
         for x, _ in data.batches(split):
             codes = self.encode(x)
             parameters = self.decode(codes)
             distortion -= float(self.net.likelihood.log_prob(parameters, x).double().sum())
             squared_error += float((self.net.likelihood.mean(parameters) - x).square().sum())
-            counts += torch.bincount(codes.flatten(), minlength=self.settings.num_codes)
+            counts += torch.bincount(codes.flatten(), minlength=self.config.num_codes)
             total += len(x)
-        rate = math.prod(self.grid) * math.log(self.settings.num_codes)
+        rate = math.prod(self.grid) * math.log(self.config.num_codes)
         metrics = {
             "eval/elbo_nats": -distortion / total - rate,
             "eval/distortion_nats": distortion / total,

@@ -38,6 +38,11 @@ class LabDataModule(LightningDataModule):
     folder: Path | None = None
     """the run directory, for state that is too large for a checkpoint"""
 
+    def setup(self, stage: str) -> None:
+        """Lightning's hook: before training, move to the device that trains."""
+        assert self.trainer is not None
+        self.to(self.trainer.strategy.root_device)
+
     def to(self, device: torch.device) -> None:
         """Move resident tensors to the device that trains. Called once, before the first chunk or evaluation."""
         self.device = device

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch.nn.utils.stateless import _reparametrize_module
 
 from lab.engine.cuda_graphs import Captured, on_gpu
 from lab.engine.graph_passes import clean
+from lab.engine.loss import LossFunction, Metrics
 
 Function = Callable[..., Sequence[Tensor]]
 
@@ -63,32 +65,42 @@ def record(
     return replay
 
 
+Step = Callable[[Any], tuple[list[Tensor], Metrics, dict[str, Tensor]]]
+"""a minibatch -> (gradients, metrics, extras)"""
+
+
 def trace(
-    module: nn.Module,
-    names: Sequence[str],
-    loss: Callable[..., tuple[Tensor, dict[str, Tensor]]],
-    batch: Sequence[Tensor],
-    places: Sequence[Tensor] = (),
-) -> Callable[[Sequence[Tensor]], tuple[dict[str, Tensor], list[Tensor]]]:
-    """Record `loss` and its gradient with respect to the named parameters for batches of these shapes.
+    module: nn.Module, names: Sequence[str], loss: LossFunction, batch: Any, places: Sequence[Tensor] = ()
+) -> Step:
+    """Record `loss` and its gradient with respect to the named parameters for minibatches of these shapes.
 
-    `places` is memory for the gradients, used where it spares a copy.
-
-    Returns:
-        batch -> (metrics, gradients).
+    `batch` is a NamedTuple of tensors, with None in the fields that the loss does not use. `places` is memory for the
+    gradients, used where it spares a copy.
     """
+    form, used = type(batch), [index for index, value in enumerate(batch) if value is not None]
     metric_names: list[str] = []
+    extra_names: list[str] = []
 
-    def gradients_and_metrics(leaves: Sequence[Tensor], *inputs: Tensor) -> list[Tensor]:
-        value, metrics = loss(*inputs)
-        metric_names[:] = metrics
-        return [*torch.autograd.grad(value, leaves, materialize_grads=True), *metrics.values()]
+    def flat(leaves: Sequence[Tensor], *inputs: Tensor) -> list[Tensor]:
+        fields: list[Tensor | None] = [None] * len(batch)
+        for index, value in zip(used, inputs, strict=True):
+            fields[index] = value
+        value, metrics, extras = loss(form(*fields))
+        metric_names[:], extra_names[:] = metrics, extras
+        gradients = torch.autograd.grad(value, leaves, materialize_grads=True)
+        return [*gradients, *metrics.values(), *extras.values()]
 
-    replay = record(module, names, gradients_and_metrics, batch, places)
+    replay = record(module, names, flat, [batch[index] for index in used], places)
+    num_gradients = len(names)
 
-    def step(batch: Sequence[Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
-        outputs = replay(batch)
-        return dict(zip(metric_names, outputs[len(names) :], strict=True)), outputs[: len(names)]
+    def step(batch: Any) -> tuple[list[Tensor], Metrics, dict[str, Tensor]]:
+        outputs = replay([batch[index] for index in used])
+        first_extra = num_gradients + len(metric_names)
+        return (
+            outputs[:num_gradients],
+            dict(zip(metric_names, outputs[num_gradients:first_extra], strict=True)),
+            dict(zip(extra_names, outputs[first_extra:], strict=True)),
+        )
 
     return step
 

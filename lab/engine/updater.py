@@ -10,7 +10,7 @@ An `Updater` is given a loss function of a batch and runs it by one of two engin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,13 +18,12 @@ from torch import Tensor, nn
 
 from lab.engine.cuda_graphs import recording
 from lab.engine.flat_step import FlatGradients, fused_step
+from lab.engine.loss import LossFunction, Metrics
 from lab.engine.optimizers import OptimizerConfig
 from lab.engine.tracing import trace
 from lab.errors import UserError
 from lab.ranks import collectives, ranks
 
-Metrics = dict[str, Tensor]
-LossFunction = Callable[..., tuple[Tensor, Metrics]]
 _MAX_TRACES = 16
 
 
@@ -33,7 +32,7 @@ class Updater:
 
     Args:
         module: whose parameters are trained.
-        loss: `(*batch) -> (scalar loss, metrics)`; metrics are detached scalars.
+        loss: a minibatch (NamedTuple of tensors) -> Loss.
         config: optimizer, schedule, clipping.
         engine: "eager" or "traced".
     """
@@ -49,15 +48,19 @@ class Updater:
         self._gradients: FlatGradients | None = None
         self._fused_step: Callable[[FlatGradients], None] | None = None
 
-    def step(self, *batch: Tensor) -> Metrics:
-        """One update on one batch; returns the loss function's metrics with `grad_norm` when gradients are clipped."""
+    def step(self, batch: Any) -> tuple[Metrics, dict[str, Tensor]]:
+        """One update on one minibatch.
+
+        Returns:
+            The loss function's metrics, with `grad_norm` when gradients are clipped, and its extras.
+        """
         if self.engine == "traced":
-            metrics, gradients = self._traced(batch)
+            gradients, metrics, extras = self._traced(batch)
         else:
-            loss, metrics = self.loss(*batch)
-            gradients = list(torch.autograd.grad(loss, self.parameters, materialize_grads=True))
+            value, metrics, extras = self.loss(batch)
+            gradients = list(torch.autograd.grad(value, self.parameters, materialize_grads=True))
         self.apply(gradients, metrics)
-        return metrics
+        return metrics, extras
 
     def apply(self, gradients: list[Tensor], metrics: Metrics) -> None:
         """Mean over ranks, clip, step, count; writes `grad_norm` into `metrics` when clipping."""
@@ -117,8 +120,8 @@ class Updater:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _traced(self, batch: Sequence[Tensor]) -> tuple[Metrics, list[Tensor]]:
-        key = tuple((t.shape, t.dtype) for t in batch)
+    def _traced(self, batch: Any) -> tuple[list[Tensor], Metrics, dict[str, Tensor]]:
+        key = tuple(None if t is None else (t.shape, t.dtype) for t in batch)
         if key not in self._traces:
             if len(self._traces) >= _MAX_TRACES:
                 self._traces.clear()

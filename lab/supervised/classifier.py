@@ -15,14 +15,14 @@ from torch.nn import functional as F
 from lab.backbones import BackboneConfig, build_backbone
 from lab.data.images import ImageModule
 from lab.data.module import LabDataModule
-from lab.data.resident import Chunk
+from lab.data.resident import Batch
 from lab.data.spec import Classes, DataSpec, TensorSpec
+from lab.engine.loss import Loss
 from lab.engine.optimizers import OptimizerConfig
-from lab.engine.updater import Metrics
 from lab.errors import UserError
 from lab.experiment import ModuleConfig
 from lab.export import Exportable, Input
-from lab.training.learner import Learner, Monitor, StepMetrics, means
+from lab.training.learner import Learner, Monitor, split_means
 
 _EXAMPLE = '''"""Classifies an image with classifier.onnx; needs numpy and onnxruntime."""
 
@@ -73,7 +73,7 @@ class ClassifierNet(nn.Module):
         return logits
 
 
-class Classifier(Learner):
+class Classifier(Learner[ClassifierConfig]):
     """Trains a ClassifierNet."""
 
     monitor = Monitor("eval/accuracy", "max")
@@ -86,33 +86,26 @@ class Classifier(Learner):
             raise UserError(
                 "module.kind='classifier' needs images of at least two classes; this data has one or no labels."
             )
-        self.label_smoothing = config.label_smoothing
         self.net = ClassifierNet(config.backbone, spec.inputs, spec.outputs.num)
         self.updater = self.add_updater("net", self.net, self.loss, config.optimizer)
 
-    def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
-        logits = self.net(x)  # (B, K)
-        loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
-        accuracy = (logits.argmax(1) == y).float().mean()
-        return loss, {"cross_entropy": loss.detach(), "accuracy": accuracy}
+    def loss(self, batch: Batch) -> Loss:
+        logits = self.net(batch.x)  # (B, K)
+        loss = F.cross_entropy(logits, batch.y, label_smoothing=self.config.label_smoothing)
+        accuracy = (logits.argmax(1) == batch.y).float().mean()
+        return Loss(loss, {"cross_entropy": loss.detach(), "accuracy": accuracy})
 
-    def training_step(self, chunk: Chunk, batch_idx: int = 0) -> StepMetrics:
-        rows = []
-        for x, y in chunk:
-            rows.append(self.updater.step(x, y))
-            self.counters["samples"] += len(x)
-            self.counters["updates"] += 1
-        return means(rows)
+    def per_sample(self, batch: Batch) -> dict[str, Tensor]:
+        """Whether each image is classified rightly, and its cross-entropy: (B,) each."""
+        logits = self.net(batch.x)
+        return {
+            "eval/accuracy": logits.argmax(1) == batch.y,
+            "eval/cross_entropy": F.cross_entropy(logits, batch.y, reduction="none"),
+        }
 
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
         assert isinstance(data, ImageModule)
-        correct = loss = total = 0.0
-        for x, y in data.batches(split):
-            logits = self.net(x)
-            loss += float(F.cross_entropy(logits, y, reduction="sum"))
-            correct += float((logits.argmax(1) == y).sum())
-            total += len(y)
-        return {"eval/accuracy": correct / total, "eval/cross_entropy": loss / total}
+        return split_means(data.batches(split), self.per_sample)
 
     def exportable(self, data: LabDataModule) -> Exportable:
         inputs, outputs = self.data_spec.inputs, self.data_spec.outputs

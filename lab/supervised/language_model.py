@@ -7,7 +7,7 @@ T characters in a window, B streams, A characters in the alphabet, S state rows,
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import PositiveInt
@@ -16,14 +16,13 @@ from torch.nn import functional as F
 
 from lab.backbones import BackboneConfig, build_backbone
 from lab.data.module import LabDataModule
-from lab.data.resident import Chunk
 from lab.data.spec import DataSpec, Symbols
 from lab.data.text import TextModule, Window
+from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig
-from lab.engine.updater import Metrics
 from lab.errors import UserError
 from lab.experiment import ModuleConfig
-from lab.training.learner import Learner, Monitor, StepMetrics, means
+from lab.training.learner import Learner, Monitor
 
 _EVAL_STREAMS = 64
 _EVAL_WINDOW = 256
@@ -42,6 +41,14 @@ class LanguageModelConfig(ModuleConfig):
         return LanguageModel(self, spec)
 
 
+class StatefulWindow(NamedTuple):
+    """Characters x (T, B), the characters y (T, B) that follow each, and the state (S, B, F) before them."""
+
+    x: Tensor
+    y: Tensor
+    state: Tensor
+
+
 class LanguageModelNet(nn.Module):
     """Logits (T, B, A) of the characters that follow characters (T, B)."""
 
@@ -57,7 +64,7 @@ class LanguageModelNet(nn.Module):
         return self.head(features), state
 
 
-class LanguageModel(Learner):
+class LanguageModel(Learner[LanguageModelConfig]):
     """Trains a LanguageModelNet; a sample is one character."""
 
     monitor = Monitor("eval/bits_per_char", "min")
@@ -77,22 +84,21 @@ class LanguageModel(Learner):
         self.updater = self.add_updater("net", self.net, self.loss, config.optimizer)
         self.state: Tensor | None = None  # (S, B, F)
 
-    def loss(self, x: Tensor, y: Tensor, state: Tensor) -> tuple[Tensor, Metrics]:
-        logits, state = self.net(x, state)
-        nll = F.cross_entropy(logits.flatten(0, 1), y.flatten())
-        return nll, {"bits_per_char": nll.detach() / math.log(2), "state": state.detach()}
+    def loss(self, batch: StatefulWindow) -> Loss:
+        logits, state = self.net(batch.x, batch.state)
+        nll = F.cross_entropy(logits.flatten(0, 1), batch.y.flatten())
+        return Loss(nll, {"bits_per_char": nll.detach() / math.log(2)}, {"state": state.detach()})
 
-    def training_step(self, chunk: Chunk[Window], batch_idx: int = 0) -> StepMetrics:
-        rows = []
-        for x, y, starts in chunk:
-            if starts or self.state is None:
-                self.state = self.net.backbone.initial_state(x.shape[1])
-            metrics = self.updater.step(x, y, self.state)
-            self.state = metrics.pop("state")
-            rows.append(metrics)
-            self.counters["samples"] += x.numel()
-            self.counters["updates"] += 1
-        return means(rows)
+    def update(self, batch: Window) -> Metrics:
+        """One update on a window, from the state that the window before it left; gradients stop at its start."""
+        if batch.starts or self.state is None:
+            self.state = self.net.backbone.initial_state(batch.x.shape[1])
+        metrics, extras = self.updater.step(StatefulWindow(batch.x, batch.y, self.state))
+        self.state = extras["state"]
+        return metrics
+
+    def num_samples(self, batch: Window) -> int:
+        return batch.x.numel()
 
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
         """Bits a character over the whole split, read in up to 64 streams that each start with a cleared state."""

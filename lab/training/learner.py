@@ -1,13 +1,16 @@
 """Learner: the base of every LightningModule of the lab.
 
 One `training_step` works through a chunk (many minibatches, or many collect-and-update rounds), counts what it did, and
-returns its metrics once. Evaluation, checkpoints, logging and stopping are callbacks' work and follow the counters.
+returns its metrics once. Evaluation, checkpoints, logging and stopping are the loop's work and follow the counters.
+
+Under a plain `lightning.pytorch.Trainer(max_steps=...)` a step is a chunk, and schedules follow the steps.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,15 +19,15 @@ from torch import Tensor, nn
 
 from lab.data.module import LabDataModule
 from lab.data.spec import DataSpec
+from lab.engine.loss import LossFunction, Metrics
 from lab.engine.optimizers import OptimizerConfig
-from lab.engine.updater import LossFunction, Updater
+from lab.engine.updater import Updater
 from lab.experiment import ModuleConfig
-
-if TYPE_CHECKING:
-    from lab.export import Exportable
+from lab.export import Exportable
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 StepMetrics = dict[str, float | Tensor]
+ConfigT = TypeVar("ConfigT", bound=ModuleConfig)
 
 
 class Monitor(NamedTuple):
@@ -38,8 +41,12 @@ class Monitor(NamedTuple):
         return than is None or (value >= than if self.mode == "max" else value <= than)
 
 
-class Learner(LightningModule):
-    """Subclasses build networks and updaters in `__init__`, and give `training_step` and `evaluate`."""
+class Learner(LightningModule, Generic[ConfigT]):
+    """Subclasses build networks and updaters in `__init__`, and give `evaluate`; most have one updater, `self.updater`.
+
+    What they do with a minibatch of several updaters they say in `update`; with chunks that are no minibatches, in
+    `training_step`.
+    """
 
     automatic_optimization = False
 
@@ -54,15 +61,32 @@ class Learner(LightningModule):
     """entries of `train_state` that each of several workers has of its own, with the dimension along which theirs lie
     side by side; None where another number of workers cannot go on with them"""
 
-    def __init__(self, config: ModuleConfig, spec: DataSpec) -> None:
+    updater: Updater
+
+    def __init__(self, config: ConfigT, spec: DataSpec) -> None:
         super().__init__()
-        self.config, self.data_spec = config, spec
+        self.config: ConfigT = config
+        self.data_spec = spec
         self.counters: dict[str, int] = {self.counter: 0, "updates": 0}
         self.updaters: dict[str, Updater] = {}
 
     def training_step(self, chunk: Any, batch_idx: int = 0) -> StepMetrics:
-        """Work through one chunk, advance `self.counters`, and return metrics (floats or scalar tensors)."""
-        raise NotImplementedError
+        """Work through one chunk of minibatches, count samples and updates, and return the means of the metrics."""
+        rows = []
+        for batch in chunk:
+            rows.append(self.update(batch))
+            self.counters["samples"] += self.num_samples(batch)
+            self.counters["updates"] += 1
+        return means(rows)
+
+    def update(self, batch: Any) -> Metrics:
+        """Learn from one minibatch; returns metrics, detached scalars."""
+        metrics, _ = self.updater.step(batch)
+        return metrics
+
+    def num_samples(self, batch: Any) -> int:
+        """How many samples a minibatch counts: by default the rows of its first tensor."""
+        return len(batch[0])
 
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
         """Metrics named `eval/...` on a split, or over greedy episodes; called in eval mode without gradients."""
@@ -98,6 +122,15 @@ class Learner(LightningModule):
     def configure_optimizers(self) -> None:
         """None: the updaters own the optimizers."""
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Where a plain Trainer counts steps, schedules follow them."""
+        if self.trainer.max_steps > 0:
+            self.set_progress(self.trainer.global_step / self.trainer.max_steps)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Count a step: the trainer counts those of its own optimizers only."""
+        self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.increment_completed()
+
     def train_state(self) -> dict[str, Any]:
         """What a resumed run needs beside the parameters: counters, optimizers, and what subclasses add."""
         return {
@@ -117,3 +150,19 @@ def means(rows: list[dict[str, Tensor]], prefix: str = "losses/") -> StepMetrics
     keys = dict.fromkeys(key for row in rows for key in row)
     with torch.no_grad():
         return {prefix + key: torch.stack([row[key] for row in rows if key in row]).mean() for key in keys}
+
+
+def split_means(batches: Iterable[Any], per_sample: Callable[[Any], dict[str, Tensor]]) -> dict[str, float]:
+    """The means over all samples of a split.
+
+    Args:
+        per_sample: a minibatch -> numbers of each of its samples, by name, (B,) each; all have the same names.
+    """
+    sums: dict[str, float] = {}
+    total = 0
+    for batch in batches:
+        values = per_sample(batch)
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + float(value.double().sum())
+        total += len(next(iter(values.values())))
+    return {name: value / total for name, value in sums.items()}

@@ -103,7 +103,6 @@ class RunLoop(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         if signal.getsignal(signal.SIGINT) == self.on_signal:
             signal.signal(signal.SIGTERM, self.on_signal)  # Lightning's own handler may leave a chunk without saving it
-        self.data.to(trainer.strategy.root_device)
         if self._resume_from is None:
             collectives.broadcast_parameters(pl_module)
             shared_noise.separate_generators(self.experiment.seed, trainer.strategy.root_device)

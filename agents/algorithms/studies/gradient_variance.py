@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
 from agents.algorithms.actor_critic_agent import Evaluated
-from agents.algorithms.policy_gradient import Baseline, PolicyGradient, PolicyGradientConfig, baseline_of
+from agents.algorithms.policy_gradient import Baseline, Minibatch, PolicyGradient, PolicyGradientConfig, baseline_of
 from agents.envs.make import make_envs
 from agents.experience.collector import LocalCollector
 from agents.experience.data import Experience, OnPolicyData
@@ -104,12 +104,11 @@ class VarianceStudy(PolicyGradient):
             )
         super().__init__(config, spec)
 
-    def batch(self, rollout: Rollout) -> tuple[Tensor, ...]:
+    def batch(self, rollout: Rollout) -> Minibatch:
         """Follows the mean return-to-go whatever the baseline is."""
         batch = super().batch(rollout)
         if self.config.baseline == "value":
-            *_, returns, weights = batch
-            self._follow(float((returns * weights).sum()))
+            self._follow(float((batch.returns * batch.weights).sum()))
         return batch
 
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:

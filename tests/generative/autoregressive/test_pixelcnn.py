@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from tests.generative.autoregressive.backbones.causal import CAUSAL, SMALL
 
 from generative.autoregressive import pixelcnn
 from generative.autoregressive.pixelcnn import PixelCNN, PixelCNNConfig
@@ -14,6 +13,7 @@ from lab.backbones import BackboneConfig
 from lab.data.images import ImageData
 from lab.data.spec import Classes, DataSpec, TensorSpec
 from lab.errors import UserError
+from tests.generative.autoregressive.backbones.causal import CAUSAL, SMALL
 
 OUTPUTS = ("categorical", "logistic_mixture")
 

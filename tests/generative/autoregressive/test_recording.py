@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tests.generative.autoregressive.test_pixelcnn import OUTPUTS, model
-from tests.generative.autoregressive.backbones.causal import CAUSAL
-from tests.lab.engine.tape import Recorder
 
 from generative.autoregressive.sampling import Given, Task, cached, naive
+from tests.generative.autoregressive.backbones.causal import CAUSAL
+from tests.generative.autoregressive.test_pixelcnn import OUTPUTS, model
+from tests.lab.engine.tape import Recorder
 
 
 @pytest.mark.parametrize("name", CAUSAL)

@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from tests.lab.engine.tape import Recorder
-from tests.lab.engine.test_tracing import NETWORKS, losses
 from torch import Tensor, nn
 
 from lab.config.overrides import resolve
 from lab.engine.cuda_graphs import Captured
+from lab.engine.loss import Metrics
 from lab.engine.optimizers import OptimizerConfig
-from lab.engine.updater import Metrics, Updater
+from lab.engine.updater import Updater
 from lab.errors import UserError
 from lab.training.train import train
+from tests.lab.engine.tape import Recorder
+from tests.lab.engine.test_tracing import NETWORKS, losses
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

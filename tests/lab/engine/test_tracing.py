@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lab.engine.loss import Metrics
 from lab.engine.optimizers import OptimizerConfig
 from lab.engine.tracing import record
-from lab.engine.updater import Metrics, Updater
+from lab.engine.updater import Updater
 
 
 def dense(activation: type[nn.Module]) -> nn.Module:

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from lab.engine.loss import Metrics
 from lab.engine.optimizers import OptimizerConfig
-from lab.engine.updater import Metrics, Updater
+from lab.engine.updater import Updater
 
 
 def test_updates_under_one_autocast_use_the_newest_weights() -> None:

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tests.generative.autoregressive.backbones.causal import CAUSAL, NO_BLIND_SPOT, causal_net
 from torch.nn import functional as F
 
 from generative.autoregressive.backbones.causal import Causal
 from generative.autoregressive.backbones.pixelcnn import AddBottleneck, CausalConv2d, PixelCNNBlock
 from lab.backbones import BackboneConfig, build_backbone
+from tests.generative.autoregressive.backbones.causal import CAUSAL, NO_BLIND_SPOT, causal_net
 
 
 @pytest.mark.parametrize("center", [False, True])
