@@ -3,9 +3,9 @@
     python benchmarks/compare_checkouts.py BEFORE AFTER --out FOLDER [--steps 20000] [--seconds 60] [RECIPE ...]
 
 Each recipe is trained in both checkouts with the same seed, budget and thread; a run that is slow is stopped after
-`--seconds`. The rows of metrics that both wrote are compared, but for the numbers that follow the clock; floats may differ by
-`--tolerance` of their size, and the largest difference is shown. Runs that lie
-in FOLDER already are not trained again. Exit code 1 when any recipe differs.
+`--seconds`. The rows of metrics that both wrote are compared, but for the numbers that follow the clock; floats may
+differ by `--tolerance` of their size, and the largest difference is shown. Runs that lie in FOLDER already are not
+trained again. Exit code 1 when any recipe differs.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=20_000, help="of each run (default: 20,000)")
     parser.add_argument("--seconds", type=float, default=60.0, help="at most, of each run (default: 60)")
     parser.add_argument("--tolerance", type=float, default=1e-5, help="between floats (default: 1e-5)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     listed = json.loads(lab(arguments.before.resolve(), "list", "recipes", "--json"))["recipes"]
     recipes = arguments.recipes or [name for name in listed if name in _DEMONSTRATOR or not name.startswith(_SKIPPED)]
     num_different = 0

@@ -50,8 +50,8 @@ class PPOConfig(ActorCriticConfig):
 
 
 class Minibatch(NamedTuple):
-    """Rows of a rollout (B, ...), or sequences of it (L, B, ...) with the recurrent state (S, B, F) before each, and the
-    coefficients () of an update."""
+    """Rows of a rollout (B, ...), or sequences of it (L, B, ...) with the recurrent state (S, B, F) before each, and
+    the coefficients () of an update."""
 
     x: Tensor
     action: Tensor

@@ -163,8 +163,8 @@ class RecurrentQPolicy(Policy):
 
 
 class Minibatch(NamedTuple):
-    """B sequences: x (L + 1, B, D) and start (L + 1, B) with the successor of the last step, the others (L - burn_in, B),
-    of the steps that are learned from."""
+    """B sequences: x (L + 1, B, D) and start (L + 1, B) with the successor of the last step, the others
+    (L - burn_in, B), of the steps that are learned from."""
 
     x: Tensor
     start: Tensor
