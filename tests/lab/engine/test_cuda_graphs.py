@@ -16,7 +16,7 @@ from lab.engine.updater import Updater
 from lab.errors import UserError
 from lab.training.train import train
 from tests.lab.engine.tape import Recorder
-from tests.lab.engine.test_tracing import NETWORKS, losses
+from tests.lab.engine.test_tracing import NETWORKS, Rows, losses
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -41,7 +41,8 @@ def updates(make: Any, kind: str, engine: str, device: str = "cpu") -> tuple[lis
         num = 16 if step % 3 else 24
         x, action = torch.randn(num, 6, generator=generator), torch.randint(3, (num,), generator=generator)
         target = torch.randn(num, generator=generator)
-        rows.append(updater.step(*(t.to(device) for t in (x, action, target))))
+        metrics, extras = updater.step(Rows(*(t.to(device) for t in (x, action, target))))
+        rows.append(metrics | extras)
     return rows, net.state_dict()
 
 

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from lab.data.resident import Batch
+from lab.engine.loss import Loss
 from lab.engine.optimizers import OptimizerConfig
 from lab.engine.updater import Updater
 
@@ -25,9 +27,9 @@ def regression(config: OptimizerConfig, engine: str = "eager") -> tuple[nn.Modul
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
 
-    def loss(x, y):
-        value = (net(x) - y).square().mean()
-        return value, {"loss": value.detach()}
+    def loss(batch: Batch) -> Loss:
+        value = (net(batch.x) - batch.y).square().mean()
+        return Loss(value, {"loss": value.detach()})
 
     return net, Updater(net, loss, config, engine)
 
@@ -48,7 +50,7 @@ def test_updates_are_those_of_torch(name: str, engine: str) -> None:
         rate = updater.set_progress(0.0) * (1 if i < 6 else 0.5)  # the rate may change on the way
         for group in (*updater.optimizer.param_groups, *optimizer.param_groups):
             group["lr"] = rate
-        metrics = updater.step(x, y)
+        metrics, _ = updater.step(Batch(x, y))
         optimizer.zero_grad()
         (plain(x) - y).square().mean().backward()
         if config.max_grad_norm is not None:
@@ -66,15 +68,15 @@ def test_updates_go_on_bit_for_bit_from_a_saved_state(name: str, stop: int, tmp_
     whole, updater = regression(OPTIMIZERS[name])
     halves, first = regression(OPTIMIZERS[name])
     for x, y in batches:
-        updater.step(x, y)
+        updater.step(Batch(x, y))
     for x, y in batches[:stop]:
-        first.step(x, y)
+        first.step(Batch(x, y))
     torch.save(first.state_dict(), tmp_path / "state.pt")
     _, second = regression(OPTIMIZERS[name])
     second.module.load_state_dict(halves.state_dict())
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     for x, y in batches[stop:]:
-        second.step(x, y)
+        second.step(Batch(x, y))
     assert second.num_updates == len(batches)
     for got, expected in zip(second.module.parameters(), whole.parameters(), strict=True):
         assert torch.equal(got, expected)

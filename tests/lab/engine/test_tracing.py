@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.engine.loss import Metrics
+from lab.engine.loss import Loss
 from lab.engine.optimizers import OptimizerConfig
 from lab.engine.tracing import record
 from lab.engine.updater import Updater
@@ -30,8 +32,16 @@ NETWORKS = {
 }
 
 
+class Rows(NamedTuple):
+    x: Tensor
+    action: Tensor
+    target: Tensor
+    unused: Tensor | None = None
+
+
 def losses(net: nn.Module, kind: str):
-    def loss(x: Tensor, action: Tensor, target: Tensor) -> tuple[Tensor, Metrics]:
+    def loss(batch: Rows) -> Loss:
+        x, action, target, _ = batch
         out = net(x)
         if kind == "huber":
             value = F.smooth_l1_loss(out.gather(1, action[:, None]).squeeze(1), target)
@@ -41,7 +51,8 @@ def losses(net: nn.Module, kind: str):
             log_prob = F.log_softmax(out, -1).gather(1, action[:, None]).squeeze(1)
             ratio = (log_prob - target).exp()
             value = -torch.minimum(ratio * target, ratio.clamp(0.8, 1.2) * target).mean()
-        return value, {"loss": value.detach(), "spread": out.detach().std()}
+        metrics = {"loss": value.detach(), "spread": out.detach().std()}
+        return Loss(value, metrics, {"outputs": out.detach()})
 
     return loss
 
@@ -61,9 +72,9 @@ def test_traced_updates_equal_eager_updates(network: str, kind: str) -> None:
         x = torch.randn(num, 6, generator=generator)
         action = torch.randint(3, (num,), generator=generator)
         target = torch.randn(num, generator=generator)
-        metrics = [updater.step(x, action, target) for updater in updaters]
-        for name in metrics[0]:
-            torch.testing.assert_close(metrics[0][name], metrics[1][name], rtol=1e-3, atol=1e-4)
+        eager, traced = (updater.step(Rows(x, action, target)) for updater in updaters)
+        assert eager[1]["outputs"].shape == (num, 3)
+        torch.testing.assert_close(eager, traced, rtol=1e-3, atol=1e-4)
     for eager, traced in zip(
         updaters[0].module.state_dict().values(), updaters[1].module.state_dict().values(), strict=True
     ):
@@ -74,12 +85,12 @@ def test_traced_updates_follow_parameters_that_are_loaded_afterwards() -> None:
     torch.manual_seed(0)
     net = dense(nn.Tanh)
     updater = Updater(net, losses(net, "huber"), OptimizerConfig(), "traced")
-    batch = torch.randn(8, 6), torch.randint(3, (8,)), torch.randn(8)
+    batch = Rows(torch.randn(8, 6), torch.randint(3, (8,)), torch.randn(8))
     saved = {key: value.clone() for key, value in net.state_dict().items()}
-    first = updater.step(*batch)["loss"].clone()
-    updater.step(*batch)
+    first = updater.step(batch)[0]["loss"].clone()
+    updater.step(batch)
     net.load_state_dict(saved)
-    torch.testing.assert_close(updater.step(*batch)["loss"], first)
+    torch.testing.assert_close(updater.step(batch)[0]["loss"], first)
 
 
 def test_recorded_functions_follow_the_parameters_and_keep_their_inputs() -> None:
@@ -112,6 +123,6 @@ def test_parameters_of_ones_are_no_constants() -> None:
 
     net = Scaled()
     updater = Updater(net, losses(net, "cross_entropy"), OptimizerConfig(name="sgd", lr=1.0), "traced")
-    batch = torch.randn(8, 3), torch.randint(3, (8,)), torch.randn(8)
-    first = updater.step(*batch)["loss"]
-    assert updater.step(*batch)["loss"] < first
+    batch = Rows(torch.randn(8, 3), torch.randint(3, (8,)), torch.randn(8))
+    first = updater.step(batch)[0]["loss"]
+    assert updater.step(batch)[0]["loss"] < first
