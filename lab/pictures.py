@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image as PILImage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -75,3 +77,9 @@ def enlarged(images: Tensor, min_tile: int = MIN_TILE) -> Tensor:
     """Images (N, C, H, W) repeated pixel by pixel until the shorter side has `min_tile` pixels."""
     factor = max(1, math.ceil(min_tile / min(images.shape[-2:])))
     return images if factor == 1 else F.interpolate(images, scale_factor=factor, mode="nearest")
+
+
+def save_png(image: Image, path: Path) -> None:
+    """Write a picture (H, W) or (H, W, 3) as a PNG, into a folder that is made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PILImage.fromarray(image).save(path)

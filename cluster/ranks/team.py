@@ -21,7 +21,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from cluster.ranks.worker import RankOutcome, RankWorker
@@ -35,6 +34,7 @@ from lab.experiment import Experiment
 from lab.ranks import shares
 from lab.runs.directory import Run
 from lab.training.progress import Progress
+from lab.training.status import Status
 from lab.training.train import Result
 
 _TICK_SECONDS = 0.25
@@ -97,7 +97,7 @@ class Team:
         self._workers: list[Any] = []
         self._stop_asked = threading.Event()
         self._widening = False
-        self._view: SimpleNamespace | None = None
+        self._shown = False
 
     def ask_to_stop(self) -> None:
         """End the run after the current chunk, saved and resumable."""
@@ -273,21 +273,24 @@ class Team:
             result = self.run.result()
         except (UserError, AttributeError):
             return
-        view: Any = self._view or SimpleNamespace(counter=result["counter"], monitor=SimpleNamespace())
-        view.counters, view.monitor.metric = {view.counter: result[view.counter]}, result["monitor"]["metric"]
-        if self._view is None:
-            self._view = view
-            view.device = SimpleNamespace(type=f"{self.experiment.trainer.num_workers} workers")
-            loop = SimpleNamespace(
-                resume_from=None, run=self.run, experiment=self.experiment, budget=result["budget"], latest={}
-            )
-            self._loop = loop
-            self.progress.on_train_start(SimpleNamespace(callbacks=[loop]), view)  # type: ignore[arg-type]
-        self._loop.latest = result["metrics"]
+        status = Status(
+            name=self.experiment.name,
+            seed=self.experiment.seed,
+            path=self.run.path,
+            device=f"{self.experiment.trainer.num_workers} workers",
+            counter=result["counter"],
+            count=result[result["counter"]],
+            budget=result["budget"],
+            seconds=result["seconds"],
+            metrics=result["metrics"],
+            monitored=result["monitor"]["metric"],
+        )
+        if not self._shown:
+            self._shown = True
+            self.progress.start(status)
+        self.progress.update(status)
         if last:
-            self.progress.on_train_end(None, view)  # type: ignore[arg-type]
-        else:
-            self.progress.on_train_batch_end(None, view, None, None, 0)  # type: ignore[arg-type]
+            self.progress.stop()
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

@@ -7,60 +7,68 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from pathlib import Path
+from typing import Protocol
 
 import psutil
 import torch
-from lightning.pytorch import Callback, Trainer
-
-from lab.training.learner import Learner
-from lab.training.loop import RunLoop
 
 _PERIOD_SECONDS = 5.0
 _FIRST_SECONDS = 1.0
 _GB = 1e9
 
 
-class SystemUse(Callback):
-    """Appends a row of CPU, memory and GPU use to the run that `loop` trains."""
+class _Status(Protocol):
+    """What is asked of a run's status."""
 
-    def __init__(self, loop: RunLoop) -> None:
-        self.loop, self.path = loop, loop.run.system_path
+    @property
+    def counter(self) -> str: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+
+
+class SystemUse:
+    """An observer that appends rows of CPU, memory and GPU use to a file."""
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        self.path, self.device = path, device
         self._process = psutil.Process()
         self._due = self._since = self._cpu_seconds = 0.0
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+    def start(self, status: _Status) -> None:
         """Cut back to the checkpoint that a resumed run goes on from."""
-        module: Learner = pl_module
-        if not self.loop.writes:
-            return
         if self.path.is_file():
             rows = [
                 json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines() if line.endswith("}")
             ]
-            kept = [row for row in rows if row.get("seconds", 0.0) <= self.loop.state["seconds"]]
-            self.path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+            covered = [row for row in rows if row.get("seconds", 0.0) <= status.seconds]
+            self.path.write_text("".join(json.dumps(row) + "\n" for row in covered), encoding="utf-8")
         self._since, self._cpu_seconds = time.perf_counter(), self._used()[0]
         self._due = self._since + _FIRST_SECONDS
-        if module.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(module.device)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.loop.writes and time.perf_counter() >= self._due:
-            self._write(pl_module)
-
-    def _write(self, module: Learner) -> None:
-        now, (cpu_seconds, memory) = time.perf_counter(), self._used()
+    def update(self, status: _Status) -> None:
+        """A row, when it is time again."""
+        now = time.perf_counter()
+        if now < self._due:
+            return
+        cpu_seconds, memory = self._used()
         row = {
-            module.counter: module.counters[module.counter],
-            "seconds": round(self.loop.state["seconds"], 3),
+            status.counter: status.count,
+            "seconds": round(status.seconds, 3),
             "system/cpu_cores": round((cpu_seconds - self._cpu_seconds) / (now - self._since), 3),
             "system/memory_gb": round(memory / _GB, 3),
-            **_gpu_use(module.device),
+            **_gpu_use(self.device),
         }
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         self._since, self._cpu_seconds, self._due = now, cpu_seconds, now + _PERIOD_SECONDS
+
+    def stop(self) -> None:
+        """Nothing is open."""
 
     def _used(self) -> tuple[float, float]:
         """CPU seconds of this process and its children so far, and their resident bytes."""

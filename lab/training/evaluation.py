@@ -1,20 +1,25 @@
-"""Evaluation that leaves no trace in training."""
+"""Evaluation in the course of training, which leaves no trace in it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 
+from lab.data.module import LabDataModule
+from lab.pictures import Image, save_png
 from lab.ranks import ranks
 from lab.runs import checkpoint
+from lab.runs.directory import Run
+from lab.seeding import derive_seed
 from lab.training.learner import Learner
 
 
 @contextmanager
-def evaluating(module: Learner, seed: int) -> Iterator[None]:
+def evaluating(module: Learner[Any], seed: int) -> Iterator[None]:
     """Evaluation mode without gradients, with random numbers of its own: training goes on as if it had not been."""
     state, training = checkpoint.rng_state(), module.training
     torch.manual_seed(seed)
@@ -26,3 +31,28 @@ def evaluating(module: Learner, seed: int) -> Iterator[None]:
     finally:
         module.train(training)
         checkpoint.set_rng_state(state)
+
+
+class Evaluator:
+    """Measures a module on the validation split (or in its environment), and draws what it does."""
+
+    def __init__(self, run: Run, data: LabDataModule, seed: int) -> None:
+        self.run, self.data, self.seed = run, data, seed
+
+    def evaluate(self, module: Learner[Any], *, last: bool) -> dict[str, Any]:
+        """Metrics, the paths of `pictures` by name, and after the `last` chunk of `films`."""
+        count = module.counters[module.counter]
+        with evaluating(module, derive_seed(self.seed, "evaluation", count)):
+            row: dict[str, Any] = dict(module.evaluate(self.data))
+            pictures = module.pictures(self.data)
+            film = module.film(self.data, self.run.media) if last else None
+        if pictures:
+            row["pictures"] = {name: self._save(image, name, count) for name, image in pictures.items()}
+        if film is not None:
+            row["films"] = {film.stem: str(film.relative_to(self.run.path))}
+        return row
+
+    def _save(self, image: Image, name: str, count: int) -> str:
+        path = self.run.media / name / f"{count:012d}.png"
+        save_png(image, path)
+        return str(path.relative_to(self.run.path))

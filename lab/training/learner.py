@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
@@ -24,8 +23,8 @@ from lab.engine.optimizers import OptimizerConfig
 from lab.engine.updater import Updater
 from lab.experiment import ModuleConfig
 from lab.export import Exportable
+from lab.pictures import Image
 
-Image = np.ndarray[Any, np.dtype[np.uint8]]
 StepMetrics = dict[str, float | Tensor]
 ConfigT = TypeVar("ConfigT", bound=ModuleConfig)
 

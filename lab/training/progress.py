@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
-from lightning.pytorch import Callback, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from lab.training.status import Status
 
 _REFRESH_SECONDS = 0.2
 _LINE_SECONDS = 10.0
 
 
-class Progress(Callback):
-    """Shows a run's counter, throughput and monitored metric."""
+class Progress:
+    """An observer that shows a run's counter, throughput and monitored metric."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
@@ -23,14 +23,14 @@ class Progress(Callback):
         self._task = TaskID(0)
         self._shown_at = 0.0
         self._started_at = (0.0, 0)
+        self._status: Status | None = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self._loop = next(callback for callback in trainer.callbacks if hasattr(callback, "resume_from"))  # type: ignore[attr-defined]
-        count = pl_module.counters[pl_module.counter]
-        self._started_at = (time.perf_counter(), count)
+    def start(self, status: Status) -> None:
+        """Say what is going to happen, where it is written, how to stop and go on."""
+        self._started_at = (time.perf_counter(), status.count)
         self._shown_at = time.perf_counter()
-        self._announce(pl_module, count)
-        if self.console.is_terminal:
+        self._announce(status)
+        if self.console.is_terminal or self.console.is_jupyter:
             self._bar = Bar(
                 TextColumn("[bold]{task.description}"),
                 BarColumn(),
@@ -43,57 +43,51 @@ class Progress(Callback):
                 auto_refresh=False,
             )
             self._task = self._bar.add_task(
-                self._loop.experiment.name,
-                total=self._loop.budget,
-                completed=count,
-                counter=pl_module.counter.replace("_", " "),
-                text="",
+                status.name, total=status.budget, completed=status.count, counter=_words(status.counter), text=""
             )
             self._bar.start()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def update(self, status: Status) -> None:
+        """Show it, when it is time again."""
+        self._status = status
         now = time.perf_counter()
-        if now - self._shown_at < (_REFRESH_SECONDS if self._bar else _LINE_SECONDS):
-            return
-        self._shown_at = now
-        self._show(pl_module)
+        if now - self._shown_at >= (_REFRESH_SECONDS if self._bar else _LINE_SECONDS):
+            self._shown_at = now
+            self._show(status)
 
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._show(pl_module)
-        self._stop()
+    def stop(self) -> None:
+        """Show where it ended, and let go of the terminal."""
+        status, self._status = self._status, None
+        if status is not None:
+            self._show(status)
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
-    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        self._stop()
-
-    def _announce(self, module: Any, count: int) -> None:
-        """What is going to happen, where it is written, how to stop and go on."""
-        experiment, path = self._loop.experiment, self._loop.run.path
-        unit = {"env_steps": "environment steps"}.get(module.counter, module.counter)
-        whole = f"{experiment.name}, seed {experiment.seed}: {self._loop.budget:,} {unit} on {module.device.type}"
-        lines = [f"{whole}, going on from {count:,}" if count else whole]
-        lines.append(f"writes metrics, checkpoints and pictures into {path}")
-        lines.append(f"Ctrl-C ends it, saved; lab resume {path} goes on")
+    def _announce(self, status: Status) -> None:
+        unit = {"env_steps": "environment steps"}.get(status.counter, status.counter)
+        whole = f"{status.name}, seed {status.seed}: {status.budget:,} {unit} on {status.device}"
+        lines = [f"{whole}, going on from {status.count:,}" if status.count else whole]
+        lines.append(f"writes metrics, checkpoints and pictures into {status.path}")
+        lines.append(f"Ctrl-C ends it, saved; lab resume {status.path} goes on")
         self.console.print("\n".join(lines), style="dim", highlight=False, soft_wrap=True, markup=False)
 
-    def _show(self, module: Any) -> None:
-        count = module.counters[module.counter]
+    def _show(self, status: Status) -> None:
         since, from_count = self._started_at
-        rate = (count - from_count) / max(time.perf_counter() - since, 1e-9)
-        metric = module.monitor.metric
-        value = self._loop.latest.get(metric)
-        text = f"{rate:,.0f}/s" + (f"  {metric} {value:.4g}" if value is not None else "")
+        rate = (status.count - from_count) / max(time.perf_counter() - since, 1e-9)
+        value = status.metrics.get(status.monitored)
+        text = f"{rate:,.0f}/s" + (f"  {status.monitored} {value:.4g}" if value is not None else "")
         if self._bar is not None:
-            self._bar.update(self._task, completed=min(count, self._loop.budget), text=text, refresh=True)
+            self._bar.update(self._task, completed=min(status.count, status.budget), text=text, refresh=True)
         else:
-            left = (self._loop.budget - count) / rate if rate else 0.0
+            left = (status.budget - status.count) / rate if rate else 0.0
             self.console.print(
-                f"{self._loop.experiment.name}: {count:,}/{self._loop.budget:,} {module.counter.replace('_', ' ')}, "
+                f"{status.name}: {status.count:,}/{status.budget:,} {_words(status.counter)}, "
                 f"{text}, {max(left, 0):.0f} s left",
                 highlight=False,
                 soft_wrap=True,
             )
 
-    def _stop(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+
+def _words(counter: str) -> str:
+    return counter.replace("_", " ")

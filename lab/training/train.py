@@ -33,6 +33,7 @@ from lab.training.loop import RunLoop
 from lab.training.progress import Progress
 from lab.training.saving import load_weights
 from lab.training.signals import stop_on_signals
+from lab.training.status import Observer
 from lab.training.warm_start import start_from
 
 log = logging.getLogger("lab")
@@ -57,6 +58,7 @@ def train(
     resume: Run | None = None,
     progress: Progress | None = None,
     callbacks: Sequence[Callback] = (),
+    on_evaluation: Callable[[dict[str, float]], Any] | None = None,
     on_loop: Callable[[Any], None] | None = None,
 ) -> Result:
     """Train an experiment in a run directory of its own, or go on with the run `resume` from its last checkpoint.
@@ -67,6 +69,7 @@ def train(
         run_dir: the run directory; by default a fresh one below `root`, which is LAB_RUNS or ./runs.
         progress: shows what happens; by default nothing does.
         callbacks: more of Lightning's.
+        on_evaluation: called after each evaluation with the counters and the latest value of each metric.
         on_loop: called before training starts with what has `ask_to_stop()`, the RunLoop.
 
     Raises:
@@ -74,6 +77,8 @@ def train(
         Failure: when the loss is not finite or the disk is full; what was saved before stays resumable.
     """
     if experiment.trainer.num_workers > 1 and not ranks.is_joined():
+        if on_evaluation is not None:
+            raise UserError("on_evaluation is called in the process that trains: trainer.num_workers must be 1.")
         workers: Any = import_module("cluster.ranks.team")
         result: Result = workers.train(experiment, run_dir, root, resume, progress, callbacks, on_loop)
         return result
@@ -99,7 +104,7 @@ def train(
             _quiet_libraries(),
             _threads(experiment.trainer.num_threads or module.num_threads),
         ):
-            return _fit(experiment, run, data, module, resume, progress, callbacks, on_loop)
+            return _fit(experiment, run, data, module, resume, progress, callbacks, on_evaluation, on_loop)
     finally:
         run.unlock()
         data.close()
@@ -137,28 +142,31 @@ def _fit(
     resume: Run | None,
     progress: Progress | None,
     callbacks: Sequence[Callback],
+    on_evaluation: Callable[[dict[str, float]], Any] | None,
     on_loop: Callable[[Any], None] | None,
 ) -> Result:
     data.folder = run.path
     content = checkpoint.load(run.checkpoint("last")) if resume and any(run.checkpoints.glob("last.ckpt")) else None
     tracked = experiment if ranks.rank() == 0 else experiment.model_copy(update={"tracking": _UNTRACKED})
     tracker = Tracker(tracked, run, module.counter, experiment.module.kind)
-    loop = RunLoop(experiment, run, data, tracker)
+    observers: list[Observer] = [] if progress is None else [progress]
+    if ranks.rank() == 0:
+        observers.append(SystemUse(run.system_path, resolve_device(experiment.trainer.device)))
+    loop = RunLoop(experiment, run, data, tracker, observers, on_evaluation)
     if content is not None:
         loop.resume_from(content)
     elif resume and loop.writes:
-        loop.metrics_file.truncate(0)  # it ended before its first checkpoint and starts anew
+        loop.recorder.begin_anew()
     if on_loop is not None:
         on_loop(loop)
-    shown = [progress] if progress is not None else []
     trainer = build_trainer(
         experiment.trainer,
         run=run,
         logger=tracker.logger,
-        callbacks=[loop, SystemUse(loop), *shown, *callbacks],
+        callbacks=[loop, *callbacks],
     )
     try:
-        with stop_on_signals(loop):
+        with stop_on_signals(loop.on_signal):
             trainer.fit(module, datamodule=data)
     except BaseException as error:
         loop.status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
@@ -168,7 +176,7 @@ def _fit(
             raise KeyboardInterrupt from None  # Lightning makes a second Ctrl-C an exit with code 1
         raise
     loop.close(module)
-    return Result(run, loop.status, dict(loop.latest), loop.best)
+    return Result(run, loop.status, dict(loop.recorder.latest), loop.best)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -34,21 +33,19 @@ def test_a_run_writes_what_it_used_apart_from_its_metrics(tmp_path: Path, monkey
     assert curves["system/memory_gb"].steps.tolist() == [row["samples"] for row in rows]
 
 
-def used(path: Path, seconds: float) -> SystemUse:
-    run: Any = SimpleNamespace(system_path=path)
-    loop: Any = SimpleNamespace(run=run, state={"seconds": seconds}, writes=True)
-    return SystemUse(loop)
+def status(seconds: float) -> SimpleNamespace:
+    return SimpleNamespace(counter="samples", count=3, seconds=seconds)
 
 
-def test_cpu_cores_are_seconds_of_work_a_second(tmp_path: Path) -> None:
-    use = used(tmp_path / "system.jsonl", 1.0)
-    module: Any = SimpleNamespace(device=torch.device("cpu"), counter="samples", counters={"samples": 3})
-    use.on_train_start(None, module)  # type: ignore[arg-type]
+def test_cpu_cores_are_seconds_of_work_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system_use, "_FIRST_SECONDS", 0.0)
+    use = SystemUse(tmp_path / "system.jsonl", torch.device("cpu"))
+    use.start(status(1.0))
     began = time.process_time()
     while time.process_time() - began < 0.3:
         pass
     time.sleep(0.3)
-    use._write(module)
+    use.update(status(1.0))
     row = json.loads((tmp_path / "system.jsonl").read_text())
     assert 0.1 < row["system/cpu_cores"] < 0.8
     assert row["samples"] == 3
@@ -57,5 +54,5 @@ def test_cpu_cores_are_seconds_of_work_a_second(tmp_path: Path) -> None:
 def test_a_resumed_run_cuts_back_to_its_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "system.jsonl"
     path.write_text('{"seconds": 1.0}\n{"seconds": 5.0}\n{"seconds": 9.0}\n{"seconds": 1')
-    used(path, 6.0).on_train_start(None, SimpleNamespace(device=torch.device("cpu")))  # type: ignore[arg-type]
+    SystemUse(path, torch.device("cpu")).start(status(6.0))
     assert [json.loads(line)["seconds"] for line in path.read_text().splitlines()] == [1.0, 5.0]
