@@ -1,6 +1,11 @@
 """lab: a distributed reinforcement and generative learning lab.
 
-`import lab` is light; `lab.train`, `lab.Experiment` and `lab.register` load what they need when they are first touched.
+    import lab
+
+    result = lab.train(lab.recipe("dqn/cartpole", "module.gamma=0.97", "seed=3"), progress=True)
+    print(lab.evaluate(result.run)["eval/return_mean"])
+
+`import lab` is light; each name loads what it needs when it is first touched.
 """
 
 from __future__ import annotations
@@ -11,6 +16,16 @@ from typing import Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "recipe": "lab.config.overrides",
+    "train": "lab.training.train",
+    "resume": "lab.training.train",
+    "evaluate": "lab.training.train",
+    "restore": "lab.training.train",
+    "compare": "lab.compare.comparison",
+    "Result": "lab.training.train",
+    "Run": "lab.runs.directory",
+    "UserError": "lab.errors",
+    "Failure": "lab.errors",
     "Experiment": "lab.experiment",
     "DataConfig": "lab.experiment",
     "ModuleConfig": "lab.experiment",
@@ -18,13 +33,10 @@ _EXPORTS = {
     "TrackingConfig": "lab.experiment",
     "OptimizerConfig": "lab.engine.optimizers",
     "BackboneConfig": "lab.backbones.registry",
+    "Learner": "lab.training.learner",
     "register": "lab.backbones.registry",
     "register_images": "lab.data.images",
     "register_text": "lab.data.text",
-    "Learner": "lab.training.learner",
-    "train": "lab.training.train",
-    "restore": "lab.training.train",
-    "Run": "lab.runs.directory",
 }
 __all__ = sorted(_EXPORTS)
 
@@ -33,5 +45,5 @@ def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module 'lab' has no attribute {name!r}")
     value = getattr(import_module(_EXPORTS[name]), name)
-    globals()[name] = value  # `lab.train` is the function, also after the module of that name was imported
+    globals()[name] = value
     return value

@@ -121,6 +121,8 @@ class TrainerConfig(Config):
     """torch threads; by default 1 for agents that see vectors, else what torch takes"""
     deterministic: bool = False
     """ask torch for deterministic kernels (CUDA; CPU runs repeat anyway)"""
+    film: bool = True
+    """write a film of one episode when an agent's run is complete"""
     start_from: str | None = None
     """a run (or checkpoint) whose weights this one begins with, wherever both have the same names and shapes"""
     num_workers: PositiveInt = 1

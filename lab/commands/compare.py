@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 
@@ -24,37 +25,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from lab.compare import records, summary
-    from lab.compare.across import across
-    from lab.compare.online import PREFIX, read_online
-    from lab.runs import directory
+    from lab.compare.comparison import compare
 
-    here = [name for name in arguments.runs if not name.startswith(PREFIX)]
-    found = records.read_all(directory.find(here))
-    for name in arguments.runs:
-        if name.startswith(PREFIX):
-            found += read_online(name)
-    sections = summary.evaluated(
-        summary.sections(
-            found, metric=arguments.metric, mode=arguments.mode, at=arguments.at, threshold=arguments.threshold
-        )
+    comparison = compare(
+        *arguments.runs,
+        metric=arguments.metric,
+        mode=arguments.mode,
+        at=arguments.at,
+        threshold=arguments.threshold,
     )
-    sections += across(sections)
     if arguments.html is not None:
-        from lab.compare.page.html import write_page
-
-        write_page(sections, arguments.html, f"Comparison of {len(found)} runs")
+        comparison.write_page(arguments.html)
     if arguments.json:
-        import json
-
-        from lab.compare.plain import plain
-
-        print(json.dumps(plain(sections), indent=2))
-    else:
-        from lab.compare.table import tables
-
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console.width = 140
-        console.print(tables(sections))
+        print(json.dumps(comparison.to_dict(), indent=2))
+        return 0
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 140
+    console.print(comparison)
     return 0

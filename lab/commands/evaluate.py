@@ -18,28 +18,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from lab.errors import UserError
+    from lab.runs import checkpoint
     from lab.runs.directory import Run
+    from lab.training.train import evaluate
 
-    if arguments.episodes < 1:
-        raise UserError(f"--episodes {arguments.episodes} is not a number of episodes; give 1 or more.")
-    found = Run.open(arguments.target)
-
-    from lab.training.evaluation import evaluating
-    from lab.training.train import restore
-
-    experiment, data, module, content = restore(found, arguments.checkpoint, arguments.overrides)
-    try:
-        with evaluating(module, arguments.seed):
-            metrics = module.evaluate(data, arguments.split, episodes=arguments.episodes, seed=arguments.seed)
-    finally:
-        data.close()
-    summary = {"run": str(found.path), "recipe": experiment.name, "checkpoint": arguments.checkpoint}
+    run = Run.open(arguments.target)
+    metrics = evaluate(
+        run,
+        checkpoint=arguments.checkpoint,
+        split=arguments.split,
+        episodes=arguments.episodes,
+        seed=arguments.seed,
+        overrides=arguments.overrides,
+    )
+    content = checkpoint.load(run.checkpoint(arguments.checkpoint))
+    recipe, counters = content["experiment"]["name"], content["counters"]
     if arguments.json:
-        print(json.dumps({**summary, **content["counters"], "split": arguments.split, "metrics": metrics}, indent=2))
+        summary = {"run": str(run.path), "recipe": recipe, "checkpoint": arguments.checkpoint, **counters}
+        print(json.dumps({**summary, "split": arguments.split, "metrics": metrics}, indent=2))
         return 0
-    count = content["counters"][module.counter]
-    print(f"{experiment.name} ({arguments.checkpoint} checkpoint, {module.counter}={count:,})")
+    counter = run.result()["counter"]
+    print(f"{recipe} ({arguments.checkpoint} checkpoint, {counter}={counters[counter]:,})")
     width = max(map(len, metrics))
     for name, value in metrics.items():
         print(f"  {name:<{width}}  {value:.5g}")

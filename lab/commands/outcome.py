@@ -1,19 +1,13 @@
-"""What `train` and `resume` show a person while a run goes on, and when it is over."""
+"""What `train` and `resume` say when a run is over."""
 
 from __future__ import annotations
 
 from rich.console import Console
 
-from lab.training.progress import Progress
 from lab.training.train import Result
 
 
-def progress(quiet: bool) -> Progress | None:
-    """The progress display, unless it is not wanted."""
-    return None if quiet else Progress()
-
-
-def finished(result: Result) -> None:
+def report(result: Result) -> None:
     """Print how the run ended, where it is, and what to type next."""
     console = Console(highlight=False, soft_wrap=True)
     path, best = result.run.path, result.best

@@ -15,24 +15,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from lab.config.overrides import override
     from lab.errors import UserError
-    from lab.runs.directory import Run
 
     if (Path(arguments.target) / "sweep.yaml").is_file():
         from importlib import import_module
 
-        resume = import_module("cluster.sweep.conduct").resume
-        code: int = resume(Path(arguments.target), arguments.overrides, arguments.quiet, arguments.address)
+        resume_sweep = import_module("cluster.sweep.conduct").resume
+        code: int = resume_sweep(Path(arguments.target), arguments.overrides, arguments.quiet, arguments.address)
         return code
     if arguments.address:
         raise UserError(f"--address goes with a sweep, and {arguments.target!r} is none.")
-    found = Run.open(arguments.target)
-    experiment = override(found.experiment(), arguments.overrides)
 
-    from lab.commands.outcome import finished, progress
-    from lab.training.train import train
+    from lab.commands.outcome import report
+    from lab.training.train import resume
 
-    result = train(experiment, resume=found, progress=progress(arguments.quiet))
-    finished(result)
+    result = resume(arguments.target, *arguments.overrides, progress=not arguments.quiet)
+    report(result)
     return 0 if result.status == "completed" else INTERRUPTED

@@ -19,9 +19,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     experiment = resolve(arguments.target, arguments.overrides)
 
-    from lab.commands.outcome import finished, progress
+    from lab.commands.outcome import report
     from lab.training.train import train
 
-    result = train(experiment, run_dir=arguments.out, progress=progress(arguments.quiet))
-    finished(result)
+    result = train(experiment, run_dir=arguments.out, progress=not arguments.quiet)
+    report(result)
     return 0 if result.status == "completed" else INTERRUPTED

@@ -26,6 +26,11 @@ from lab.experiment import Experiment, KindConfig
 _MODULE_NAME = re.compile(r"^[A-Za-z_][\w.]*(?=:[A-Za-z_])")
 
 
+def recipe(target: str, *overrides: str) -> Experiment:
+    """The experiment of a recipe: `recipe("dqn/cartpole", "module.gamma=0.97", "seed=3")`; see `resolve`."""
+    return resolve(target, overrides)
+
+
 def resolve(target: str, overrides: Sequence[str] = ()) -> Experiment:
     """The experiment that a recipe name, `package.module:recipe` or a YAML file stands for, with overrides applied.
 

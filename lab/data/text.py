@@ -27,6 +27,7 @@ from lab.data.spec import DataSpec, Symbols, TensorSpec
 from lab.errors import UserError, unknown
 from lab.experiment import DataConfig
 from lab.ranks import ranks
+from lab.seeding import derive_seed
 
 Loader = Callable[[Path], str]
 _loaders: dict[str, Loader] = {}
@@ -129,7 +130,7 @@ class TextModule(LabDataModule):
     def _draw(self) -> Iterator[Window]:
         for _ in range(self.config.batches_per_step):
             number, window = divmod(self.drawn, self.windows_a_pass)
-            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "pass", number))
             codes = self._splits["train"]
             shift = int(torch.randint(len(codes), (), generator=generator))
             first = ranks.rank() * self.config.batch_size

@@ -39,17 +39,17 @@ class Evaluator:
     def __init__(self, run: Run, data: LabDataModule, seed: int) -> None:
         self.run, self.data, self.seed = run, data, seed
 
-    def evaluate(self, module: Learner[Any], *, last: bool) -> dict[str, Any]:
-        """Metrics, the paths of `pictures` by name, and after the `last` chunk of `films`."""
+    def evaluate(self, module: Learner[Any], *, film: bool) -> dict[str, Any]:
+        """Metrics, the paths of `pictures` by name, and of `films` where one is wanted and the module makes one."""
         count = module.counters[module.counter]
         with evaluating(module, derive_seed(self.seed, "evaluation", count)):
             row: dict[str, Any] = dict(module.evaluate(self.data))
             pictures = module.pictures(self.data)
-            film = module.film(self.data, self.run.media) if last else None
+            path = module.film(self.data, self.run.media) if film else None
         if pictures:
             row["pictures"] = {name: self._save(image, name, count) for name, image in pictures.items()}
-        if film is not None:
-            row["films"] = {film.stem: str(film.relative_to(self.run.path))}
+        if path is not None:
+            row["films"] = {path.stem: str(path.relative_to(self.run.path))}
         return row
 
     def _save(self, image: Image, name: str, count: int) -> str:

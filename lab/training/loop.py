@@ -143,7 +143,7 @@ class RunLoop(Callback):
         if count >= self.state["next_eval"] or done:
             self.state["next_eval"] = (count // self.eval_period + 1) * self.eval_period
             if self.writes:
-                self._evaluate(module, last=done)
+                self._evaluate(module, film=done and self.experiment.trainer.film)
         if stopping:
             self.status = "completed" if done else "interrupted"
         if stopping or agreed.save:
@@ -188,8 +188,8 @@ class RunLoop(Callback):
         module.counters.update({name: self._counted[name] + int(n) for name, n in zip(names, sums, strict=True)})
         return _Agreement(stop > 0, late > 0, save > 0)
 
-    def _evaluate(self, module: Learner[Any], *, last: bool) -> None:
-        row = self.evaluator.evaluate(module, last=last)
+    def _evaluate(self, module: Learner[Any], *, film: bool) -> None:
+        row = self.evaluator.evaluate(module, film=film)
         self.recorder.add(module, row, self.state["seconds"])
         value = row[module.monitor.metric]
         if module.monitor.better(value, self.best["value"] if self.best else None):

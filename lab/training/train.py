@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from lab.runs.directory import Run
 from lab.runs.system_use import SystemUse
 from lab.runs.tracking import Tracker
 from lab.training.devices import build_trainer, resolve_device
+from lab.training.evaluation import evaluating
 from lab.training.learner import Learner
 from lab.training.loop import RunLoop
 from lab.training.progress import Progress
@@ -56,7 +57,7 @@ def train(
     run_dir: Path | None = None,
     root: Path | None = None,
     resume: Run | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool = False,
     callbacks: Sequence[Callback] = (),
     on_evaluation: Callable[[dict[str, float]], Any] | None = None,
     on_loop: Callable[[Any], None] | None = None,
@@ -67,7 +68,7 @@ def train(
 
     Args:
         run_dir: the run directory; by default a fresh one below `root`, which is LAB_RUNS or ./runs.
-        progress: shows what happens; by default nothing does.
+        progress: shows what happens in a terminal, a log file or a notebook; True takes one for standard error.
         callbacks: more of Lightning's.
         on_evaluation: called after each evaluation with the counters and the latest value of each metric.
         on_loop: called before training starts with what has `ask_to_stop()`, the RunLoop.
@@ -76,11 +77,12 @@ def train(
         UserError: for bad input, before anything is written where that is possible.
         Failure: when the loss is not finite or the disk is full; what was saved before stays resumable.
     """
+    shown = (Progress() if progress else None) if isinstance(progress, bool) else progress
     if experiment.trainer.num_workers > 1 and not ranks.is_joined():
         if on_evaluation is not None:
             raise UserError("on_evaluation is called in the process that trains: trainer.num_workers must be 1.")
         workers: Any = import_module("cluster.ranks.team")
-        result: Result = workers.train(experiment, run_dir, root, resume, progress, callbacks, on_loop)
+        result: Result = workers.train(experiment, run_dir, root, resume, shown, callbacks, on_loop)
         return result
     resolve_device(experiment.trainer.device)
     seed_everything(experiment.seed)
@@ -104,10 +106,31 @@ def train(
             _quiet_libraries(),
             _threads(experiment.trainer.num_threads or module.num_threads),
         ):
-            return _fit(experiment, run, data, module, resume, progress, callbacks, on_evaluation, on_loop)
+            return _fit(experiment, run, data, module, resume, shown, callbacks, on_evaluation, on_loop)
     finally:
         run.unlock()
         data.close()
+
+
+def resume(
+    run: Run | Path | str,
+    *overrides: str,
+    progress: Progress | bool = False,
+    callbacks: Sequence[Callback] = (),
+    on_evaluation: Callable[[dict[str, float]], Any] | None = None,
+) -> Result:
+    """Go on with a run exactly where its last checkpoint is.
+
+    Args:
+        run: a run, or its directory.
+        overrides: fields of the experiment that are to be others from here on, such as `trainer.budget=100_000`.
+        progress: as for `train`, and so are the others.
+
+    Raises UserError when there is no such run, or an override is not valid.
+    """
+    run = run if isinstance(run, Run) else Run.open(run)
+    experiment = override(run.experiment(), overrides)
+    return train(experiment, resume=run, progress=progress, callbacks=callbacks, on_evaluation=on_evaluation)
 
 
 def restore(
@@ -125,6 +148,35 @@ def restore(
     data.to(device)
     module.eval()
     return experiment, data, module, content
+
+
+def evaluate(
+    run: Run | Path | str,
+    *,
+    checkpoint: Literal["best", "last"] = "best",
+    split: Literal["val", "test"] = "test",
+    episodes: int = 100,
+    seed: int = 1234,
+    overrides: Sequence[str] = (),
+) -> dict[str, float]:
+    """Measure a trained run: `eval/...` metrics of a split, or of greedy episodes of an agent.
+
+    Args:
+        run: a run, or its directory.
+        seed: of the episodes, or of the noise.
+        overrides: fields of the experiment that are to be others now, such as `trainer.device=cpu`.
+
+    Raises UserError when there is no such run, or no checkpoint in it.
+    """
+    if episodes < 1:
+        raise UserError(f"episodes={episodes} is not a number of episodes; give 1 or more.")
+    run = run if isinstance(run, Run) else Run.open(run)
+    _, data, module, _ = restore(run, checkpoint, overrides)
+    try:
+        with evaluating(module, seed):
+            return module.evaluate(data, split, episodes=episodes, seed=seed)
+    finally:
+        data.close()
 
 
 def seed_everything(seed: int) -> None:
@@ -219,6 +271,3 @@ def _quiet_libraries() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-
-
-__all__ = ["Result", "UserError", "restore", "seed_everything", "train"]

@@ -1,0 +1,69 @@
+"""Runs compared: groups by what differs, seeds aggregated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from lab.compare import records, summary
+from lab.compare.across import across
+from lab.compare.online import PREFIX, read_online
+from lab.compare.page.html import write_page
+from lab.compare.plain import plain
+from lab.compare.summary import At, Mode, Section
+from lab.compare.table import Renderables, tables
+from lab.runs.directory import Run, find
+
+
+class Comparison(NamedTuple):
+    """Sections, one a task and metric; with two tasks and more, also one over all of them. Printed, it is a table."""
+
+    sections: list[Section]
+    num_runs: int
+
+    def __rich__(self) -> Renderables:
+        return tables(self.sections)
+
+    def __str__(self) -> str:
+        console = Console(width=140, highlight=False)
+        with console.capture() as capture:
+            console.print(self)
+        return capture.get()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, which `lab compare --json` prints."""
+        return plain(self.sections)
+
+    def write_page(self, path: Path | str) -> None:
+        """Write a page that opens without a network. Raises Failure when the file cannot be written."""
+        write_page(self.sections, Path(path), f"Comparison of {self.num_runs} runs")
+
+
+def compare(
+    *runs: Run | Path | str,
+    metric: str | None = None,
+    mode: Mode | None = None,
+    at: At = "last",
+    threshold: float | None = None,
+) -> Comparison:
+    """Compare runs.
+
+    Args:
+        runs: runs, run directories, folders of runs (a sweep), globs, or `wandb:entity/project/group`.
+        metric: compare by this metric; by default by the one that each run's module monitors.
+        mode: whether the metric is to be high or low; by default what the module says, or what the name suggests.
+        at: take the last value of each run, or its best.
+        threshold: also measure the steps and seconds to the first value at least this good.
+
+    Raises UserError when there is no such run, no run has the metric, or none was evaluated yet.
+    """
+    references = [str(run.path) if isinstance(run, Run) else str(run) for run in runs]
+    local = [reference for reference in references if not reference.startswith(PREFIX)]
+    compared = records.read_all(find(local))
+    for reference in references:
+        if reference.startswith(PREFIX):
+            compared += read_online(reference)
+    sections = summary.evaluated(summary.sections(compared, metric=metric, mode=mode, at=at, threshold=threshold))
+    return Comparison([*sections, *across(sections)], len(compared))
