@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from cluster.session import head
-from lab.errors import UserError
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("start", "status", "stop"), help="stop ends only what start began here")
@@ -17,6 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from cluster.session import head, status
+
     if arguments.action == "stop":
         head.stop()
         print("stopped")
@@ -28,21 +27,5 @@ def run(arguments: argparse.Namespace) -> int:
             port=arguments.port,
             dashboard_port=arguments.dashboard_port,
         )
-    found = head.find()
-    if found is None:
-        raise UserError("no cluster that was started here is running; lab cluster start begins one.")
-    _describe(found)
+    print(status.describe())
     return 0
-
-
-def _describe(found: head.Head) -> None:
-    from cluster.session.session import session
-
-    head.use_token()
-    with session(found.address) as cluster:
-        nodes = cluster.nodes()
-    print(f"cluster {found.address}: {len(nodes)} machine{'s' if len(nodes) > 1 else ''}: {', '.join(map(str, nodes))}")
-    if found.dashboard is not None:
-        print(f"dashboard {found.dashboard}, on this machine only; token in {head.folder() / 'token'}")
-        print(f"another machine joins with: lab cluster start --join {found.address}")
-        print(f"next: lab submit train dqn/cartpole, or lab sweep dqn/cartpole --seeds 5 --address {found.address}")

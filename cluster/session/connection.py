@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import re
@@ -11,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cluster.session import ray_private
+from cluster.session.error_lines import first_line
 from lab.errors import UserError
 
 OPTIONS: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "lab"}
@@ -19,6 +20,10 @@ _PROBE_SECONDS = 5.0
 
 
 def connect(address: str) -> None:
+    """Connect this process to the cluster at host:port or "auto".
+
+    Raises UserError when nothing answers, the token is refused, the versions differ, or this machine is not a part.
+    """
     probe(address)
     if address != "auto":
         present_token(address)
@@ -69,25 +74,20 @@ def probe(address: str, option: str = "--address") -> None:
 def present_token(address: str) -> None:
     """Raise UserError when the head at host:port refuses the token; Ray itself asks again for 20 s, and says so."""
     import grpc
-    from ray.core.generated import gcs_service_pb2_grpc
 
-    messages: Any = importlib.import_module("ray.core.generated.gcs_service_pb2")
     path, token = os.environ.get("RAY_AUTH_TOKEN_PATH"), os.environ.get("RAY_AUTH_TOKEN")
     if token is None and path is not None:
         try:
             token = Path(path).expanduser().read_text(encoding="utf-8").strip()
         except OSError as error:
             raise UserError(f"the token file RAY_AUTH_TOKEN_PATH={path} cannot be read: {error.strerror}.") from None
-    metadata = [("authorization", f"Bearer {token}")] if token else []
-    with grpc.insecure_channel(address) as channel:
-        stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
-        try:
-            stub.GetClusterId(messages.GetClusterIdRequest(), timeout=_PROBE_SECONDS, metadata=metadata)
-        except grpc.RpcError as error:
-            if error.code() == grpc.StatusCode.UNAUTHENTICATED:
-                said = "refused the token" if token else "asks for a token, and there is none here"
-                raise UserError(f"the cluster at {address!r} {said}: RAY_AUTH_TOKEN_PATH names its file.") from None
-            raise UserError(f"the cluster at {address!r} cannot be reached: no head of Ray answers there.") from None
+    try:
+        ray_private.ask_head(address, token, _PROBE_SECONDS)
+    except grpc.RpcError as error:
+        if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+            answer = "refused the token" if token else "asks for a token, and there is none here"
+            raise UserError(f"the cluster at {address!r} {answer}: RAY_AUTH_TOKEN_PATH names its file.") from None
+        raise UserError(f"the cluster at {address!r} cannot be reached: no head of Ray answers there.") from None
 
 
 def import_ray() -> Any:
@@ -95,14 +95,7 @@ def import_ray() -> Any:
     loaded = "ray" in sys.modules
     import ray
 
-    # a dead node's log would come into the driver's output
-    ray._private.worker.print_to_stdstream = lambda *arguments, **more: None
+    ray_private.silence_dead_nodes()
     if loaded:
-        raylet: Any = importlib.import_module("ray._raylet")
-        raylet.Config.initialize("")
-        raylet.AuthenticationTokenLoader.instance().reset_cache()
+        ray_private.reread_environment()
     return ray
-
-
-def first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

@@ -1,5 +1,8 @@
-"""Processes that work in step each keep to cores of their own: left alone, the kernel lets two share one for long while
-another idles, since each of them is asleep whenever it looks."""
+"""Processes that work in step each keep to cores of their own.
+
+Left alone, the kernel lets two of them share a core for long while another core is idle, since each process is asleep
+whenever the kernel looks.
+"""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
+from cluster.session import ray_private
 from cluster.session.connection import listens
 
 _GUARD = """
@@ -28,7 +28,7 @@ _WATCH_SECONDS = 1.0
 
 @contextlib.contextmanager
 def guard() -> Iterator[None]:
-    """End Ray's agents when this process is killed; by themselves they seek the dead head for another minute."""
+    """End Ray's agents when this process is killed; left alone they look for the dead head for another minute."""
     guard = subprocess.Popen([sys.executable, "-SEc", _GUARD], stdin=subprocess.PIPE, text=True, start_new_session=True)
     assert guard.stdin is not None
     guard.stdin.write(" ".join(map(str, _agents())))
@@ -49,16 +49,13 @@ def _agents() -> list[int]:
 
 
 def own_processes() -> Callable[[], bool]:
-    """Whether the head and the node that `ray.init` has started still run."""
-    import ray
-
-    started: Any = ray._private.worker.global_worker.node
-    processes = [info.process for kind in ("gcs_server", "raylet") for info in started.all_processes[kind]]
+    """A function that says whether the head and the node that `ray.init` has started still run."""
+    processes = ray_private.own_processes()
     return lambda: all(process.poll() is None for process in processes)
 
 
 def head_answers() -> Callable[[], bool]:
-    """Whether the connected cluster's head accepts connections."""
+    """A function that says whether the connected cluster's head accepts connections."""
     import ray
 
     address = ray.get_runtime_context().gcs_address
@@ -69,7 +66,11 @@ def head_answers() -> Callable[[], bool]:
 def watch(there: Callable[[], bool], misses: int, name: str, on_loss: Callable[[], None]) -> Iterator[None]:
     """End the process, with a sentence, when the cluster's head is gone: Ray's calls would wait for it for ever.
 
-    `misses` is how often in a row it must not be `there`, looked for every second.
+    Args:
+        there: asked every second whether the head still runs.
+        misses: how many answers in a row must be no.
+        name: what the sentence calls the head.
+        on_loss: called before the process ends.
     """
     done = threading.Event()
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cluster.session.connection import listens, probe
+from cluster.session.processes import session_members, start_time
 from lab.errors import Failure, UserError
 from lab.runs.files import write_atomic
 
@@ -31,7 +32,7 @@ STOP_SECONDS = 60
 _START_SECONDS = 180.0
 
 
-class Head(NamedTuple):
+class ClusterHead(NamedTuple):
     """A running head, or a node that joined one."""
 
     pid: int
@@ -43,7 +44,7 @@ class Head(NamedTuple):
 
     def alive(self) -> bool:
         """Whether the process that keeps it still runs (and is the same one)."""
-        return _start_time(self.pid) == self.started
+        return start_time(self.pid) == self.started
 
 
 def folder() -> Path:
@@ -51,16 +52,16 @@ def folder() -> Path:
     return Path(os.environ.get("LAB_CLUSTER") or "~/.lab/cluster").expanduser()
 
 
-def find() -> Head | None:
+def find() -> ClusterHead | None:
     """The cluster that was started here, if it runs."""
     head = _last()
     return head if head is not None and head.alive() else None
 
 
-def _last() -> Head | None:
+def _last() -> ClusterHead | None:
     """The cluster that was started here last."""
     try:
-        return Head(**json.loads((folder() / "cluster.json").read_text(encoding="utf-8")))
+        return ClusterHead(**json.loads((folder() / "cluster.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
@@ -76,7 +77,7 @@ def use_token() -> None:
 
 def start(
     *, join: str | None = None, num_cpus: int | None = None, port: int = 6379, dashboard_port: int = 8265
-) -> Head:
+) -> ClusterHead:
     """Start a head on this machine, or let it join the head at `join`.
 
     Raises UserError when one runs already or a port is taken, Failure when it does not come up.
@@ -90,9 +91,9 @@ def start(
     else:
         _check_free("--port", port)
         _check_free("--dashboard-port", dashboard_port)
-    killed = _last()
-    if killed is not None:
-        shutil.rmtree(killed.temporary, ignore_errors=True)
+    previous = _last()
+    if previous is not None:
+        shutil.rmtree(previous.temporary, ignore_errors=True)
     _make_token(join)
     use_token()
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
@@ -118,9 +119,9 @@ def start(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True
         )
     address, dashboard = join or _own_address(port), None if join else f"http://127.0.0.1:{dashboard_port}"
-    started = _start_time(process.pid)
+    started = start_time(process.pid)
     assert started is not None
-    head = Head(process.pid, started, address, dashboard, temporary)
+    head = ClusterHead(process.pid, started, address, dashboard, temporary)
     write_atomic(folder() / "cluster.json", json.dumps(head._asdict()))
     _wait_until_up(process, log, head)
     return head
@@ -150,13 +151,13 @@ def stop() -> None:
     head = find()
     if head is None:
         raise UserError("no cluster that was started here is running.")
-    members = _session_members(head.pid)
+    members = session_members(head.pid)
     os.kill(head.pid, signal.SIGTERM)
     deadline = time.monotonic() + 20
-    while any(_start_time(pid) == began for pid, began in members.items()) and time.monotonic() < deadline:
+    while any(start_time(pid) == began for pid, began in members.items()) and time.monotonic() < deadline:
         time.sleep(0.2)
     for pid, began in members.items():
-        if _start_time(pid) == began:
+        if start_time(pid) == began:
             os.kill(pid, signal.SIGKILL)
     shutil.rmtree(head.temporary, ignore_errors=True)
     (folder() / "cluster.json").unlink(missing_ok=True)
@@ -165,15 +166,15 @@ def stop() -> None:
 def _make_token(join: str | None) -> None:
     folder().mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder() / "token"
-    given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    if join and not given and not path.is_file():
+    own_token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if join and not own_token and not path.is_file():
         raise UserError(f"joining {join} needs its token: copy it to {path}, or set RAY_AUTH_TOKEN_PATH.")
-    if not given and not path.is_file():
+    if not own_token and not path.is_file():
         path.touch(mode=0o600)
         path.write_text(secrets.token_hex(32), encoding="utf-8")
 
 
-def _wait_until_up(process: subprocess.Popen[bytes], log: Path, head: Head) -> None:
+def _wait_until_up(process: subprocess.Popen[bytes], log: Path, head: ClusterHead) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -184,35 +185,13 @@ def _wait_until_up(process: subprocess.Popen[bytes], log: Path, head: Head) -> N
         elif listens(head.dashboard.removeprefix("http://")) and listens(head.address):
             return
         time.sleep(0.3)
-    said = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     if process.poll() is None:
         stop()
-    raise Failure(f"the cluster did not come up: {' '.join(said[-3:])[-400:] or 'no output'} (log: {log})")
+    raise Failure(f"the cluster did not come up: {' '.join(lines[-3:])[-400:] or 'no output'} (log: {log})")
 
 
 def _own_address(port: int) -> str:
     import ray
 
     return f"{ray.util.get_node_ip_address()}:{port}"
-
-
-def _start_time(pid: int) -> float | None:
-    """When a process started (in clock ticks since boot), which tells it from a later one with the same id."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else float(fields[19])
-
-
-def _session_members(leader: int) -> dict[int, float]:
-    """The processes of the session that `leader` leads, with their start times."""
-    members = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[3]) == leader:
-            members[int(path.parent.name)] = float(fields[19])
-    return members

@@ -12,13 +12,15 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from cluster.session import head
-from cluster.session.connection import OPTIONS, connect, first_line, import_ray
+from cluster.session import head, ray_private
+from cluster.session.connection import OPTIONS, connect, import_ray
+from cluster.session.error_lines import first_line
 from cluster.session.guards import guard, head_answers, own_processes, watch
 from lab.errors import Failure, UserError
 
@@ -44,7 +46,7 @@ class Resources(NamedTuple):
 
 
 class Session:
-    """A connected cluster."""
+    """A connected cluster; `address` is None for a private one."""
 
     def __init__(self, address: str | None) -> None:
         self.address = address
@@ -72,15 +74,11 @@ class Session:
 
     def possible(self, need: Resources) -> int:
         """`slots`, once an autoscaler that the cluster may have has started every machine that it may."""
-        import ray
-
-        config: Any = ray._private.state.state.get_cluster_config()
-        groups = [
-            (Resources(group.resources.get("CPU", 0), group.resources.get("GPU", 0)), group.max_count)
-            for group in (config.node_group_configs if config is not None else ())
-        ]
-        fitting = sum(_fits(machine, need) * (_UNBOUNDED if most < 0 else most) for machine, most in groups)
-        return max(self.slots(need), fitting)
+        startable = 0
+        for resources, most in ray_private.machine_groups():
+            machine = Resources(resources.get("CPU", 0), resources.get("GPU", 0))
+            startable += _fits(machine, need) * (_UNBOUNDED if most < 0 else most)
+        return max(self.slots(need), startable)
 
     def require(self, need: Resources, what: str) -> int:
         """`possible`, at least 1. Raises UserError that says what there is when nothing fits."""
@@ -123,6 +121,17 @@ def session(
         yield connected
 
 
+@contextlib.contextmanager
+def current_session() -> Iterator[Session]:
+    """The cluster that this process is connected to (in a sweep, in a submitted job), or else a private one."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        yield Session("auto")
+        return
+    with session() as private:
+        yield private
+
+
 def job_address() -> str | None:
     """The cluster's address inside a submitted job, else None."""
     return os.environ.get("RAY_ADDRESS") if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") else None
@@ -138,7 +147,7 @@ def _start(folder: Path, num_cpus: int, num_gpus: int | None, dashboard: bool) -
             include_dashboard=dashboard,
             dashboard_host="127.0.0.1",
             object_store_memory=_OBJECT_STORE_BYTES,
-            _temp_dir=str(folder),
+            **ray_private.folder_option(folder),
             **OPTIONS,
         )
     except Exception as error:  # Ray's own is a plain one when its node takes too long
@@ -147,10 +156,10 @@ def _start(folder: Path, num_cpus: int, num_gpus: int | None, dashboard: bool) -
 
 def temporary_folder() -> Path:
     """A new folder for a cluster's sockets and logs; those that killed processes left behind are removed."""
-    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        owner = left.name.removeprefix(_PREFIX).partition("-")[0]
-        if owner.isdecimal() and not Path(f"/proc/{owner}").exists() and left.stat().st_uid == os.getuid():
-            shutil.rmtree(left, ignore_errors=True)
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists() and folder.stat().st_uid == os.getuid():
+            shutil.rmtree(folder, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
 
 
@@ -186,5 +195,5 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def _fits(node: Resources, need: Resources) -> int:
-    shares: Sequence[float] = [have / want for have, want in zip(node, need, strict=True) if want]
-    return int(min(shares, default=0) + 1e-9)
+    ratios = [available / amount for available, amount in zip(node, need, strict=True) if amount]
+    return int(min(ratios, default=0) + 1e-9)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from cluster.session import ray_private
 from cluster.session.session import Resources, job_address, session, temporary_folder
 from lab.errors import UserError
 
@@ -75,23 +76,15 @@ def test_a_submitted_job_uses_its_own_cluster(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_autoscaler_may_have_room_for_more(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-    from ray.core.generated import autoscaler_pb2
-
-    messages: Any = autoscaler_pb2
-    group = messages.NodeGroupConfig
-    groups = [
-        group(name="head", resources={}, min_count=0, max_count=0),
-        group(name="cpu", resources={"CPU": 8}, min_count=0, max_count=3),
-        group(name="gpu", resources={"CPU": 8, "GPU": 2}, min_count=0, max_count=2),
-    ]
-    found = messages.ClusterConfig(node_group_configs=groups)
-    monkeypatch.setattr(ray._private.state.state, "get_cluster_config", lambda: found)
+    groups = [({}, 0), ({"CPU": 8}, 3), ({"CPU": 8, "GPU": 2}, 2)]
+    monkeypatch.setattr(ray_private, "machine_groups", lambda: groups)
     assert cluster.possible(Resources(1, 0)) == 40
     assert cluster.possible(Resources(1, 0.5)) == 8
     assert cluster.require(Resources(8, 1), "each run") == 2
     with pytest.raises(UserError, match="each run needs 9 CPU on one machine"):
         cluster.require(Resources(9, 0), "each run")
+    groups.append(({"CPU": 16}, -1))  # any number
+    assert cluster.possible(Resources(16, 0)) == 1000
 
 
 def test_other_versions_are_both_named(monkeypatch: pytest.MonkeyPatch) -> None:
