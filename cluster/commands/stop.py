@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import time
 
-from cluster.jobs.jobs import add_address_argument, client
-from cluster.session.head import STOP_SECONDS
+from cluster.commands.address import add_address_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", help="a job (lab jobs)")
-    add_address_argument(parser)
+    add_address_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from cluster.jobs.client import client, stop
+
     with client(arguments.address, arguments.insecure) as connection:
-        connection.stop_job(arguments.job)
-        deadline = time.monotonic() + STOP_SECONDS + 10
-        while not connection.get_job_status(arguments.job).is_terminal() and time.monotonic() < deadline:
-            time.sleep(0.3)
-        print(f"{arguments.job}: {connection.get_job_status(arguments.job).value.lower()}")
+        print(f"{arguments.job}: {stop(connection, arguments.job).lower()}")
     return 0

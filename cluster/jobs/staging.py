@@ -1,7 +1,7 @@
 """What a job takes along: the files that git tracks, as they are in the working tree, in a folder of their own.
 
-Nothing that is ignored or untracked goes, so no run, no data, no key; and a fresh folder has a hash of its own, so that
-the cluster never runs an older copy.
+Files that git ignores or does not track stay here: runs, data, keys. A fresh folder has a hash of its own, so that the
+cluster never runs an older copy.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def staged(project: Path) -> Iterator[Path]:
 
 def tracked(folder: Path) -> list[Path]:
     """The files below `folder` that git tracks and that exist, or every Python file of a folder without git."""
-    listed = subprocess.run(
+    listing = subprocess.run(
         ["git", "-C", str(folder), "ls-files", "-z", "."], capture_output=True, text=True, check=False
     )
-    if listed.returncode == 0:
-        names = [Path(name) for name in listed.stdout.split("\0") if name]
+    if listing.returncode == 0:
+        names = [Path(name) for name in listing.stdout.split("\0") if name]
     elif (folder / "lab" / "__init__.py").is_file():  # the installed packages
         packages = ("lab", "agents", "generative", "cluster")
         names = [path.relative_to(folder) for package in packages for path in (folder / package).rglob("*")]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cluster.jobs import jobs, staging
+from cluster.jobs import client, packing, staging, submission
 from cluster.session import head
 from lab.errors import Failure, UserError
 
@@ -37,7 +37,7 @@ def command(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProces
 
     def run(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "lab.cli", *map(str, words)]
-        folder = Path(__file__).parents[2]
+        folder = Path(__file__).parents[3]
         return subprocess.run(
             line, env=environment | more, cwd=folder, capture_output=True, text=True, timeout=200, check=False
         )
@@ -130,7 +130,7 @@ def test_a_remote_address_without_a_token_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("LAB_CLUSTER", str(tmp_path))
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UserError, match="there is no token for it"), jobs.client("http://ray.example.org:8265"):
+    with pytest.raises(UserError, match="there is no token for it"), client.client("http://ray.example.org:8265"):
         pass
 
 
@@ -158,21 +158,21 @@ def test_a_folder_survives_a_log(tmp_path: Path) -> None:
     (source / "a").mkdir(parents=True)
     (source / "a" / "weights").write_bytes(os.urandom(200_000))
     (source / "link").symlink_to("/etc/passwd")
-    lines = list(jobs.pack(source))
+    lines = list(packing.pack(source))
     log = "\n".join(["something else", *lines[:2], "a warning in between", *lines[2:]])
-    jobs.unpack(log, tmp_path / "target")
+    packing.unpack(log, tmp_path / "target")
     assert (tmp_path / "target" / "a" / "weights").read_bytes() == (source / "a" / "weights").read_bytes()
     assert not (tmp_path / "target" / "link").exists()
     with pytest.raises(Failure, match="whole"):
-        jobs.unpack("\n".join(lines[:-1]), tmp_path / "cut")
+        packing.unpack("\n".join(lines[:-1]), tmp_path / "cut")
     with pytest.raises(Failure, match="damaged"):
-        jobs.unpack("\n".join(lines[1:]), tmp_path / "damaged")
+        packing.unpack("\n".join(lines[1:]), tmp_path / "damaged")
 
 
 def test_keys_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "abc123")
-    assert jobs.masked("key abc123.") == "key ********."
-    assert jobs.environment("r")["WANDB_API_KEY"] == "abc123"
+    assert client.masked("key abc123.") == "key ********."
+    assert submission.environment("r")["WANDB_API_KEY"] == "abc123"
 
 
 def test_a_dead_cluster_is_not_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
