@@ -76,7 +76,7 @@ def collectors(driver: int) -> list[int]:
     """The collector processes of the driver's cluster."""
     try:
         below = psutil.Process(driver).children(recursive=True)
-        return [process.pid for process in below if "ray::_Actor" in " ".join(process.cmdline())]
+        return [process.pid for process in below if "ray::CollectorActor" in " ".join(process.cmdline())]
     except psutil.Error:
         return []
 

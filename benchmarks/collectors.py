@@ -68,20 +68,20 @@ print(json.dumps({"per_second": (last["env_steps"] - first["env_steps"]) / (last
 KILLED = """
 import json, os, random, signal, sys, tempfile, threading, time
 from pathlib import Path
-from cluster.collect import collectors
+from cluster.collect.fleet import Fleet
 from lab.config.overrides import resolve
 from lab.training.train import train
 period, budget = float(sys.argv[1]), sys.argv[2]
 fleets, done, generator = [], threading.Event(), random.Random(0)
-connect = collectors.RemoteCollector._connect
-collectors.RemoteCollector._connect = lambda self: (fleets.append(self), connect(self))[1]
+begin = Fleet.begin
+Fleet.begin = lambda self, policy: (begin(self, policy), fleets.append(self))[0]
 
 def kill():
     import psutil
     while not done.wait(period):
-        if not fleets or fleets[0]._policy is None:
+        if not fleets:
             continue
-        found = [p for p in psutil.Process().children(recursive=True) if "ray::_Actor" in " ".join(p.cmdline())]
+        found = [p for p in psutil.Process().children(recursive=True) if "ray::CollectorActor" in " ".join(p.cmdline())]
         if found:
             os.kill(generator.choice(found).pid, signal.SIGKILL)
 

@@ -43,9 +43,9 @@ class Parcel:
         torch._foreach_copy_(self._parts, list(weights.values()))
         return self._bytes
 
-    def unpack(self, sent: Array | bytes, weights: Mapping[str, Tensor]) -> None:
-        """Write what another process has packed into these tensors."""
-        self._bytes[:] = np.frombuffer(sent, np.uint8)
+    def unpack(self, message: Array | bytes, weights: Mapping[str, Tensor]) -> None:
+        """Copy what another process has packed into these tensors, which keep their places in memory."""
+        self._bytes[:] = np.frombuffer(message, np.uint8)
         torch._foreach_copy_(list(weights.values()), self._parts)
 
 
@@ -74,8 +74,8 @@ def reply(rollout: Rollout, state: bytes) -> bytes | tuple[Rollout, bytes]:
 
 def opened(reply: bytes | tuple[Rollout, bytes]) -> tuple[Rollout, bytes]:
     """What `reply` was made of. The rollout is of arrays, which may be shared memory: `join` makes tensors of them."""
-    found: tuple[Rollout, bytes] = pickle.loads(reply) if isinstance(reply, bytes) else reply
-    return found
+    parts: tuple[Rollout, bytes] = pickle.loads(reply) if isinstance(reply, bytes) else reply
+    return parts
 
 
 def join(rollouts: Sequence[Rollout]) -> Rollout:

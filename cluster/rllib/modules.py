@@ -31,7 +31,7 @@ from agents.algorithms.dqn import QPolicy
 from agents.envs.spaces import spec_of
 from agents.policies.actor_critic import ActorCritic
 from agents.types import Obs, map_obs
-from cluster.rllib.agent import RLlibConfig, RLlibData, build_policy, env_maker
+from cluster.rllib.settings import AlgorithmSettings, EnvRunnerSettings, build_policy, env_maker
 
 _CONFIGS: dict[str, Any] = {"ppo": PPOConfig, "appo": APPOConfig, "impala": IMPALAConfig, "dqn": DQNConfig}
 Batch = dict[str, Any]
@@ -44,9 +44,9 @@ class _LabModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
     target: Any
 
     def setup(self) -> None:
-        given: Any = self.model_config
-        settings = RLlibConfig.model_validate(given["lab"])
-        self.epsilon, self.steps_before = settings.epsilon, given["steps_before"]
+        model_config: Any = self.model_config
+        settings = AlgorithmSettings.model_validate(model_config["lab"])
+        self.epsilon, self.steps_before = settings.epsilon, model_config["steps_before"]
         assert self.observation_space is not None
         assert self.action_space is not None
         self.policy = build_policy(settings, spec_of(self.observation_space, self.action_space))
@@ -137,8 +137,13 @@ def _merged(obs: Obs, num_leading: int) -> Obs:
     return map_obs(obs, lambda t: t.flatten(0, num_leading - 1)) if num_leading > 1 else obs
 
 
-def algorithm_config(module: RLlibConfig, data: RLlibData, seed: int, device: torch.device, steps_before: int) -> Any:
-    """The AlgorithmConfig of an experiment. Raises TypeError or ValueError for options that RLlib does not know."""
+def algorithm_config(
+    module: AlgorithmSettings, data: EnvRunnerSettings, seed: int, device: torch.device, steps_before: int
+) -> Any:
+    """The AlgorithmConfig of an experiment, whose run has taken `steps_before` steps in earlier processes.
+
+    Raises TypeError or ValueError for options that RLlib does not know.
+    """
     name = f"lab:{data.env}"
     register_env(name, env_maker(data.env, data.env_options))
     settings = {"lab": module.model_dump(mode="json"), "steps_before": steps_before}

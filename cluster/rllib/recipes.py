@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from agents.policies.exploration import EpsilonConfig
-from cluster.rllib.agent import Option, RLlibConfig, RLlibData
+from cluster.rllib.agent import RLlibConfig
+from cluster.rllib.experience import RLlibData
+from cluster.rllib.settings import Option
 from lab.backbones import BackboneConfig
 from lab.experiment import Experiment, TrainerConfig
 

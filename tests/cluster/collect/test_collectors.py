@@ -54,7 +54,7 @@ def test_a_fleet_with_deaths_brings_what_local_collectors_do(cluster: Any, polic
     try:
         for version in range(5):
             if version in (1, 3):  # once between two collects, once in the middle of one
-                victim = remote._actors[version % 2]
+                victim = remote.fleet.actors[version % 2]
                 pid = ray.get(victim.__ray_call__.remote(lambda self: os.getpid()))
                 if version == 3:
                     victim.__ray_call__.remote(lambda self: os.kill(os.getpid(), signal.SIGKILL))
@@ -80,12 +80,14 @@ def test_collectors_of_a_machine_of_their_own_keep_to_their_cores(cluster: Any, 
     cores = sorted(os.sched_getaffinity(0))[:2]
     remote = RemoteCollector(RemoteCollectorConfig(num=2, num_cpus=0.5), ENVS, seed=7)
     try:
-        assert remote._cores == [None, None]  # this cluster may be others' too
-        remote._cores = [[cores[0]], [cores[-1]]]
+        assert remote.fleet.cores == [None, None]  # this cluster may be others' too
+        remote.fleet.cores = [[cores[0]], [cores[-1]]]
         remote.collect(policy, 8)
-        kept = [ray.get(actor.__ray_call__.remote(lambda self: os.sched_getaffinity(0))) for actor in remote._actors]
+        kept = [
+            ray.get(actor.__ray_call__.remote(lambda self: os.sched_getaffinity(0))) for actor in remote.fleet.actors
+        ]
         assert kept == [{cores[0]}, {cores[-1]}]
-        assert ray.get(remote._actors[0].__ray_call__.remote(lambda self: os.nice(0))) == os.nice(0)
+        assert ray.get(remote.fleet.actors[0].__ray_call__.remote(lambda self: os.nice(0))) == os.nice(0)
     finally:
         remote.close()
 
@@ -111,7 +113,7 @@ def test_an_asynchronous_fleet_keeps_its_bound_and_loses_nothing(cluster: Any, p
     try:
         for version in range(0, 120, 10):
             if version == 30:  # a collector dies that owes three rollouts
-                os.kill(ray.get(remote._actors[1].__ray_call__.remote(lambda self: os.getpid())), signal.SIGKILL)
+                os.kill(ray.get(remote.fleet.actors[1].__ray_call__.remote(lambda self: os.getpid())), signal.SIGKILL)
             if version in (50, 80):
                 time.sleep(0.3)  # a learner that takes its time: everything under way gets old
             fleet = remote.collect(policy, 40, version)
@@ -136,9 +138,9 @@ def test_agents_train_on_an_asynchronous_fleet(cluster: Any, tmp_path: Path, rec
     words += ["data.collector.max_staleness=2", "tracking.mode=disabled", "trainer.log_period=500"]
     words += ["module.staleness=0"] if recipe.startswith("impala") else []
     result = train(resolve(recipe, words), run_dir=tmp_path / "run")
-    found = [row["charts/staleness_collects"] for row in result.run.metrics() if "charts/staleness_collects" in row]
+    staleness = [row["charts/staleness_collects"] for row in result.run.metrics() if "charts/staleness_collects" in row]
     assert result.status == "completed"
-    assert 0 < max(found) <= 2
+    assert 0 < max(staleness) <= 2
 
 
 def test_environments_must_be_divisible(cluster: Any) -> None:
@@ -163,7 +165,7 @@ def test_a_full_object_store_is_told_in_a_sentence(cluster: Any, policy: Any, mo
             patched.setattr("cluster.collect.collectors.SMALL_BYTES", 0)
             with pytest.raises(Failure, match="object store is full, and so is the disk"):
                 remote.collect(policy, 8)
-        remote._actors[0].__ray_call__.remote(
+        remote.fleet.actors[0].__ray_call__.remote(
             lambda self: setattr(self, "failure", ray.exceptions.OutOfDiskError("Local disk is full"))
         )
         with pytest.raises(Failure, match="object store is full, and so is the disk"):
