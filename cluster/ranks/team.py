@@ -19,15 +19,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.ranks.worker import RankOutcome, RankWorker
+from cluster.ranks.rank import RankOutcome
+from cluster.ranks.roster import Roster
+from cluster.ranks.signs_of_life import last_sign, modified
+from cluster.ranks.worker import Outcome
 from cluster.session import cores
-from cluster.session.session import Resources, Session, session
-from cluster.sweep.worker import Outcome, last_words
-from lab import catalog
+from cluster.session.error_lines import last_line
+from cluster.session.interruption import handled_signals
+from cluster.session.session import Resources, Session, current_session
 from lab.config import serialization
 from lab.errors import Failure, UserError
 from lab.experiment import Experiment
@@ -38,7 +41,6 @@ from lab.training.status import Status
 from lab.training.train import Result
 
 _TICK_SECONDS = 0.25
-_START_SECONDS = 120.0  # for workers to get their resources and imports
 _FOLLOW_SECONDS = 15.0  # for the other ranks to notice that one has failed
 _HANG_SECONDS = 900.0  # without a sign of life
 _ROOM_SECONDS = 300.0  # to wait for room after a failure
@@ -65,10 +67,7 @@ def train(
     if callbacks:
         raise ValueError("Lightning callbacks cannot be sent to workers")
     sizes = _sizes(experiment)
-    with contextlib.ExitStack() as stack:
-        ray = sys.modules.get("ray")
-        connected = ray is not None and ray.is_initialized()
-        cluster = Session("auto") if connected else stack.enter_context(session())
+    with current_session() as cluster:
         team = Team(cluster, experiment, sizes, progress)
         team.run = resume or Run.create(experiment, run_dir, root)
         if on_loop is not None:
@@ -84,17 +83,17 @@ class Team:
     def __init__(
         self, cluster: Session, experiment: Experiment, sizes: Sequence[int], progress: Progress | None
     ) -> None:
-        self.cluster, self.experiment, self.sizes, self.progress = cluster, experiment, sizes, progress
+        self.experiment, self.progress = experiment, progress
         self.run: Run
         with_gpus = experiment.trainer.device != "cpu" and any(node.gpus for node in cluster.nodes())
         self.need = Resources(experiment.trainer.num_threads or 1, 1 if with_gpus else 0)
-        if not self._room():
+        self.private, self.roster = cluster.private, Roster(cluster, self.need, sizes)
+        if not self.roster.room():
             nodes = ", ".join(map(str, cluster.nodes()))
             raise UserError(
                 f"trainer.num_workers={sizes[-1]} needs {self.need} for each worker; the cluster has {nodes}, room for "
                 f"{cluster.slots(self.need)}. A lower trainer.num_workers, or trainer.min_workers, goes on with less."
             )
-        self._workers: list[Any] = []
         self._stop_asked = threading.Event()
         self._widening = False
         self._shown = False
@@ -107,18 +106,17 @@ class Team:
         """Work until the run has ended or was stopped; returns its status."""
         failures = 0
         try:
-            with self._signals():
+            with handled_signals(self._on_signal):
                 while True:
-                    saved = _modified(self._checkpoint)
-                    found = self._attempt(self._wait_for_room())
-                    if found.outcome.status == "failed":
-                        failures = 0 if _modified(self._checkpoint) > saved else failures + 1
-                        self._judge(found, failures)
-                    elif found.outcome.status == "completed" or not self._widening:
-                        return found.outcome.status
+                    saved_at = modified(self._checkpoint)
+                    ending = self._attempt(self._wait_for_room())
+                    if ending.outcome.status == "failed":
+                        failures = 0 if modified(self._checkpoint) > saved_at else failures + 1
+                        self._judge(ending, failures)
+                    elif ending.outcome.status == "completed" or not self._widening:
+                        return ending.outcome.status
         finally:
-            for worker in list(self._workers):
-                self._discard(worker)
+            self.roster.discard_all()
             self._show(last=True)
 
     # ------------------------------------------------------------------ one attempt
@@ -130,20 +128,19 @@ class Team:
         self._widening, failed, began = False, None, time.time()
         with tempfile.TemporaryDirectory(prefix="lab-ranks-") as folder:
             try:
-                workers = self._gather_workers(size)
+                workers = self.roster.gather(size, self.run.path / "experiment.yaml")
                 nodes = {ray.get_runtime_context().get_node_id(), *ray.get([each.node.remote() for each in workers])}
                 meeting = f"file://{folder}/meeting" if len(nodes) == 1 else ray.get(workers[0].meeting_point.remote())
                 tree, path = serialization.dump(self.experiment), str(self.run.path.resolve())
-                kept = cores.divided(size) if self.cluster.private and not self.need.gpus else [None] * size
+                own_cores = cores.divided(size) if self.private and not self.need.gpus else [None] * size
                 pending = {
-                    worker.train_rank.remote(tree, path, meeting, rank, size, kept[rank]): (rank, worker)
+                    worker.train_rank.remote(tree, path, meeting, rank, size, own_cores[rank]): (rank, worker)
                     for rank, worker in enumerate(workers)
                 }
             except (ray.exceptions.RayActorError, Failure) as error:
-                for worker in list(self._workers):
-                    self._discard(worker)
-                said = f"the workers did not start: {last_words(error)}"
-                return RankOutcome(Outcome("failed", said, worth_retrying=True))
+                self.roster.discard_all()
+                reason = f"the workers did not start: {last_line(error)}"
+                return RankOutcome(Outcome("failed", reason, worth_retrying=True))
             outcome, deadline, look = RankOutcome(Outcome("interrupted")), float("inf"), time.time() + _WIDEN_SECONDS
             while pending:
                 done, _ = ray.wait(list(pending), timeout=_TICK_SECONDS)
@@ -156,108 +153,60 @@ class Team:
                         failed = outcome if failed is None or cause else failed  # not what the others say of it
                 if time.time() > look and failed is None:
                     look = time.time() + _WIDEN_SECONDS
-                    self._widening = self._widening or self._room(free=True, held=size) > size
+                    self._widening = self._widening or self.roster.room_to_widen() > size
                 if self._stop_asked.is_set() or self._widening:
                     workers[0].stop.remote()
                 if self._silence(began) > _HANG_SECONDS and failed is None:
                     failed, deadline = RankOutcome(Outcome("failed", "no sign of life", worth_retrying=True)), 0.0
                 if time.time() > deadline:
                     for _, worker in pending.values():
-                        self._discard(worker)
+                        self.roster.discard(worker)
                     pending.clear()
                 self._show()
         if failed is not None and self.need.gpus:  # what a failed collective leaves on a GPU is not to be built upon
-            for worker in list(self._workers):
-                self._discard(worker)
+            self.roster.discard_all()
         return failed or outcome
 
     def _outcome(self, reference: Any, rank: int, worker: Any) -> RankOutcome:
         import ray
 
         try:
-            found: RankOutcome = ray.get(reference)
-            return found
+            outcome: RankOutcome = ray.get(reference)
+            return outcome
         except ray.exceptions.RayActorError:
-            self._discard(worker)
+            self.roster.discard(worker)
             return RankOutcome(Outcome("failed", f"worker {rank} {_DIED}", worth_retrying=True))
 
-    def _judge(self, found: RankOutcome, failures: int) -> None:
+    def _judge(self, ending: RankOutcome, failures: int) -> None:
         """Say that the run goes on after a failure, or raise when that cannot help."""
-        error = found.outcome.error
-        if found.bad_input:
+        error = ending.outcome.error
+        if ending.bad_input:
             raise UserError(error)
-        if self._stop_asked.is_set() or not found.outcome.worth_retrying or failures >= _MAX_FAILURES:
+        if self._stop_asked.is_set() or not ending.outcome.worth_retrying or failures >= _MAX_FAILURES:
             raise Failure(error)
         place = "from its last checkpoint" if self._checkpoint.is_file() else "from its start"
         self._say(f"{error}; the run goes on {place}")
-
-    # ------------------------------------------------------------------ room and workers
 
     @property
     def _checkpoint(self) -> Path:
         return self.run.checkpoints / "last.ckpt"
 
-    def _room(self, *, free: bool = False, held: int = 0) -> int:
-        """The largest valid number of workers that fit now, or 0; `free` counts what others use as taken."""
-        slots = self.cluster.slots(self.need)
-        if free:
-            import ray
-
-            left = ray.available_resources()
-            fit = [left.get(name, 0.0) / n for name, n in zip(("CPU", "GPU"), self.need, strict=True) if n]
-            slots = min(slots, held + int(min(fit) + 1e-9))
-        return max((size for size in self.sizes if size <= slots), default=0)
-
     def _wait_for_room(self) -> int:
         """The number of workers to go on with. Raises Failure when there is no room for long."""
         deadline = time.time() + _ROOM_SECONDS
-        while not (size := self._room()):
+        while not (size := self.roster.room()):
             if time.time() > deadline or self._stop_asked.is_set():
                 raise Failure(
-                    f"there is no room for {self.sizes[0]} workers with {self.need} each any more; "
+                    f"there is no room for {self.roster.sizes[0]} workers with {self.need} each any more; "
                     f"the run is saved: lab resume {self.run.path} goes on."
                 )
             time.sleep(_TICK_SECONDS)
         return size
 
-    def _gather_workers(self, size: int) -> list[Any]:
-        """So many workers that answer: those of the last attempt, and new ones."""
-        import ray
-
-        for worker in self._workers[size:]:
-            self._discard(worker)
-        self._workers += [self._start_worker() for _ in range(size - len(self._workers))]
-        seen = [worker.sees.remote(str(self.run.path.resolve() / "experiment.yaml")) for worker in self._workers]
-        ready, waiting = ray.wait(seen, num_returns=size, timeout=_START_SECONDS)
-        if waiting:
-            raise Failure(f"{len(waiting)} of {size} workers with {self.need} each got no place on the cluster.")
-        if not all(ray.get(ready)):
-            raise UserError(
-                f"{str(self.run.path)!r} cannot be seen from every machine; put --out on storage that all share, "
-                f"or send the whole command to the cluster with lab submit."
-            )
-        return list(self._workers)
-
-    def _start_worker(self) -> Any:
-        import ray
-
-        options: dict[str, Any] = {"num_cpus": self.need.cpus, "num_gpus": self.need.gpus, "max_concurrency": 2}
-        actor: Any = ray.remote(**options)(RankWorker)
-        paths = [str(Path.cwd()), *(path for path in sys.path if path)]
-        return actor.remote(paths, catalog.allowed_imports(), self.need.gpus)
-
-    def _discard(self, worker: Any) -> None:
-        import ray
-
-        if worker in self._workers:
-            self._workers.remove(worker)
-            ray.kill(worker)
-
     # ------------------------------------------------------------------ for a person
 
     def _silence(self, began: float) -> float:
-        names = ("result.json", "metrics.jsonl", "log.txt")
-        return time.time() - max(began, *(_modified(self.run.path / name) for name in names))
+        return time.time() - max(began, last_sign(self.run.path))
 
     def _say(self, text: str) -> None:
         with (self.run.path / "log.txt").open("a", encoding="utf-8") as file:
@@ -292,24 +241,11 @@ class Team:
         if last:
             self.progress.stop()
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
+    def _on_signal(self, number: int, frame: Any) -> None:
         """SIGTERM and the first Ctrl-C end the run after the current chunk; a second Ctrl-C ends it at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def handle(number: int, frame: Any) -> None:
-            if number == signal.SIGINT and self._stop_asked.is_set():
-                raise KeyboardInterrupt
-            self.ask_to_stop()
-
-        previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        if number == signal.SIGINT and self._stop_asked.is_set():
+            raise KeyboardInterrupt
+        self.ask_to_stop()
 
 
 def _sizes(experiment: Experiment) -> list[int]:
@@ -322,10 +258,3 @@ def _sizes(experiment: Experiment) -> list[int]:
             shares.share(experiment, size)
             sizes.append(size)
     return sizes
-
-
-def _modified(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0

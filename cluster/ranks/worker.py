@@ -1,91 +1,140 @@
-"""A worker that is one of several ranks of a run (data_parallel.py)."""
+"""A worker: one process that trains run after run, so that only its first run waits for imports.
+
+`train` runs in a thread of the Ray actor, which leaves another one for `stop`.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
-from collections.abc import Sequence
+import threading
+import time
+import traceback
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from cluster.session import cores
-from cluster.sweep.worker import Outcome, Worker
+from cluster.session.error_lines import one_line
+from cluster.session.imports import Imports
+from cluster.session.session import Resources
+from lab.config import serialization
 from lab.errors import Failure, UserError
-from lab.ranks import ranks
-from lab.training.train import Result
+from lab.runs.directory import Run
+from lab.runs.files import write_atomic
+
+_RELEASE_SECONDS = 30.0
+
+OutcomeStatus = Literal["completed", "paused", "interrupted", "failed", "unseen"]
 
 
-class RankOutcome(NamedTuple):
-    """How a rank's work ended, and whether what the user gave was wrong."""
+class Outcome(NamedTuple):
+    """How a worker's work on a run ended.
 
-    outcome: Outcome
-    bad_input: bool = False
+    status: completed, paused where it should wait, interrupted (both are saved and resumable), failed, or unseen: the
+        sweep's directory is not there
+    error: one line when it failed, the host when it was unseen
+    worth_retrying: whether the same work may succeed in a fresh process
+    """
+
+    status: OutcomeStatus
+    error: str = ""
+    worth_retrying: bool = False
 
 
-class RankWorker(Worker):
-    """A worker that can be one of several ranks."""
+class Worker:
+    """Trains experiments in its process, one at a time.
 
-    def sees(self, path: str) -> bool:
-        """Whether a file of the driver's is visible here, as it is on shared storage."""
-        return Path(path).is_file()
+    Args:
+        imports: the driver's, so that recipes from outside the project are found.
+        gpu_share: the part of one GPU's memory that the process may use; 0 for none, 1 and more for whole ones.
+    """
 
-    def node(self) -> str:
-        """The machine, as Ray calls it."""
-        import ray
+    def __init__(self, imports: Imports, gpu_share: float) -> None:
+        imports.adopt()
+        import torch
 
-        name: str = ray.get_runtime_context().get_node_id()
-        return name
+        import lab.training.train
 
-    def meeting_point(self) -> str:
-        """Where ranks on several machines meet: a free port of this one."""
-        import ray
+        if 0 < gpu_share < 1 and torch.cuda.is_available():
+            torch.cuda.set_per_process_memory_fraction(gpu_share)
+        self._train = lab.training.train.train
+        self._stop_asked = threading.Event()
+        self._pause_at: int | None = None
+        self._loop: Any = None
 
-        address = ray.util.get_node_ip_address()
-        with socket.socket() as probe:
-            probe.bind((address, 0))
-            return f"tcp://{address}:{probe.getsockname()[1]}"
+    def identity(self) -> tuple[str, int]:
+        """The host and the process id."""
+        return socket.gethostname(), os.getpid()
 
-    def train_rank(
-        self,
-        tree: dict[str, Any],
-        path: str,
-        init_method: str,
-        rank: int,
-        num_ranks: int,
-        kept: Sequence[int] | None,
-    ) -> RankOutcome:
-        """Train the experiment `tree` as one of `num_ranks`, on from the run directory's newest checkpoint.
+    def train(self, tree: dict[str, Any], path: str, pause_at: int | None = None) -> Outcome:
+        """Train the experiment `tree` in the run directory `path`: from its start, or on from its last checkpoint.
 
-        `kept` are the cores to keep to, None for no matter which.
+        `pause_at` is the count of steps or samples at which it saves itself and waits.
         """
-        from lab.training.train import train
+        if not Path(path).parent.is_dir():  # the driver has made it; it should be on storage that all machines share
+            return Outcome("unseen", socket.gethostname())
+        self._stop_asked.clear()
+        self._pause_at = pause_at
+        try:
+            run = Run(Path(path))
+            experiment = serialization.validate(tree)
+            started = (run.path / "experiment.yaml").is_file()
+            if started:
+                _wait_until_free(run)
+            if started and run.experiment() != experiment:
+                write_atomic(run.path / "experiment.yaml", serialization.to_yaml(experiment))
+            result = self._train(
+                experiment,
+                run_dir=None if started else run.path,
+                resume=run if started else None,
+                on_loop=self._attach,
+            )
+        except (UserError, Failure) as error:
+            return Outcome("failed", str(error), worth_retrying="another process" in str(error))
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            line = f"{type(error).__name__}: {one_line(error)} ({Path(where.filename).name}, line {where.lineno})"
+            return Outcome("failed", line, worth_retrying=True)
+        finally:
+            self._loop = None
+            _free_memory()
+        reached = result.run.result()
+        if result.status == "interrupted" and pause_at is not None and reached[reached["counter"]] >= pause_at:
+            return Outcome("paused")
+        return Outcome("completed" if result.status == "completed" else "interrupted")
 
-        if kept is not None:
-            cores.keep_to(kept)
+    def stop(self) -> None:
+        """Ask the run that is being trained to end after its current chunk, saved."""
+        self._stop_asked.set()
+        if self._loop is not None:
+            self._loop.ask_to_stop()
 
-        bad_input = False
-
-        def joined_train(*arguments: Any, **options: Any) -> Result:
-            nonlocal bad_input
-            try:
-                with ranks.joined(init_method, rank, num_ranks):
-                    return train(*arguments, **options)
-            except UserError:
-                bad_input = True
-                raise
-
-        os.environ["GLOO_SOCKET_IFNAME"] = _interface(init_method)
-        self._train = joined_train
-        return RankOutcome(self.train(tree, path), bad_input)
+    def _attach(self, loop: Any) -> None:
+        self._loop = loop
+        loop.pause_at = self._pause_at
+        if self._stop_asked.is_set():
+            loop.ask_to_stop()
 
 
-def _interface(init_method: str) -> str:
-    """The network interface through which ranks talk."""
-    import psutil
+def start_worker(kind: type[Worker], takes: Resources) -> Any:
+    """A Ray actor of a kind of worker, which takes so much of one machine; it ends for good when its process does."""
     import ray
 
-    address = "127.0.0.1" if init_method.startswith("file:") else ray.util.get_node_ip_address()
-    for name, addresses in psutil.net_if_addrs().items():
-        if any(entry.address == address for entry in addresses):
-            return name
-    raise Failure(f"no network interface has this machine's address {address}")
+    options: dict[str, Any] = {"num_cpus": takes.cpus, "num_gpus": takes.gpus, "max_concurrency": 2}  # train and stop
+    actor: Any = ray.remote(**options)(kind)
+    return actor.remote(Imports.of_this_process(), takes.gpus)
+
+
+def _wait_until_free(run: Run) -> None:
+    """A worker that was killed lets go of its run only when its process has ended."""
+    deadline = time.monotonic() + _RELEASE_SECONDS
+    while run.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _free_memory() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

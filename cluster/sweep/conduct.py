@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
+from cluster.session.session import Session, session
+from cluster.sweep import summary
+from cluster.sweep.display import Display
+from cluster.sweep.driver import Driver
+from cluster.sweep.search import make_search
+from cluster.sweep.space import parse
+from cluster.sweep.sweep import Sweep
+from lab import catalog
 from lab.cli import INTERRUPTED
-
-if TYPE_CHECKING:
-    from cluster.sweep.sweep import Sweep
-    from lab.experiment import Experiment
+from lab.errors import UserError
+from lab.experiment import Experiment
 
 
 def resume(path: Path, overrides: Sequence[str], quiet: bool, address: str | None = None) -> int:
     """Go on with a sweep: what had not ended goes on from its checkpoint, what had failed is tried again.
 
     `address` is a running cluster, which need not be the one that it began on; by default a private one is started.
+    Returns the exit code. Raises UserError when the sweep needs imports that the user has not allowed, or for a wrong
+    override.
     """
-    from cluster.session.session import session
-    from cluster.sweep.sweep import Sweep
-    from lab import catalog
-    from lab.errors import UserError
-
     sweep = Sweep.open(path)
     missing = sorted(set(sweep.settings.imports) - set(catalog.allowed_imports()))
     if missing:
@@ -37,40 +41,44 @@ def resume(path: Path, overrides: Sequence[str], quiet: bool, address: str | Non
         return conduct(cluster, sweep, overrides=overrides, quiet=quiet)
 
 
-def conduct(cluster: Any, sweep: Sweep, overrides: Sequence[str] = (), quiet: bool = False) -> int:
-    """Run a sweep to its end on a cluster and say what came out."""
-    from cluster.sweep.display import Display
-    from cluster.sweep.driver import Pool
-    from cluster.sweep.search import make_search
-    from cluster.sweep.space import parse
-
+def conduct(cluster: Session, sweep: Sweep, overrides: Sequence[str] = (), quiet: bool = False) -> int:
+    """Run a sweep to its end on a cluster and say what came out; returns the exit code."""
     sweep.lock()
     space = parse(sweep.settings.overrides)
     search = make_search(sweep, space)
     with Display(sweep.settings.name, quiet) as display:
         cluster.on_loss = display.close
-        pool = Pool(cluster, sweep, display, (*space.fixed, *overrides), search)
-        finished = pool.run()
+        finished = Driver(cluster, sweep, display, (*space.fixed, *overrides), search).run()
     if not finished:
         print(f"interrupted: every run is saved; go on with: lab resume {sweep.path}")
         return INTERRUPTED
     if sweep.settings.ending == "demo":
-        from cluster.sweep.presentation import present
+        from cluster.sweep.presentation import present  # agents, films and reports, which no other sweep needs
 
         return present(sweep)
     return _summarize(sweep)
 
 
+def check(sweep: Sweep, overrides: Sequence[str] = ()) -> list[Experiment]:
+    """Resolve one run of each recipe and grid point, so that bad input is reported before anything starts.
+
+    Raises UserError for a wrong recipe, field, value or search.
+    """
+    space = parse(sweep.settings.overrides)
+    points: dict[tuple[str, ...], Experiment] = {}
+    for entry in make_search(sweep, space).stage_entries(0):
+        point = (entry.target, *(entry.values[field] for field in space.grid))
+        if point not in points:
+            points[point] = sweep.experiment(entry, (*space.fixed, *overrides))
+    sweep.forget_experiments()
+    return list(points.values())
+
+
 def _summarize(sweep: Sweep) -> int:
-    from rich.console import Console
-
-    from cluster.sweep import summary
-    from cluster.sweep.space import parse
-
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = 200
-    ranked = summary.groups(sweep, sweep.entries)
+    ranked = summary.seed_groups(sweep, sweep.entries)
     warnings = summary.edge_warnings(ranked, parse(sweep.settings.overrides).ranges)
     summary.write(sweep, ranked, warnings)
     console.print(summary.table(ranked))
@@ -81,18 +89,3 @@ def _summarize(sweep: Sweep) -> int:
         console.print(f"failed: {sweep.run_path(entry)}: {entry.error}", markup=False)
     console.print(f"next: lab compare {sweep.path}", markup=False)
     return 1 if failed else 0
-
-
-def check(sweep: Sweep, overrides: Sequence[str] = ()) -> list[Experiment]:
-    """Resolve one run of each recipe and grid point, so that bad input is told before anything starts."""
-    from cluster.sweep.search import make_search
-    from cluster.sweep.space import parse
-
-    space = parse(sweep.settings.overrides)
-    points: dict[tuple[str, ...], Experiment] = {}
-    for entry in make_search(sweep, space)._stage(0):
-        point = (entry.target, *(entry.values[field] for field in space.grid))
-        if point not in points:
-            points[point] = sweep.experiment(entry, (*space.fixed, *overrides))
-    sweep.forget_experiments()
-    return list(points.values())

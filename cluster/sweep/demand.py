@@ -11,15 +11,15 @@ from lab.experiment import Experiment
 
 
 def demand(experiment: Experiment, worker: Resources, num_workers: int) -> Resources:
-    """CPUs and GPUs of a run whose worker takes `worker`, and which goes on with so many workers."""
+    """CPUs and GPUs of a run with so many workers, of which each takes `worker` and starts what the data asks for."""
     beside = _collectors(experiment) + getattr(experiment.data, "num_env_runners", 0)
     if num_workers > 1:
         worker = Resources(experiment.trainer.num_threads or 1, 1 if worker.gpus else 0)
     return Resources(num_workers * worker.cpus + beside, num_workers * worker.gpus)
 
 
-def shares(experiment: Experiment, worker: Resources, slots: int, cluster: Session) -> int:
-    """How many of the `slots` that a cluster has for runs of one process each a run takes.
+def slots_of(experiment: Experiment, worker: Resources, slots: int, cluster: Session) -> int:
+    """How many slots a run takes of the `slots` that a cluster has, where a slot has room for one `worker`.
 
     Raises UserError when there are not enough of them.
     """
@@ -37,4 +37,4 @@ def _collectors(experiment: Experiment) -> float:
 
 
 def _parts(whole: Resources, part: Resources) -> int:
-    return max(math.ceil(have / want - 1e-9) for have, want in zip(whole, part, strict=True) if want)
+    return max(math.ceil(amount / size - 1e-9) for amount, size in zip(whole, part, strict=True) if size)

@@ -15,7 +15,7 @@ from rich.text import Text
 _LINE_SECONDS = 10.0
 
 
-class Row(NamedTuple):
+class RunProgress(NamedTuple):
     """One run as the display shows it; `result` is what its result.json holds."""
 
     name: str
@@ -30,7 +30,7 @@ class Display:
         self.title, self.quiet = title, quiet
         self.console = console or Console(stderr=True, highlight=False)
         self._live: Live | None = None
-        self._first_seen: dict[str, tuple[float, int]] = {}
+        self._first_shown: dict[str, tuple[float, int]] = {}
         self._started = self._line_at = time.monotonic()
 
     def __enter__(self) -> Display:
@@ -52,7 +52,7 @@ class Display:
         """Say something in one line, above the table."""
         self.console.print(text, soft_wrap=True, markup=False)
 
-    def update(self, rows: Sequence[Row]) -> None:
+    def update(self, rows: Sequence[RunProgress]) -> None:
         """Show how far the runs are."""
         if self.quiet:
             return
@@ -66,7 +66,7 @@ class Display:
                 if row.status == "running":
                     self.note(f"  {self.line(row, now)}")
 
-    def line(self, row: Row, now: float | None = None) -> str:
+    def line(self, row: RunProgress, now: float | None = None) -> str:
         """A run in one line of text."""
         result = row.result
         if result is None or result.get("counter") not in result:
@@ -80,12 +80,12 @@ class Display:
             parts.append(row.status)
         return ", ".join(part for part in parts if part)
 
-    def _headline(self, rows: Sequence[Row], now: float) -> str:
+    def _headline(self, rows: Sequence[RunProgress], now: float) -> str:
         counts = {status: sum(row.status == status for row in rows) for status in dict.fromkeys(r.status for r in rows)}
         listed = ", ".join(f"{count} {status}" for status, count in counts.items())
         return f"{self.title}: {listed} ({_clock(now - self._started)})"
 
-    def _table(self, rows: Sequence[Row], now: float) -> Group:
+    def _table(self, rows: Sequence[RunProgress], now: float) -> Group:
         table = Table(box=None, padding=(0, 1), show_header=False)
         for _ in range(6):
             table.add_column(no_wrap=True)
@@ -96,7 +96,7 @@ class Display:
         hidden = [Text(f"  and {len(rows) - len(shown)} more", style="dim")] if len(shown) < len(rows) else []
         return Group(Text(self._headline(rows, now), style="bold"), table, *hidden)
 
-    def _cells(self, row: Row, now: float) -> list[Any]:
+    def _cells(self, row: RunProgress, now: float) -> list[Any]:
         style = {"failed": "red", "completed": "green", "waiting": "dim", "paused": "dim", "stopped": "dim"}.get(
             row.status, ""
         )
@@ -115,14 +115,14 @@ class Display:
             Text(ending, style=style or "cyan"),
         ]
 
-    def _left(self, row: Row, now: float) -> float | None:
-        """Seconds left at the pace since the run was first seen here."""
+    def _left(self, row: RunProgress, now: float) -> float | None:
+        """Seconds left at the pace since the run was first shown here."""
         assert row.result is not None
         count, budget, _ = _progress(row.result)
-        seen_at, seen_count = self._first_seen.setdefault(row.name, (now, count))
-        if row.status != "running" or count <= seen_count:
+        first_at, first_count = self._first_shown.setdefault(row.name, (now, count))
+        if row.status != "running" or count <= first_count:
             return None
-        return max(0.0, (budget - count) * (now - seen_at) / (count - seen_count))
+        return max(0.0, (budget - count) * (now - first_at) / (count - first_count))
 
 
 def _progress(result: dict[str, Any]) -> tuple[int, int, str]:

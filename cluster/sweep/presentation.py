@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from rich.console import Console
+from rich.table import Table
 
-    from cluster.sweep.sweep import Sweep
-    from lab.runs.directory import Run
-
+from agents.algorithms.agent import Agent
+from agents.episodes import play
+from agents.experience.data import EnvData
+from agents.play.screens import Film
+from agents.play.video import write_video
+from cluster.sweep.sweep import Sweep
+from lab.compare.page.report import comparison_table, write_report
+from lab.runs.directory import Run
+from lab.training.evaluation import evaluating
+from lab.training.train import restore
 
 _EPISODES = 20
 _EPISODE_SEED = 1234
@@ -19,11 +25,6 @@ _CARTPOLE_FPS = 50.0
 
 def present(sweep: Sweep) -> int:
     """Measure every run of a finished demo, print the comparison, write the report folder, say what to type next."""
-    from rich.console import Console
-
-    from lab.compare.page.report import comparison_table, write_report
-    from lab.runs.directory import Run
-
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = 160
@@ -31,8 +32,8 @@ def present(sweep: Sweep) -> int:
     runs = [Run.open(sweep.run_path(entry)) for entry in sweep.entries if entry.status == "completed"]
     measured = {}
     with console.status("measuring and drawing"):
-        for found in runs:
-            measured[found.path] = _measure(found)
+        for run in runs:
+            measured[run.path] = _measure(run)
     page = write_report(
         runs,
         sweep.path / "report",
@@ -49,48 +50,33 @@ def present(sweep: Sweep) -> int:
     return 1 if failed else 0
 
 
-def _measure(found: Run) -> tuple[dict[str, float], list[Path]]:
+def _measure(run: Run) -> tuple[dict[str, float], list[Path]]:
     """Test metrics of the best checkpoint (20 greedy episodes, the test split), and the film of an agent."""
-    from agents.algorithms.agent import Agent
-    from lab.training.evaluation import evaluating
-    from lab.training.train import restore
-
-    _, data, module, _ = restore(found)
+    _, data, module, _ = restore(run)
     media: list[Path] = []
     try:
         with evaluating(module, _EPISODE_SEED):
             metrics = module.evaluate(data, "test", episodes=_EPISODES, seed=_EPISODE_SEED)
             if isinstance(module, Agent):
-                media.append(_film(found, module))
+                media.append(_film(run, module))
     finally:
         data.close()
     return metrics, media
 
 
-def _film(found: Run, agent: object) -> Path:
+def _film(run: Run, agent: Agent) -> Path:
     """One greedy episode as a GIF."""
-    from agents.algorithms.agent import Agent
-    from agents.episodes import play
-    from agents.experience.data import EnvData
-    from agents.play.screens import Film
-    from agents.play.video import write_video
-
-    assert isinstance(agent, Agent)
-    data = found.experiment().data
+    data = run.experiment().data
     assert isinstance(data, EnvData)
     film = Film()
     play(agent.policy, data.env, 1, seed=_EPISODE_SEED, options=data.env_options, on_frame=film)
-    found.media.mkdir(exist_ok=True)
-    path = found.media / "episode.gif"
+    run.media.mkdir(exist_ok=True)
+    path = run.media / "episode.gif"
     write_video(path, film.frames, _CARTPOLE_FPS)
     return path
 
 
 def _print_measured(console: Console, measured: dict[Path, dict[str, float]]) -> None:
-    from rich.table import Table
-
-    from lab.runs.directory import Run
-
     table = Table(title=f"the best checkpoints on test data and {_EPISODES} greedy episodes", title_justify="left")
     table.box = None
     for column in ("run", "measured", "value", "seconds of training"):

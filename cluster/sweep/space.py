@@ -55,8 +55,8 @@ class Range(NamedTuple):
         step = (high - low) * share
         if self.kind == "int":
             step = math.copysign(max(1.0, abs(round(step))), share)
-        found = self._unscale(min(max(self._scale(value) + step, low), high))
-        return int(found) if self.kind == "int" else self._round(found)
+        result = self._unscale(min(max(self._scale(value) + step, low), high))
+        return int(result) if self.kind == "int" else self._round(result)
 
     def _scale(self, value: float) -> float:
         return math.log(value) if self.kind == "log" else float(value)
@@ -83,11 +83,11 @@ class Space(NamedTuple):
 
     def sample(self, generator: np.random.Generator) -> dict[str, str]:
         """A random value of each range, as the text of an override."""
-        return {field: as_text(found.sample(generator)) for field, found in self.ranges.items()}
+        return {field: as_text(whole.sample(generator)) for field, whole in self.ranges.items()}
 
 
 def parse(overrides: Sequence[str]) -> Space:
-    """Tell fixed overrides, grids and ranges apart. Raises UserError for a range that is none."""
+    """Tell fixed overrides, grids and ranges apart. Raises UserError for what is no override or no range."""
     fixed: list[str] = []
     grid: dict[str, list[str]] = {}
     ranges: dict[str, Range] = {}
@@ -141,6 +141,6 @@ def _range(field: str, kind: str, arguments: str) -> Range:
     except ValueError:
         raise UserError(f"{field}={kind}({arguments}): a range is written {kind}(low,high).") from None
     if not low < high or (kind == "log" and low <= 0) or (kind == "int" and (low % 1 or high % 1)):
-        wanted = {"log": "0 < low < high", "int": "whole numbers low < high", "uniform": "low < high"}[kind]
-        raise UserError(f"{field}={kind}({arguments}): a range needs {wanted}.")
+        condition = {"log": "0 < low < high", "int": "whole numbers low < high", "uniform": "low < high"}[kind]
+        raise UserError(f"{field}={kind}({arguments}): a range needs {condition}.")
     return Range(kind, low, high)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a sweep found: groups (the seeds of one recipe and point) by their mean, and values at the edge of a range."""
+"""What a sweep came to: groups (the seeds of one recipe and point) by their mean, and values at the edge of a range."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from cluster.sweep.space import Range
-from cluster.sweep.sweep import Entry, Sweep
+from cluster.sweep.sweep import Sweep, SweepEntry
 from lab.runs.files import write_atomic
 
 _EDGE = 0.05
 
 
-class Group(NamedTuple):
+class SeedGroup(NamedTuple):
     """The runs of one recipe and point that differ in their seed; `scores` are their best evaluations."""
 
     target: str
@@ -36,29 +36,31 @@ class Group(NamedTuple):
         return statistics.stdev(self.scores) if len(self.scores) > 1 else None
 
 
-def groups(sweep: Sweep, entries: Sequence[Entry]) -> list[Group]:
+def seed_groups(sweep: Sweep, entries: Sequence[SweepEntry]) -> list[SeedGroup]:
     """The groups of some entries, the best of each recipe first."""
-    found: dict[tuple[str, str], Group] = {}
+    by_point: dict[tuple[str, str], SeedGroup] = {}
     for entry in entries:
         key = (entry.target, json.dumps(entry.values, sort_keys=True))
         result = sweep.result(entry) or {}
         monitor, best = result.get("monitor") or {"metric": "", "mode": "max"}, result.get("best")
-        group = found.setdefault(key, Group(entry.target, entry.values, monitor["metric"], monitor["mode"], [], []))
+        group = by_point.setdefault(
+            key, SeedGroup(entry.target, entry.values, monitor["metric"], monitor["mode"], [], [])
+        )
         if monitor["metric"] and not group.metric:
-            found[key] = group = group._replace(metric=monitor["metric"], mode=monitor["mode"])
+            by_point[key] = group = group._replace(metric=monitor["metric"], mode=monitor["mode"])
         group.folders.append(entry.folder)
         if best is not None:
             group.scores.append(best["value"])
-    targets = list(dict.fromkeys(group.target for group in found.values()))
+    targets = list(dict.fromkeys(group.target for group in by_point.values()))
 
-    def rank(group: Group) -> tuple[int, bool, float]:
+    def rank(group: SeedGroup) -> tuple[int, bool, float]:
         sign = -1 if group.mode == "max" else 1
         return targets.index(group.target), group.mean is None, sign * (group.mean or 0.0)
 
-    return sorted(found.values(), key=rank)
+    return sorted(by_point.values(), key=rank)
 
 
-def edge_warnings(ranked: Sequence[Group], ranges: dict[str, Range]) -> list[str]:
+def edge_warnings(ranked: Sequence[SeedGroup], ranges: dict[str, Range]) -> list[str]:
     """A sentence for each range at whose edge the best value of a recipe lies."""
     warnings = []
     for target in dict.fromkeys(group.target for group in ranked):
@@ -76,28 +78,28 @@ def edge_warnings(ranked: Sequence[Group], ranges: dict[str, Range]) -> list[str
     return warnings
 
 
-def table(ranked: Sequence[Group]) -> Table:
+def table(ranked: Sequence[SeedGroup]) -> Table:
     """The groups as a table."""
     fields = list(dict.fromkeys(field for group in ranked for field in group.values))
-    shown = Table(box=None, padding=(0, 2))
+    result = Table(box=None, padding=(0, 2))
     for title in ("recipe", *fields):
-        shown.add_column(title)
+        result.add_column(title)
     for title in ("runs", "metric", "mean", "spread", "worst", "best"):
-        shown.add_column(title, justify="left" if title == "metric" else "right")
+        result.add_column(title, justify="left" if title == "metric" else "right")
     for group in ranked:
         ordered = sorted(group.scores, reverse=group.mode == "min")
         numbers = [group.mean, group.spread, ordered[0] if ordered else None, ordered[-1] if ordered else None]
-        shown.add_row(
+        result.add_row(
             group.target,
             *(group.values.get(field, "") for field in fields),
             str(len(group.folders)),
             group.metric,
             *("" if number is None else f"{number:.4g}" for number in numbers),
         )
-    return shown
+    return result
 
 
-def write(sweep: Sweep, ranked: Sequence[Group], warnings: Sequence[str]) -> None:
+def write(sweep: Sweep, ranked: Sequence[SeedGroup], warnings: Sequence[str]) -> None:
     """Write summary.json."""
     content: dict[str, Any] = {
         "name": sweep.settings.name,

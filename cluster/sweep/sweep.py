@@ -53,7 +53,7 @@ class SweepConfig(Config):
     format: Literal[1] = 1
 
 
-class Entry(BaseModel):
+class SweepEntry(BaseModel):
     """One run of a sweep."""
 
     index: int
@@ -85,7 +85,7 @@ class Entry(BaseModel):
 class Sweep:
     """A sweep directory, locked while a driver works on it."""
 
-    def __init__(self, path: Path, settings: SweepConfig, entries: list[Entry]) -> None:
+    def __init__(self, path: Path, settings: SweepConfig, entries: list[SweepEntry]) -> None:
         self.path, self.settings, self.entries = path, settings, entries
         self._lock_file: Any = None
         self._experiments: dict[tuple[object, ...], Experiment] = {}
@@ -117,7 +117,7 @@ class Sweep:
             settings = SweepConfig.model_validate(yaml.safe_load((path / "sweep.yaml").read_text(encoding="utf-8")))
             state = path / "state.json"
             entries = json.loads(state.read_text(encoding="utf-8")) if state.is_file() else []
-            return cls(path, settings, [Entry.model_validate(entry) for entry in entries])
+            return cls(path, settings, [SweepEntry.model_validate(entry) for entry in entries])
         except (OSError, ValueError, yaml.YAMLError, ValidationError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{str(path)!r} is not a sweep that this lab can read: {reason}") from None
@@ -134,18 +134,18 @@ class Sweep:
         except BlockingIOError:
             raise UserError(f"sweep {str(self.path)!r} is being worked on by another process.") from None
 
-    def run_path(self, entry: Entry) -> Path:
+    def run_path(self, entry: SweepEntry) -> Path:
         """The run directory of an entry, whether it exists yet or not."""
         return self.path / "runs" / entry.folder
 
-    def result(self, entry: Entry) -> dict[str, Any] | None:
+    def result(self, entry: SweepEntry) -> dict[str, Any] | None:
         """The entry's `result.json`, or None as long as there is none."""
         try:
             return Run(self.run_path(entry)).result()
         except UserError:
             return None
 
-    def experiment(self, entry: Entry, fixed: tuple[str, ...]) -> Experiment:
+    def experiment(self, entry: SweepEntry, fixed: tuple[str, ...]) -> Experiment:
         """The experiment of an entry. Raises UserError for a wrong recipe, field or value."""
         key = (entry.index, *entry.values.values())
         if key not in self._experiments:

@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster.sweep.search.base import Search
 from cluster.sweep.space import Space
-from cluster.sweep.sweep import Entry, Sweep
+from cluster.sweep.sweep import Sweep, SweepEntry
 from lab.runs.directory import Run
 
 _REDUCTION = 4
@@ -22,7 +22,7 @@ class Asha(Search):
         self._values: dict[tuple[int, int], float | None] = {}
         self._judged: set[tuple[int, int]] = set()
 
-    def judge(self, entry: Entry, result: dict[str, Any]) -> bool:
+    def judge(self, entry: SweepEntry, result: dict[str, Any]) -> bool:
         passed = [rung for rung in rungs(result["budget"]) if result[result["counter"]] >= rung]
         if not passed or (entry.index, passed[-1]) in self._judged:
             return False
@@ -36,7 +36,7 @@ class Asha(Search):
         others = [self._value(other, passed[-1]) for other in siblings if other.status != "waiting"]
         return not survives(value, [v for v in others if v is not None], result["monitor"]["mode"])
 
-    def _value(self, entry: Entry, rung: int, result: dict[str, Any] | None = None) -> float | None:
+    def _value(self, entry: SweepEntry, rung: int, result: dict[str, Any] | None = None) -> float | None:
         """The best value of the monitored metric that the entry's run had when it passed a rung."""
         if (entry.index, rung) not in self._values:
             result = result or self.sweep.result(entry)
@@ -44,8 +44,8 @@ class Asha(Search):
                 return None
             counter, metric = result["counter"], result["monitor"]["metric"]
             rows = Run(self.sweep.run_path(entry)).metrics()
-            found = [row[metric] for row in rows if metric in row and row[metric] is not None]
-            upto = [row[metric] for row in rows if row.get(metric) is not None and row[counter] <= rung] or found[:1]
+            values = [row[metric] for row in rows if metric in row and row[metric] is not None]
+            upto = [row[metric] for row in rows if row.get(metric) is not None and row[counter] <= rung] or values[:1]
             if not upto:
                 return None
             self._values[entry.index, rung] = max(upto) if result["monitor"]["mode"] == "max" else min(upto)
@@ -54,11 +54,11 @@ class Asha(Search):
 
 def rungs(budget: int) -> list[int]:
     """Where runs are compared: budget / 64, / 16, / 4."""
-    found, share = [], 1 / _REDUCTION
+    counts, share = [], 1 / _REDUCTION
     while share >= _MIN_SHARE:
-        found.append(int(budget * share))
+        counts.append(int(budget * share))
         share /= _REDUCTION
-    return [rung for rung in reversed(found) if rung]
+    return [rung for rung in reversed(counts) if rung]
 
 
 def survives(value: float, others: Sequence[float], mode: str) -> bool:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from cluster.sweep.space import Range, Space
-from cluster.sweep.summary import Group, groups
-from cluster.sweep.sweep import Entry, Sweep
+from cluster.sweep.summary import SeedGroup, seed_groups
+from cluster.sweep.sweep import Sweep, SweepEntry
 from lab.errors import UserError
+from lab.seeding import derive_seed
 
 _STAGE_SHARE = 1 / 3
 
@@ -41,68 +42,70 @@ class Search:
     def prepare(self) -> None:
         """Finish what a driver that was killed had begun."""
 
-    def propose(self, free: int) -> list[Entry]:
+    def propose(self, free: int) -> list[SweepEntry]:
         """The next stage's entries once the last one has ended, else none."""
         entries, settings = self.sweep.entries, self.sweep.settings
         if not all(entry.ended for entry in entries):
             return []
         stage = max((entry.stage for entry in entries), default=-1) + 1
-        return self._stage(stage) if stage < settings.stages else []
+        return self.stage_entries(stage) if stage < settings.stages else []
 
-    def judge(self, entry: Entry, result: dict[str, Any]) -> bool:
+    def judge(self, entry: SweepEntry, result: dict[str, Any]) -> bool:
         """Whether a running entry should be stopped: never."""
         return False
 
-    def pause_at(self, entry: Entry, budget: int) -> int | None:
+    def pause_at(self, entry: SweepEntry, budget: int) -> int | None:
         """The count of steps or samples at which an entry's run waits for the others; None for no wait."""
         return None
 
     def ranges(self, target: str, stage: int) -> dict[str, Range]:
         """The ranges of a stage: the whole ones first, then a third around the best run so far."""
-        found = self.space.ranges
+        ranges = self.space.ranges
         for earlier in range(stage):
             best = self._best(target, earlier)
             if best is not None:
-                found = {
-                    field: whole.narrowed(float(best.values[field]), _STAGE_SHARE) for field, whole in found.items()
+                ranges = {
+                    field: whole.narrowed(float(best.values[field]), _STAGE_SHARE) for field, whole in ranges.items()
                 }
-        return found
+        return ranges
 
-    def _best(self, target: str, stage: int) -> Group | None:
+    def _best(self, target: str, stage: int) -> SeedGroup | None:
         entries = [entry for entry in self.sweep.entries if entry.target == target and entry.stage == stage]
-        ranked = groups(self.sweep, entries)
+        ranked = seed_groups(self.sweep, entries)
         return ranked[0] if ranked and ranked[0].mean is not None else None
 
-    def _stage(self, stage: int) -> list[Entry]:
+    def stage_entries(self, stage: int) -> list[SweepEntry]:
+        """The entries of a stage: every grid point, with as many draws from the stage's ranges as were asked for."""
         settings, index = self.sweep.settings, len(self.sweep.entries)
-        generator = np.random.default_rng([settings.search_seed, stage])
-        entries: list[Entry] = []
+        generator = np.random.default_rng(derive_seed(settings.search_seed, "search", stage))
+        entries: list[SweepEntry] = []
         draws = settings.num_samples if self.space.ranges else 1
         for target in settings.targets:
             space = self.space._replace(ranges=self.ranges(target, stage))
             for point in space.points():
                 for _ in range(draws):
-                    entries += entries_of(self, index + len(entries), target, point | space.sample(generator), stage)
+                    values = point | space.sample(generator)
+                    entries += self.entries_of(index + len(entries), target, values, stage)
         return entries
 
-    def _folder(self, index: int, values: dict[str, str], target: str, seed: int) -> str:
+    def entries_of(self, index: int, target: str, values: dict[str, str], stage: int) -> list[SweepEntry]:
+        """The entries of one point, a seed each, numbered from `index` on."""
+        return [
+            SweepEntry(
+                index=index + seed,
+                folder=self.folder(index + seed, values, target, seed),
+                target=target,
+                values=values,
+                seed=seed,
+                stage=stage,
+                point=index,
+            )
+            for seed in range(self.sweep.settings.seeds)
+        ]
+
+    def folder(self, index: int, values: dict[str, str], target: str, seed: int) -> str:
+        """The name of a run's folder."""
         return folder_name(index, target, values, seed)
-
-
-def entries_of(search: Search, index: int, target: str, values: dict[str, str], stage: int) -> list[Entry]:
-    """The entries of one point, a seed each, numbered from `index` on."""
-    return [
-        Entry(
-            index=index + seed,
-            folder=search._folder(index + seed, values, target, seed),
-            target=target,
-            values=values,
-            seed=seed,
-            stage=stage,
-            point=index,
-        )
-        for seed in range(search.sweep.settings.seeds)
-    ]
 
 
 def folder_name(index: int, target: str, values: dict[str, str], seed: int) -> str:

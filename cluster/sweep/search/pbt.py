@@ -21,10 +21,11 @@ import numpy as np
 
 from cluster.sweep.search.base import Search, folder_name
 from cluster.sweep.space import Range, Space, as_text
-from cluster.sweep.sweep import Entry, Sweep
+from cluster.sweep.sweep import Sweep, SweepEntry
 from lab.errors import UserError
 from lab.runs import checkpoint
 from lab.runs.directory import Run
+from lab.seeding import derive_seed
 
 LINEAGE = "lineage.jsonl"
 _QUARTER = 4
@@ -41,33 +42,33 @@ class PopulationBased(Search):
     def prepare(self) -> None:
         self._take_over()
 
-    def propose(self, free: int) -> list[Entry]:
+    def propose(self, free: int) -> list[SweepEntry]:
         """The members at the start; later none, but populations that are complete at a generation's end go on."""
         if not self.sweep.entries:
-            return self._stage(0)
-        for population in self._populations():
+            return self.stage_entries(0)
+        for population in self.populations():
             going = [entry for entry in population if not entry.ended]
             if going and all(entry.status == "paused" for entry in going):
                 self._evolve(going)
         self._take_over()
         return []
 
-    def pause_at(self, entry: Entry, budget: int) -> int | None:
+    def pause_at(self, entry: SweepEntry, budget: int) -> int | None:
         done = entry.generation + 1
         return budget * done // self.sweep.settings.generations if done < self.sweep.settings.generations else None
 
-    def _folder(self, index: int, values: dict[str, str], target: str, seed: int) -> str:
+    def folder(self, index: int, values: dict[str, str], target: str, seed: int) -> str:
         fixed = {field: value for field, value in values.items() if field in self.space.grid}
         return folder_name(index, target, fixed, seed)  # the others change
 
-    def _populations(self) -> list[list[Entry]]:
-        found: dict[tuple[Any, ...], list[Entry]] = {}
+    def populations(self) -> list[list[SweepEntry]]:
+        populations: dict[tuple[Any, ...], list[SweepEntry]] = {}
         for entry in self.sweep.entries:
             key = (entry.target, entry.seed, *(entry.values[field] for field in self.space.grid))
-            found.setdefault(key, []).append(entry)
-        return list(found.values())
+            populations.setdefault(key, []).append(entry)
+        return list(populations.values())
 
-    def _evolve(self, members: list[Entry]) -> None:
+    def _evolve(self, members: list[SweepEntry]) -> None:
         """Decide who takes over from whom, and write that down before anything is done."""
         scores = {entry.index: score(self.sweep, entry) for entry in members}
         ranked = sorted((e for e in members if scores[e.index] is not None), key=lambda e: scores[e.index] or 0.0)
@@ -75,12 +76,14 @@ class PopulationBased(Search):
             ranked.reverse()
         few = max(1, len(ranked) // _QUARTER) if len(ranked) > 1 else 0
         for entry in ranked[len(ranked) - few :]:
-            generator = np.random.default_rng([self.sweep.settings.search_seed, entry.generation, entry.index])
+            generator = np.random.default_rng(
+                derive_seed(self.sweep.settings.search_seed, "pbt", entry.generation, entry.index)
+            )
             parent = ranked[int(generator.integers(few))]
             entry.inherits = parent.index
             entry.values = parent.values | {
-                field: as_text(explored(found, float(parent.values[field]), generator))
-                for field, found in self.space.ranges.items()
+                field: as_text(explored(whole, float(parent.values[field]), generator))
+                for field, whole in self.space.ranges.items()
             }
         for entry in members:
             entry.generation, entry.attempts, entry.status = entry.generation + 1, 0, "waiting"
@@ -115,7 +118,7 @@ def inherit(child: Path, parent: Path) -> None:
     checkpoint.save(child / "checkpoints" / "last.ckpt", own | {"state_dict": other["state_dict"], "train": train})
 
 
-def record(child: Path, entry: Entry, parent: Entry, own: float | None, better: float | None) -> bool:
+def record(child: Path, entry: SweepEntry, parent: SweepEntry, own: float | None, better: float | None) -> bool:
     """Add a line to the child's lineage, unless this generation has one already."""
     if any(row["generation"] == entry.generation for row in lineage(child)):
         return False
@@ -140,7 +143,7 @@ def lineage(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
-def score(sweep: Sweep, entry: Entry) -> float | None:
+def score(sweep: Sweep, entry: SweepEntry) -> float | None:
     """The last value of the metric that the entry's run is judged by."""
     result = sweep.result(entry)
     if result is None:
@@ -150,6 +153,6 @@ def score(sweep: Sweep, entry: Entry) -> float | None:
     return float(values[-1]) if values else None
 
 
-def _mode(sweep: Sweep, members: list[Entry]) -> str:
+def _mode(sweep: Sweep, members: list[SweepEntry]) -> str:
     results = [sweep.result(entry) for entry in members]
     return next((str(result["monitor"]["mode"]) for result in results if result), "max")

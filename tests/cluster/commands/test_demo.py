@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from cluster.commands.demo import RECIPES
 from cluster.sweep.presentation import present
-from cluster.sweep.sweep import Entry, Sweep, SweepConfig
+from cluster.sweep.start import DEMO_RECIPES
+from cluster.sweep.sweep import Sweep, SweepConfig, SweepEntry
 from lab import catalog
 from lab.config.overrides import resolve
 from lab.training.train import train
@@ -19,18 +19,18 @@ FAMILIES = {"classifier/digits-cnn": 1280, "vae/digits": 1280, "pg/cartpole": 40
 
 
 def test_every_recipe_exists() -> None:
-    assert set(RECIPES) <= set(catalog.scan().recipes)
-    assert {name.partition("/")[0] for name in RECIPES} == {"dqn", "pg", "vae", "gan", "pixelcnn", "classifier"}
+    assert set(DEMO_RECIPES) <= set(catalog.scan().recipes)
+    assert {name.partition("/")[0] for name in DEMO_RECIPES} == {"dqn", "pg", "vae", "gan", "pixelcnn", "classifier"}
 
 
 def test_a_finished_demo_is_measured_compared_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = Sweep.create(tmp_path / "demo", SweepConfig(name="demo", targets=tuple(FAMILIES), ending="demo"))
     for index, (target, budget) in enumerate(FAMILIES.items()):
-        entry = Entry(index=index, folder=target.replace("/", "-"), target=target, status="completed")
+        entry = SweepEntry(index=index, folder=target.replace("/", "-"), target=target, status="completed")
         sweep.entries.append(entry)
         experiment = resolve(target, [f"trainer.budget={budget}", "trainer.num_threads=1"])
         train(experiment, run_dir=sweep.run_path(entry))
-    failed = Entry(index=9, folder="gan-digits", target="gan/digits", status="failed", error="it is broken")
+    failed = SweepEntry(index=9, folder="gan-digits", target="gan/digits", status="failed", error="it is broken")
     sweep.entries.append(failed)
     assert present(sweep) == 1
     said = capsys.readouterr().out
@@ -55,5 +55,5 @@ def test_a_folder_that_exists_is_one_sentence(lab: Callable[..., Any], tmp_path:
     done = lab("demo", "--out", tmp_path / "demo")
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert "give another folder" in done.err
-    Sweep.create(tmp_path / "cut", SweepConfig(name="demo", targets=RECIPES, ending="demo"))
+    Sweep.create(tmp_path / "cut", SweepConfig(name="demo", targets=DEMO_RECIPES, ending="demo"))
     assert f"go on with: lab resume {tmp_path / 'cut'}" in lab("demo", "--out", tmp_path / "cut").err

@@ -38,7 +38,7 @@ def kill_a_worker(team: Any) -> None:
     def work() -> None:
         while not (team.run.checkpoints / "last.ckpt").is_file():
             time.sleep(0.05)
-        _, pid = ray.get(team._workers[1].identity.remote())
+        _, pid = ray.get(team.roster.workers[1].identity.remote())
         os.kill(pid, signal.SIGKILL)
 
     threading.Thread(target=work, daemon=True).start()

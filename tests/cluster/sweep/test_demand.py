@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.session.session import Resources
-from cluster.sweep.demand import shares
+from cluster.sweep.demand import slots_of
 from lab.config.overrides import resolve
 from lab.errors import UserError
 
@@ -15,7 +15,7 @@ CPU, QUARTER, FLEET = Resources(1, 0), Resources(1, 0.25), "data.collector.kind=
 
 
 @pytest.mark.parametrize(
-    ("recipe", "words", "worker", "wanted"),
+    ("recipe", "words", "worker", "expected"),
     [
         ("classifier/digits-cnn", [], CPU, 1),
         ("classifier/digits-cnn", ["trainer.num_workers=4", "trainer.num_threads=2"], CPU, 8),
@@ -29,10 +29,10 @@ CPU, QUARTER, FLEET = Resources(1, 0), Resources(1, 0.25), "data.collector.kind=
         ("rllib/ppo-cartpole", ["data.num_env_runners=2"], CPU, 3),
     ],
 )
-def test_shares(recipe: str, words: list[str], worker: Resources, wanted: int) -> None:
+def test_shares(recipe: str, words: list[str], worker: Resources, expected: int) -> None:
     unused: Any = None
     slots = 9 if worker != CPU else 8
-    assert shares(resolve(recipe, words), worker, slots, unused) == wanted
+    assert slots_of(resolve(recipe, words), worker, slots, unused) == expected
 
 
 def test_a_cluster_that_is_too_small_is_told_in_a_sentence() -> None:
@@ -40,4 +40,4 @@ def test_a_cluster_that_is_too_small_is_told_in_a_sentence() -> None:
     with pytest.raises(
         UserError, match=r"pg/cartpole needs 3 CPU in all; the cluster has 2 CPU \(data\.collector\.num_"
     ):
-        shares(resolve("pg/cartpole", [FLEET]), CPU, 2, fleet)
+        slots_of(resolve("pg/cartpole", [FLEET]), CPU, 2, fleet)

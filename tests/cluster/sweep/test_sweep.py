@@ -19,7 +19,7 @@ import pytest
 from cluster.sweep.conduct import conduct
 from cluster.sweep.search import make_search
 from cluster.sweep.space import parse
-from cluster.sweep.sweep import Entry, Sweep, SweepConfig
+from cluster.sweep.sweep import Sweep, SweepConfig, SweepEntry
 from lab import catalog
 from lab.runs.directory import Run
 from lab.training.train import train
@@ -199,7 +199,7 @@ def test_interrupted_then_killed_then_resumed_ends_as_if_undisturbed(
     assert driver.returncode == 130
     assert f"go on with: lab resume {out}" in said
     wait_for(lambda: not processes.alive(family), 60)
-    state = [Entry.model_validate(entry) for entry in json.loads((out / "state.json").read_text())]
+    state = [SweepEntry.model_validate(entry) for entry in json.loads((out / "state.json").read_text())]
     assert [entry.status for entry in state] == ["waiting", "waiting"]
 
     before = [path.joinpath("metrics.jsonl").stat().st_size for path in paths if path.is_dir()]
@@ -239,7 +239,7 @@ def test_interrupted_then_killed_then_resumed_ends_as_if_undisturbed(
 def test_bad_input_is_one_sentence_and_writes_nothing(
     lab: Callable[..., Any], tmp_path: Path, words: list[object], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cluster.session.session import session
+    from cluster.session import session
 
     monkeypatch.setattr(session, "_start", lambda *arguments: None)
     monkeypatch.setattr(session, "guard", contextlib.nullcontext)  # it would end the agents of the tests' own cluster
@@ -286,7 +286,8 @@ def test_only_a_run_that_has_reached_its_budget_counts_as_ended(cluster: Any, tm
 
 
 def test_a_run_that_died_before_its_first_checkpoint_holds_no_step_twice(tmp_path: Path) -> None:
-    from cluster.sweep.worker import Worker
+    from cluster.ranks.worker import Worker
+    from cluster.session.imports import Imports
     from lab.config import serialization
     from lab.config.overrides import resolve
 
@@ -295,6 +296,6 @@ def test_a_run_that_died_before_its_first_checkpoint_holds_no_step_twice(tmp_pat
     undisturbed = rows(first.run.path)
     (first.run.checkpoints / "last.ckpt").unlink()
     (first.run.path / "result.json").unlink()
-    outcome = Worker([], [], 0.0).train(serialization.dump(experiment), str(first.run.path))
+    outcome = Worker(Imports([], []), 0.0).train(serialization.dump(experiment), str(first.run.path))
     assert outcome.status == "completed"
     assert rows(first.run.path) == undisturbed

@@ -12,7 +12,7 @@ import pytest
 from cluster.sweep.search import make_search
 from cluster.sweep.search.base import Search
 from cluster.sweep.space import parse
-from cluster.sweep.sweep import Entry, Sweep, SweepConfig
+from cluster.sweep.sweep import Sweep, SweepConfig, SweepEntry
 from lab.errors import UserError
 
 LR, LAYERS, BATCH = "module.optimizer.lr", "module.backbone.blocks", "data.batch_size"
@@ -24,7 +24,7 @@ def sweep_of(path: Path, *overrides: str, **settings: Any) -> Sweep:
     return Sweep.create(path, SweepConfig(**(defaults | {"overrides": overrides} | settings)))
 
 
-def finish(sweep: Sweep, entry: Entry, loss: float | None) -> None:
+def finish(sweep: Sweep, entry: SweepEntry, loss: float | None) -> None:
     folder = sweep.run_path(entry)
     folder.mkdir(parents=True)
     result = {"status": "completed", "monitor": {"metric": "eval/loss", "mode": "min"}, "best": {"value": loss}}
@@ -32,13 +32,13 @@ def finish(sweep: Sweep, entry: Entry, loss: float | None) -> None:
     entry.status = "completed" if loss is not None else "failed"
 
 
-def loss_of(entry: Entry) -> float:
+def loss_of(entry: SweepEntry) -> float:
     """Least at lr 1e-3, three blocks, batches of 64."""
     lr, layers = float(entry.values[LR]), int(entry.values[LAYERS])
     return abs(math.log10(lr) + 3) + 0.5 * abs(layers - 3) + (entry.values[BATCH] != "64")
 
 
-def search_all(path: Path, name: str, seed: int) -> list[Entry]:
+def search_all(path: Path, name: str, seed: int) -> list[SweepEntry]:
     overrides = (f"{LR}=log(1e-6,1)", f"{LAYERS}=int(1,8)", f"{BATCH}=32,64,128")
     sweep = sweep_of(path, *overrides, search=name, num_samples=30 if name == "optuna" else 10, search_seed=seed)
     search = make_search(sweep, parse(overrides))

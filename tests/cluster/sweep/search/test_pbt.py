@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from cluster.ranks.worker import Worker
+from cluster.session.imports import Imports
 from cluster.sweep.conduct import conduct
 from cluster.sweep.search import make_search, pbt
 from cluster.sweep.space import Range, parse
-from cluster.sweep.sweep import Entry, Sweep, SweepConfig
-from cluster.sweep.worker import Worker
+from cluster.sweep.sweep import Sweep, SweepConfig, SweepEntry
 from lab import catalog
 from lab.config import serialization
 from lab.errors import UserError
@@ -62,7 +63,9 @@ def by_hand(sweep: Sweep) -> None:
         for entry in waiting:
             experiment = sweep.experiment(entry, parse(sweep.settings.overrides).fixed)
             pause_at = search.pause_at(entry, experiment.trainer.budget)
-            outcome = Worker([], [], 0.0).train(serialization.dump(experiment), str(sweep.run_path(entry)), pause_at)
+            outcome = Worker(Imports([], []), 0.0).train(
+                serialization.dump(experiment), str(sweep.run_path(entry)), pause_at
+            )
             entry.status = outcome.status  # type: ignore[assignment]
 
 
@@ -131,11 +134,11 @@ def test_seeds_and_grid_points_are_populations_of_their_own(tmp_path: Path) -> N
     sweep.entries += search.propose(1)
     assert len(sweep.entries) == 20
     assert isinstance(search, pbt.PopulationBased)
-    populations = search._populations()
+    populations = search.populations()
     assert [len(population) for population in populations] == [5] * 4
     assert all(len({(e.seed, e.values["data.batch_size"]) for e in population}) == 1 for population in populations)
     assert all("lr" not in entry.folder and "batch" in entry.folder for entry in sweep.entries)
-    assert [search.pause_at(Entry(index=0, folder="", target="", generation=g), 1000) for g in (0, 8, 9)] == [
+    assert [search.pause_at(SweepEntry(index=0, folder="", target="", generation=g), 1000) for g in (0, 8, 9)] == [
         100,
         900,
         None,

@@ -13,7 +13,7 @@ from cluster.sweep.search import make_search
 from cluster.sweep.search.asha import rungs, survives
 from cluster.sweep.search.base import folder_name
 from cluster.sweep.space import parse
-from cluster.sweep.sweep import Entry, Sweep, SweepConfig
+from cluster.sweep.sweep import Sweep, SweepConfig, SweepEntry
 from lab.errors import UserError
 
 TARGET = "classifier/digits-cnn"
@@ -23,7 +23,7 @@ def sweep_of(path: Path, *overrides: str, **settings: Any) -> Sweep:
     return Sweep.create(path / "sweep", SweepConfig(name="s", targets=(TARGET,), overrides=overrides, **settings))
 
 
-def write_run(sweep: Sweep, entry: Entry, values: list[float], status: str = "completed") -> None:
+def write_run(sweep: Sweep, entry: SweepEntry, values: list[float], status: str = "completed") -> None:
     """A run that was evaluated at 100, 200, ... of 1,600 samples."""
     folder = sweep.run_path(entry)
     folder.mkdir(parents=True)
@@ -106,9 +106,9 @@ def test_asha_compares_runs_at_the_same_rung(tmp_path: Path) -> None:
 def test_edges_of_ranges_are_named(tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path, "module.optimizer.lr=log(1e-5,1e-2)", search="random", num_samples=3)
     for i, (lr, score) in enumerate([("1e-3", 0.5), ("9.9e-3", 0.9), ("1e-4", 0.3)]):
-        sweep.entries.append(Entry(index=i, folder=f"r{i}", target=TARGET, values={"module.optimizer.lr": lr}))
+        sweep.entries.append(SweepEntry(index=i, folder=f"r{i}", target=TARGET, values={"module.optimizer.lr": lr}))
         write_run(sweep, sweep.entries[-1], [score])
-    ranked = summary.groups(sweep, sweep.entries)
+    ranked = summary.seed_groups(sweep, sweep.entries)
     assert [group.mean for group in ranked] == [0.9, 0.5, 0.3]
     (warning,) = summary.edge_warnings(ranked, parse(sweep.settings.overrides).ranges)
     assert "upper edge" in warning
@@ -118,9 +118,9 @@ def test_edges_of_ranges_are_named(tmp_path: Path) -> None:
 def test_spread_is_over_seeds(tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path, seeds=2)
     for seed, score in enumerate([0.8, 0.6]):
-        sweep.entries.append(Entry(index=seed, folder=f"r{seed}", target=TARGET, seed=seed))
+        sweep.entries.append(SweepEntry(index=seed, folder=f"r{seed}", target=TARGET, seed=seed))
         write_run(sweep, sweep.entries[-1], [score])
-    (group,) = summary.groups(sweep, sweep.entries)
+    (group,) = summary.seed_groups(sweep, sweep.entries)
     assert group.mean == pytest.approx(0.7)
     assert group.spread == pytest.approx(0.1414, abs=1e-3)
 

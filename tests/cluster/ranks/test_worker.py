@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cluster.sweep.worker import Worker
+from cluster.ranks.worker import Worker
+from cluster.session.imports import Imports
 from lab.config import serialization
 from lab.config.overrides import resolve
 
@@ -19,19 +20,19 @@ def test_a_share_of_a_gpu_is_a_share_of_its_memory(
     given: list[float] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", given.append)
-    Worker([], [], share)
+    Worker(Imports([], []), share)
     assert given == limits
 
 
 def test_without_a_gpu_nothing_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share: pytest.fail("there is no GPU"))
-    Worker([], [], 0.5)
+    Worker(Imports([], []), 0.5)
 
 
 def test_a_sweep_that_is_not_on_shared_storage_is_not_seen(tmp_path: Path) -> None:
     tree = serialization.dump(resolve("classifier/digits-cnn", []))
-    outcome = Worker([], [], 0.0).train(tree, str(tmp_path / "elsewhere" / "runs" / "000"))
+    outcome = Worker(Imports([], []), 0.0).train(tree, str(tmp_path / "elsewhere" / "runs" / "000"))
     assert outcome.status == "unseen"
     assert outcome.error
     assert not (tmp_path / "elsewhere").exists()
@@ -39,7 +40,7 @@ def test_a_sweep_that_is_not_on_shared_storage_is_not_seen(tmp_path: Path) -> No
 
 def test_a_run_waits_where_it_is_told_to(tmp_path: Path) -> None:
     tree = serialization.dump(resolve("classifier/digits-cnn", ["trainer.budget=5120", "tracking.mode=disabled"]))
-    worker = Worker([], [], 0.0)
+    worker = Worker(Imports([], []), 0.0)
     assert worker.train(tree, str(tmp_path / "run"), 2000).status == "paused"
     assert worker.train(tree, str(tmp_path / "run"), 2000).status == "paused"  # and not a step further
     assert worker.train(tree, str(tmp_path / "run")).status == "completed"

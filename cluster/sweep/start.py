@@ -1,0 +1,126 @@
+"""A new sweep, and the demo: a sweep over one recipe of each family that ends in a report instead of a summary."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cluster.session.session import Resources, session
+from cluster.sweep.conduct import check, conduct
+from cluster.sweep.demand import slots_of
+from cluster.sweep.space import parse
+from cluster.sweep.sweep import Sweep, SweepConfig
+from lab import catalog
+from lab.errors import UserError
+from lab.runs.directory import runs_root
+
+DEMO_RECIPES = (  # the longest first, so that the short ones fill the gaps at the end
+    "pixelcnn/digits",
+    "vae/digits",
+    "gan/digits",
+    "dqn/cartpole",
+    "pg/cartpole",
+    "classifier/digits-lstm",
+    "classifier/digits-cnn",
+)
+_POSITIVE = ("seeds", "num_samples", "stages", "generations", "cpus_per_run", "hang_seconds")
+_NOT_NEGATIVE = ("retries", "search_seed", "gpus_per_run")
+
+
+def start(
+    words: Sequence[str],
+    *,
+    out: Path | None = None,
+    name: str | None = None,
+    address: str | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> int:
+    """Run a new sweep to its end; returns the exit code.
+
+    Args:
+        words: recipes, and overrides (those with "=") with their grids and ranges.
+        out: the sweep directory; by default a new one in LAB_RUNS or ./runs.
+        name: the sweep's name and W&B group; by default the directory's name.
+        address: a running cluster (host:port); by default a private one is started.
+        settings: fields of SweepConfig; one that is None has its default, which depends on the ranges, or for
+            gpus_per_run on the machine.
+
+    Raises:
+        UserError: for bad input, before anything is written.
+    """
+    targets = [word for word in words if "=" not in word]
+    overrides = [word for word in words if "=" in word]
+    if not targets:
+        raise UserError("lab sweep needs a recipe, for example: lab sweep dqn/cartpole --seeds 5.")
+    space = parse(overrides)
+    _check_numbers(settings)
+    search = settings.pop("search", None) or ("random" if space.ranges else "grid")
+    num_samples = settings.pop("num_samples", None) or (8 if space.ranges or search == "optuna" else 1)
+    gpus = settings.pop("gpus_per_run", None)
+    path = out or _fresh_path(targets)
+    config = SweepConfig(
+        name=name or path.name,
+        targets=tuple(targets),
+        overrides=tuple(overrides),
+        search=search,
+        num_samples=num_samples,
+        gpus_per_run=_default_gpus(address) if gpus is None else gpus,
+        imports=catalog.allowed_imports(),
+        **settings,
+    )
+    Sweep.check_free(path)
+    experiments = check(Sweep(path, config, []))
+    with session(address) as cluster:
+        need = Resources(config.cpus_per_run, config.gpus_per_run)
+        slots = cluster.require(need, "each run")
+        for experiment in experiments:
+            slots_of(experiment, need, slots, cluster)  # raises when the cluster is too small for it
+        return conduct(cluster, Sweep.create(path, config), quiet=quiet)
+
+
+def start_demo(out: Path, quiet: bool = False) -> int:
+    """Train every family side by side on a private cluster, then measure, compare and show; returns the exit code.
+
+    Raises UserError when `out` holds something already.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        page = out / "report" / "index.html"
+        if page.is_file():
+            raise UserError(f"{str(out)!r} holds a demo already: open {page}, or give another folder with --out.")
+        if (out / "sweep.yaml").is_file():
+            raise UserError(f"{str(out)!r} holds a demo that was interrupted; go on with: lab resume {out}")
+        raise UserError(f"{str(out)!r} exists already; give another folder with --out.")
+    config = SweepConfig(name=f"demo-{out.resolve().name}", targets=DEMO_RECIPES, ending="demo")
+    with session() as cluster:
+        return conduct(cluster, Sweep.create(out, config), quiet=quiet)
+
+
+def _check_numbers(settings: dict[str, Any]) -> None:
+    for field in _POSITIVE:
+        value = settings.get(field)
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f"--{field.replace('_', '-')} {value} is not valid; it must be above 0.")
+    for field in _NOT_NEGATIVE:
+        value = settings.get(field)
+        if value is not None and not 0 <= value < math.inf:
+            raise UserError(f"--{field.replace('_', '-')} {value} is not valid; it must be 0 or more.")
+    gpus = settings.get("gpus_per_run") or 0
+    if gpus > 1 and gpus % 1:
+        raise UserError(f"--gpus-per-run {gpus} is not valid; a run takes a part of one GPU, or whole ones.")
+
+
+def _default_gpus(address: str | None) -> float:
+    return 1.0 if address is None and torch.cuda.is_available() else 0.0
+
+
+def _fresh_path(targets: Sequence[str]) -> Path:
+    stem = re.sub(r"[^A-Za-z0-9.]+", "-", targets[0].removesuffix(".yaml")).strip("-")
+    stem += f"-and-{len(targets) - 1}-more" if len(targets) > 1 else ""
+    return runs_root() / f"sweep-{stem}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
