@@ -4,7 +4,7 @@ Everything about it lies in one folder of the user's, which nobody else may read
 
     token         the cluster's token
     cluster.json  the addresses, and the process that keeps the cluster
-    log.txt       what that process said
+    log.txt       the output of that process
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ class Driver:
         return [entry for entry in self.sweep.entries if entry.status == "waiting"]
 
     def _has_ended(self, entry: SweepEntry) -> bool:
-        """Whether a driver that was killed did not live to write down that a run had reached its budget."""
+        """Whether a run has reached its budget, which a driver that was killed may not have recorded."""
         result = self.sweep.result(entry)
         if not result or result["status"] != "completed":
             return False

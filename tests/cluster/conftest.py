@@ -35,11 +35,11 @@ class Processes:
                 continue
             if fields[0] != "Z":
                 parents[int(path.parent.name)] = int(fields[1])
-        found, grown = {pid}, True
+        family, grown = {pid}, True
         while grown:
-            more = {child for child, parent in parents.items() if parent in found}
-            found, grown = found | more, not more <= found
-        return found
+            more = {child for child, parent in parents.items() if parent in family}
+            family, grown = family | more, not more <= family
+        return family
 
     @staticmethod
     def command(pid: int) -> str:

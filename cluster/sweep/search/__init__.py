@@ -1,12 +1,14 @@
-"""Which runs a sweep makes, and which it stops early: functions of the sweep's entries and of their runs' files alone,
-so that a sweep that was cut off goes on as if it had not been.
+"""Which runs a sweep makes, and which it stops early.
+
+Both depend on the sweep's entries and their runs' files alone, so that a sweep that was cut off goes on as if it had
+not been.
 
 grid     every combination of recipes, values and seeds
 random   `num_samples` draws from the ranges for each of them (Bergstra and Bengio, 2012)
 asha     the same, and at each rung (budget / 4, / 16, ...) a run goes on only if it is among the best quarter of those
-         that have come so far (asynchronous successive halving: Li et al., 2020)
+         that have reached it so far (asynchronous successive halving: Li et al., 2020)
 pbt      the same, and the worst quarter take over from the best one as they train (pbt.py)
-optuna   each point is chosen from what the earlier ones came to (optuna.py)
+optuna   each point is chosen from the results of the earlier ones (optuna.py)
 """
 
 from __future__ import annotations

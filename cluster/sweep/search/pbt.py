@@ -90,7 +90,7 @@ class PopulationBased(Search):
         self.sweep.save()
 
     def _take_over(self) -> None:
-        """Do what was decided. Done twice it gives the same, since no parent goes on before all of it is done."""
+        """Do what was decided. A second time changes nothing, since no parent trains on before all of it is done."""
         heirs = [entry for entry in self.sweep.entries if entry.inherits is not None]
         for entry in heirs:
             parent = self.sweep.entries[entry.inherits or 0]

@@ -83,10 +83,10 @@ def test_collectors_of_a_machine_of_their_own_keep_to_their_cores(cluster: Any, 
         assert remote.fleet.cores == [None, None]  # this cluster may be others' too
         remote.fleet.cores = [[cores[0]], [cores[-1]]]
         remote.collect(policy, 8)
-        kept = [
+        own_cores = [
             ray.get(actor.__ray_call__.remote(lambda self: os.sched_getaffinity(0))) for actor in remote.fleet.actors
         ]
-        assert kept == [{cores[0]}, {cores[-1]}]
+        assert own_cores == [{cores[0]}, {cores[-1]}]
         assert ray.get(remote.fleet.actors[0].__ray_call__.remote(lambda self: os.nice(0))) == os.nice(0)
     finally:
         remote.close()
@@ -179,11 +179,11 @@ def test_weights_arrive_as_they_were_sent() -> None:
     kinds = (torch.float32, torch.int64, torch.bool, torch.bfloat16, torch.float64, torch.uint8)
     sent = {str(kind): (9 * torch.rand(3, i)).to(kind) for i, kind in enumerate(kinds)} | {"": torch.tensor(7)}
     sent["channels last"] = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)
-    taken = {name: torch.zeros_like(value) for name, value in sent.items()}
-    places = [value.data_ptr() for value in taken.values()]
-    Parcel(taken).unpack(Parcel(sent).pack(sent).tobytes(), taken)
-    assert all(torch.equal(value, taken[name]) for name, value in sent.items())
-    assert places == [value.data_ptr() for value in taken.values()]
+    received = {name: torch.zeros_like(value) for name, value in sent.items()}
+    places = [value.data_ptr() for value in received.values()]
+    Parcel(received).unpack(Parcel(sent).pack(sent).tobytes(), received)
+    assert all(torch.equal(value, received[name]) for name, value in sent.items())
+    assert places == [value.data_ptr() for value in received.values()]
 
 
 def test_whole_episodes_of_different_length_are_joined(policy: Any) -> None:

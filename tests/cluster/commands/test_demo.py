@@ -33,12 +33,12 @@ def test_a_finished_demo_is_measured_compared_and_shown(tmp_path: Path, capsys: 
     failed = SweepEntry(index=9, folder="gan-digits", target="gan/digits", status="failed", error="it is broken")
     sweep.entries.append(failed)
     assert present(sweep) == 1
-    said = capsys.readouterr().out
-    assert "it is broken" in said
-    assert all(target in said for target in FAMILIES)
-    assert "accuracy" in said
-    assert "return_mean" in said
-    assert "next:" in said
+    output = capsys.readouterr().out
+    assert "it is broken" in output
+    assert all(target in output for target in FAMILIES)
+    assert "accuracy" in output
+    assert "return_mean" in output
+    assert "next:" in output
     report = sweep.path / "report"
     assert len(list(report.glob("curve-*.png"))) == 3
     assert (report / "media" / "vae-digits" / "interpolation.png").is_file()

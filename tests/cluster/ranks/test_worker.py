@@ -17,11 +17,11 @@ from lab.config.overrides import resolve
 def test_a_share_of_a_gpu_is_a_share_of_its_memory(
     share: float, limits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[float] = []
+    fractions: list[float] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", given.append)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", fractions.append)
     Worker(Imports([], []), share)
-    assert given == limits
+    assert fractions == limits
 
 
 def test_without_a_gpu_nothing_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:

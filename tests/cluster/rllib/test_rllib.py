@@ -79,15 +79,15 @@ def test_weights_move(trained: dict[str, Run]) -> None:
 @pytest.mark.parametrize("name", ["ppo", "dqn"])
 def test_a_resumed_run_has_the_states_that_were_saved(name: str, trained: dict[str, Run]) -> None:
     """Networks, target networks, optimizers: given back to a new Algorithm, before it goes on."""
-    run, seen = trained[name], []
+    run, states = trained[name], []
     before = checkpoint.load(run.checkpoint("last"))
 
     def look(loop: Any) -> None:
         inner = loop.on_train_batch_start
 
         def first(trainer: Any, module: Any, *arguments: Any) -> None:
-            if not seen:
-                seen.append(trainer.datamodule.state_dict())
+            if not states:
+                states.append(trainer.datamodule.state_dict())
             inner(trainer, module, *arguments)
 
         loop.on_train_batch_start = first
@@ -95,7 +95,7 @@ def test_a_resumed_run_has_the_states_that_were_saved(name: str, trained: dict[s
     result = train(quick(name, "trainer.budget=2000"), resume=run, on_loop=look)
     assert result.status == "completed"
     assert result.run.result()["env_steps"] >= 2000
-    assert repr(seen[0]) == repr(before["data"])
+    assert repr(states[0]) == repr(before["data"])
 
 
 def test_an_agent_of_the_lab_starts_a_run_there_and_back(cluster: Any, tmp_path: Path) -> None:
@@ -112,13 +112,13 @@ def test_an_agent_of_the_lab_starts_a_run_there_and_back(cluster: Any, tmp_path:
         ],
     )
     first = train(ours, run_dir=tmp_path / "ours").run
-    taken: list[Any] = []
+    weights: list[Any] = []
 
     def look(loop: Any) -> None:
         inner = loop.on_train_batch_start
 
         def begin(trainer: Any, module: Any, *arguments: Any) -> None:
-            taken.append(trainer.datamodule.weights())
+            weights.append(trainer.datamodule.weights())
             inner(trainer, module, *arguments)
 
         loop.on_train_batch_start = begin
@@ -126,7 +126,7 @@ def test_an_agent_of_the_lab_starts_a_run_there_and_back(cluster: Any, tmp_path:
     overrides = [f"trainer.start_from={first.path}", "module.normalize_obs=true"]
     train(quick("ppo", *overrides), run_dir=tmp_path / "theirs", on_loop=look)
     policy = checkpoint.load(first.checkpoint("best"))["state_dict"]
-    for name, value in taken[0].items():
+    for name, value in weights[0].items():
         torch.testing.assert_close(value, policy[name], check_dtype=False)
 
 

@@ -12,7 +12,7 @@ from cluster.session import cores
 
 
 @pytest.mark.parametrize(
-    ("have", "num", "each"),
+    ("available", "num", "each"),
     [
         ([0, 1], 1, [[0, 1]]),
         ([0, 1], 2, [[0], [1]]),
@@ -23,9 +23,9 @@ from cluster.session import cores
     ],
 )
 def test_cores_are_divided_evenly_or_not_at_all(
-    have: list[int], num: int, each: list[list[int]], monkeypatch: pytest.MonkeyPatch
+    available: list[int], num: int, each: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(have))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(available))
     assert cores.divided(num) == each
 
 
@@ -39,9 +39,9 @@ threading.Thread(target=release.wait).start()
 core = max(os.sched_getaffinity(0))
 keep_to([core])
 threading.Thread(target=release.wait).start()
-found = [os.sched_getaffinity(int(thread.name)) for thread in Path("/proc/self/task").iterdir()]
+affinities = [os.sched_getaffinity(int(thread.name)) for thread in Path("/proc/self/task").iterdir()]
 release.set()
-print(len(found) >= 3 and all(one == {core} for one in found))
+print(len(affinities) >= 3 and all(one == {core} for one in affinities))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"

@@ -53,11 +53,11 @@ def test_when_the_driver_or_the_head_is_killed_no_process_is_left(killed: str, p
     assert len(family) > 3
     named = [pid for pid in family if processes.command(pid).partition("\0")[0].endswith(f"/{killed}")]
     os.kill(*(named or [driver.pid]), signal.SIGKILL)
-    _, said = driver.communicate(timeout=30)
+    _, errors = driver.communicate(timeout=30)
     sentence = (
         "lab: the Ray that this process started is gone; what runs have saved is there, and lab resume goes on with it."
     )
-    assert said.splitlines() == ([sentence] if named else [])
+    assert errors.splitlines() == ([sentence] if named else [])
     assert driver.returncode == (1 if named else -signal.SIGKILL)
     deadline = time.monotonic() + 30
     while processes.alive(family) and time.monotonic() < deadline:

@@ -29,7 +29,7 @@ CPU, QUARTER, FLEET = Resources(1, 0), Resources(1, 0.25), "data.collector.kind=
         ("rllib/ppo-cartpole", ["data.num_env_runners=2"], CPU, 3),
     ],
 )
-def test_shares(recipe: str, words: list[str], worker: Resources, expected: int) -> None:
+def test_slots(recipe: str, words: list[str], worker: Resources, expected: int) -> None:
     unused: Any = None
     slots = 9 if worker != CPU else 8
     assert slots_of(resolve(recipe, words), worker, slots, unused) == expected

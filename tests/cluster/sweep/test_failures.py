@@ -89,10 +89,10 @@ def test_a_sweep_survives_the_death_of_a_node_and_of_the_head(
     head, other, out = lab_of("head"), lab_of("other"), tmp_path / "sweep"
     ports = ("--port", free_port(), "--dashboard-port", free_port())
     token = {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "head" / "token")}
-    said, _ = head("cluster", "start", "--cpus", 1, *ports).communicate(timeout=240)
+    output, _ = head("cluster", "start", "--cpus", 1, *ports).communicate(timeout=240)
     address = json.loads((tmp_path / "head" / "cluster.json").read_text())["address"]
-    said, _ = other("cluster", "start", "--cpus", 1, "--join", address, **token).communicate(timeout=240)
-    assert "2 machines: 1 CPU, 1 CPU" in said
+    output, _ = other("cluster", "start", "--cpus", 1, "--join", address, **token).communicate(timeout=240)
+    assert "2 machines: 1 CPU, 1 CPU" in output
 
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
     for shown, sentence in ((None, "asks for a token, and there is none here"), ("wrong", "refused the token")):
@@ -109,16 +109,16 @@ def test_a_sweep_survives_the_death_of_a_node_and_of_the_head(
     kill_node(tmp_path / "other")
     wait_for(lambda: '"attempts": 2' in (out / "state.json").read_text() or driver.poll() is not None)
     kill_node(tmp_path / "head")
-    said, _ = driver.communicate(timeout=120)
+    output, _ = driver.communicate(timeout=120)
     assert driver.returncode == 1
-    assert "its worker died; it goes on from its last checkpoint (attempt 2 of 3)" in said
-    assert f"lab: the head of the cluster at {address} is gone" in said.splitlines()[-1]
+    assert "its worker died; it goes on from its last checkpoint (attempt 2 of 3)" in output
+    assert f"lab: the head of the cluster at {address} is gone" in output.splitlines()[-1]
 
-    said, _ = head("cluster", "start", "--cpus", 2, *ports).communicate(timeout=240)
-    assert "1 machine: 2 CPU" in said
+    output, _ = head("cluster", "start", "--cpus", 2, *ports).communicate(timeout=240)
+    assert "1 machine: 2 CPU" in output
     driver = head("resume", out, "--address", address, "--import", "recipes_for_tests")
-    said, _ = driver.communicate(timeout=300)
-    assert driver.returncode == 0, said
+    output, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 0, output
     monkeypatch.syspath_prepend(str(HERE))
     catalog.allow_import("recipes_for_tests")
     for i, run in enumerate(runs):

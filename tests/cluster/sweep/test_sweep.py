@@ -55,9 +55,9 @@ def in_background(work: Callable[[], None]) -> threading.Thread:
 def wait_for(condition: Callable[[], Any], seconds: float = 180) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
+        result = condition()
+        if result:
+            return result
         time.sleep(0.1)
     raise AssertionError("waited in vain")
 
@@ -125,10 +125,10 @@ def test_a_killed_worker_costs_nothing_and_a_bad_run_only_itself(
     good, bad = sweep.entries
     assert (good.status, good.attempts) == ("completed", 2)
     assert (bad.status, bad.attempts) == ("failed", 1)
-    said = capsys.readouterr().err
-    assert f"{good.folder}: its worker died; it goes on from its last checkpoint (attempt 2 of 3)" in said
+    output = capsys.readouterr().err
+    assert f"{good.folder}: its worker died; it goes on from its last checkpoint (attempt 2 of 3)" in output
     assert "losses/cross_entropy became" in bad.error
-    assert said.count("\n") == 2
+    assert output.count("\n") == 2
     undisturbed = train(Run(sweep.run_path(good)).experiment(), run_dir=tmp_path / "undisturbed")
     assert rows(undisturbed.run.path) == rows(sweep.run_path(good))
 
@@ -145,10 +145,10 @@ def test_a_hanging_run_is_ended_and_retried(cluster: Any, tmp_path: Path, capsys
     assert conduct(cluster, sweep, quiet=True) == 0
     thread.join()
     assert sweep.entries[0].attempts == 2
-    said = capsys.readouterr().err
-    assert "it gave no sign of life for" in said
-    assert "it goes on from its last checkpoint (attempt 2 of 3)" in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert "it gave no sign of life for" in output
+    assert "it goes on from its last checkpoint (attempt 2 of 3)" in output
+    assert output.count("\n") == 1
 
 
 def test_a_run_of_several_workers(cluster: Any, tmp_path: Path) -> None:
@@ -195,9 +195,9 @@ def test_interrupted_then_killed_then_resumed_ends_as_if_undisturbed(
     wait_for(lambda: any((path / "checkpoints" / "last.ckpt").is_file() for path in paths))
     family = processes.family(driver.pid)
     os.killpg(driver.pid, signal.SIGINT)  # what Ctrl-C in a terminal does
-    said, _ = driver.communicate(timeout=180)
+    output, _ = driver.communicate(timeout=180)
     assert driver.returncode == 130
-    assert f"go on with: lab resume {out}" in said
+    assert f"go on with: lab resume {out}" in output
     wait_for(lambda: not processes.alive(family), 60)
     state = [SweepEntry.model_validate(entry) for entry in json.loads((out / "state.json").read_text())]
     assert [entry.status for entry in state] == ["waiting", "waiting"]
@@ -211,14 +211,14 @@ def test_interrupted_then_killed_then_resumed_ends_as_if_undisturbed(
     wait_for(lambda: not processes.alive(family), 60)
 
     driver = start("resume", out, "--quiet")
-    said, _ = driver.communicate(timeout=400)
-    assert driver.returncode == 0, said
+    output, _ = driver.communicate(timeout=400)
+    assert driver.returncode == 0, output
     catalog.allow_import("recipes_for_tests")
     for path in paths:
         undisturbed = train(Run(path).experiment(), run_dir=tmp_path / f"undisturbed-{path.name}")
-        wanted, found = rows(undisturbed.run.path), rows(path)
-        assert [row for row in found if row in wanted] == wanted
-        assert len(found) <= len(wanted) + 1  # Ctrl-C adds the row of the chunk that it ended on
+        expected, actual = rows(undisturbed.run.path), rows(path)
+        assert [row for row in actual if row in expected] == expected
+        assert len(actual) <= len(expected) + 1  # Ctrl-C adds the row of the chunk that it ended on
 
 
 @pytest.mark.parametrize(

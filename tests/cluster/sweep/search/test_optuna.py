@@ -14,6 +14,7 @@ from cluster.sweep.search.base import Search
 from cluster.sweep.space import parse
 from cluster.sweep.sweep import Sweep, SweepConfig, SweepEntry
 from lab.errors import UserError
+from lab.seeding import derive_seed
 
 LR, LAYERS, BATCH = "module.optimizer.lr", "module.backbone.blocks", "data.batch_size"
 TARGET = "classifier/digits-cnn"
@@ -89,6 +90,21 @@ def test_recipes_take_turns_and_a_grid_alone_is_enough(tmp_path: Path) -> None:
     assert [entry.target for entry in new] == [*targets, *targets]
     assert len({entry.folder for entry in new}) == 4
     assert {entry.values[BATCH] for entry in new} <= {"32", "64"}
+
+
+def test_the_sampler_is_seeded_by_recipe_and_number_of_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import optuna
+
+    seeds: list[int] = []
+    sampler = optuna.samplers.TPESampler
+    monkeypatch.setattr(
+        optuna.samplers, "TPESampler", lambda seed, **options: seeds.append(seed) or sampler(seed=seed, **options)
+    )
+    targets = (TARGET, "classifier/digits-lstm")
+    sweep = sweep_of(tmp_path / "sweep", f"{LR}=log(1e-6,1)", num_samples=2, targets=targets, search_seed=5)
+    new = make_search(sweep, parse(sweep.settings.overrides)).propose(8)
+    assert seeds == [derive_seed(5, "optuna", target, i) for i in range(2) for target in targets]
+    assert len({entry.values[LR] for entry in new}) == 4  # two recipes ask for different points
 
 
 def test_what_it_cannot_do_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

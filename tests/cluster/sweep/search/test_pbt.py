@@ -21,6 +21,7 @@ from lab.config import serialization
 from lab.errors import UserError
 from lab.runs import checkpoint
 from lab.runs.directory import Run
+from lab.seeding import derive_seed
 from lab.training.train import train
 
 SMALL = "recipes_for_tests:small"
@@ -79,14 +80,14 @@ def test_a_population_is_the_same_on_a_cluster_and_whoever_dies(
     assert [entry.generation for entry in calm.entries] == [2] * 4
     lineages = {entry.folder: pbt.lineage(calm.run_path(entry)) for entry in calm.entries}
     assert sum(map(len, lineages.values())) == 2  # one of four, twice
-    said = capsys.readouterr().err
-    for folder, found in lineages.items():
-        for row in found:
+    messages = capsys.readouterr().err
+    for folder, lineage in lineages.items():
+        for row in lineage:
             assert row["parent"] in lineages
             assert row["parent"] != folder
             assert row["score"] <= row["parent_score"]
             assert row["samples"] >= 2560 * row["generation"]
-            assert f"{folder}: goes on from {row['parent']} (generation {row['generation']})" in said
+            assert f"{folder}: goes on from {row['parent']} (generation {row['generation']})" in messages
     for entry in calm.entries:  # what a run has become is what its experiment says
         experiment: Any = Run(calm.run_path(entry)).experiment()
         assert experiment.module.optimizer.lr == float(entry.values[LR])
@@ -128,6 +129,28 @@ def test_what_is_taken_over_is_the_weights_and_the_optimizer(tmp_path: Path) -> 
     assert repr(after["rng"]) == repr(before[1]["rng"])
 
 
+def test_whom_and_how_to_follow_is_seeded_by_generation_and_member(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = make(tmp_path / "sweep", num_samples=8, search_seed=3)
+    space = parse(sweep.settings.overrides)
+    search = make_search(sweep, space)
+    sweep.entries += search.propose(8)
+    values = [dict(entry.values) for entry in sweep.entries]
+    for entry in sweep.entries:
+        entry.status, entry.generation = "paused", 2
+    monkeypatch.setattr(pbt, "score", lambda sweep, entry: float(entry.index))  # the last two are the best
+    monkeypatch.setattr(pbt, "inherit", lambda child, parent: None)
+    monkeypatch.setattr(pbt, "record", lambda *arguments: False)
+    search.propose(1)
+    for index in (0, 1):
+        generator = np.random.default_rng(derive_seed(3, "pbt", 2, index))
+        parent = (7, 6)[int(generator.integers(2))]
+        expected = pbt.explored(space.ranges[LR], float(values[parent][LR]), generator)
+        assert float(sweep.entries[index].values[LR]) == pytest.approx(expected, rel=1e-3)
+    assert [entry.values for entry in sweep.entries[2:]] == values[2:]
+
+
 def test_seeds_and_grid_points_are_populations_of_their_own(tmp_path: Path) -> None:
     sweep = make(tmp_path / "sweep", "data.batch_size=32,64", num_samples=5, seeds=2)
     search = make_search(sweep, parse(sweep.settings.overrides))
@@ -162,9 +185,9 @@ def test_a_failed_member_is_left_and_a_population_waits_for_all_others(tmp_path:
 def test_exploring_stays_near_and_inside() -> None:
     generator = np.random.default_rng(0)
     for whole, value in ((Range("log", 1e-5, 1e-1), 1e-3), (Range("uniform", 0.9, 1.0), 0.99), (Range("int", 1, 4), 4)):
-        found = [pbt.explored(whole, value, generator) for _ in range(400)]
-        assert all(whole.low <= each <= whole.high for each in found)
-        near = sum(abs(whole.position(each) - whole.position(value)) < 0.34 for each in found)
+        values = [pbt.explored(whole, value, generator) for _ in range(400)]
+        assert all(whole.low <= each <= whole.high for each in values)
+        near = sum(abs(whole.position(each) - whole.position(value)) < 0.34 for each in values)
         assert 250 < near < 400
     assert Range("log", 1e-5, 1e-1).moved(1e-3, 0.25) == pytest.approx(1e-2)
     assert Range("int", 1, 8).moved(3, -0.1) == 2

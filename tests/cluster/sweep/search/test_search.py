@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cluster.sweep import summary
@@ -15,8 +16,10 @@ from cluster.sweep.search.base import folder_name
 from cluster.sweep.space import parse
 from cluster.sweep.sweep import Sweep, SweepConfig, SweepEntry
 from lab.errors import UserError
+from lab.seeding import derive_seed
 
 TARGET = "classifier/digits-cnn"
+LR = "module.optimizer.lr"
 
 
 def sweep_of(path: Path, *overrides: str, **settings: Any) -> Sweep:
@@ -60,6 +63,14 @@ def test_random_draws_repeat_and_seeds_share_a_point(tmp_path: Path) -> None:
     assert len(drawn) == 8
     assert len(set(drawn)) == 4
     assert drawn[0::2] == drawn[1::2]
+
+
+def test_draws_are_seeded_by_the_search_and_its_stage(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, f"{LR}=log(1e-5,1e-2)", search="random", num_samples=4, search_seed=3)
+    space = parse(sweep.settings.overrides)
+    generator = np.random.default_rng(derive_seed(3, "search", 0))
+    expected = [space.sample(generator) for _ in range(4)]
+    assert [entry.values for entry in make_search(sweep, space).propose(1)] == expected
 
 
 def test_a_second_stage_searches_around_the_best(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import yaml
 DEPLOY = Path(str(files("cluster") / "deploy"))
 RAY_UP = sorted(path.name for path in DEPLOY.glob("ray-up-*.yaml"))
 KUBERAY = ("kuberay-cluster.yaml", "kuberay-job.yaml")
-SCHEMA = json.loads((Path(__file__).parents[1] / "kuberay.schema.json").read_text())
+SCHEMA = json.loads(Path(__file__).with_name("kuberay.schema.json").read_text())
 
 
 def documents(name: str) -> list[dict[str, Any]]:
@@ -24,14 +24,14 @@ def documents(name: str) -> list[dict[str, Any]]:
 
 
 def ray_object(name: str) -> dict[str, Any]:
-    (found,) = (document for document in documents(name) if document["apiVersion"] == "ray.io/v1")
-    return found
+    (result,) = (document for document in documents(name) if document["apiVersion"] == "ray.io/v1")
+    return result
 
 
 def cluster_spec(name: str) -> dict[str, Any]:
     spec = ray_object(name)["spec"]
-    found: dict[str, Any] = spec.get("rayClusterSpec", spec)
-    return found
+    cluster: dict[str, Any] = spec.get("rayClusterSpec", spec)
+    return cluster
 
 
 def pods(name: str) -> list[dict[str, Any]]:
@@ -66,17 +66,17 @@ def test_the_aws_cluster_scales_cpu_and_gpu_workers_from_none() -> None:
     (config,) = documents("ray-up-aws.yaml")
     types = config["available_node_types"]
     assert types[config["head_node_type"]]["resources"] == {"CPU": 0}
-    workers = [found for name, found in types.items() if name != config["head_node_type"]]
-    assert sorted(bool(found["resources"].get("GPU")) for found in workers) == [False, True]
-    assert all(found["min_workers"] == 0 < found["max_workers"] <= config["max_workers"] for found in workers)
+    workers = [node for name, node in types.items() if name != config["head_node_type"]]
+    assert sorted(bool(node["resources"].get("GPU")) for node in workers) == [False, True]
+    assert all(node["min_workers"] == 0 < node["max_workers"] <= config["max_workers"] for node in workers)
 
 
 @pytest.mark.parametrize("name", KUBERAY)
 def test_kuberay_objects_have_only_fields_that_kuberay_knows(name: str) -> None:
-    found = ray_object(name)
-    jsonschema.validate(found, SCHEMA)
+    manifest = ray_object(name)
+    jsonschema.validate(manifest, SCHEMA)
     for wrong in ({"autoScaling": True}, {"rayVersion": 2.6}):
-        broken = copy.deepcopy(found)
+        broken = copy.deepcopy(manifest)
         broken["spec"].get("rayClusterSpec", broken["spec"]).update(wrong)
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(broken, SCHEMA)
@@ -95,7 +95,7 @@ def test_kuberay_clusters_have_a_token_autoscaling_and_storage_that_all_share(na
         environment = {item["name"]: item["value"] for item in container["env"]}
         assert environment["LAB_RUNS"].startswith("/mnt/lab/")
         assert container["resources"]["limits"] == container["resources"]["requests"]
-    claims = [found for found in documents("kuberay-cluster.yaml") if found["kind"] == "PersistentVolumeClaim"]
+    claims = [each for each in documents("kuberay-cluster.yaml") if each["kind"] == "PersistentVolumeClaim"]
     assert [claim["metadata"]["name"] for claim in claims] == ["lab-storage"]
     assert claims[0]["spec"]["accessModes"] == ["ReadWriteMany"]
 
