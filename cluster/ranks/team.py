@@ -29,7 +29,6 @@ from cluster.ranks.signs_of_life import last_sign, modified
 from cluster.ranks.worker import Outcome
 from cluster.session import cores
 from cluster.session.error_lines import last_line
-from cluster.session.interruption import handled_signals
 from cluster.session.session import Resources, Session, current_session
 from lab.config import serialization
 from lab.errors import Failure, UserError
@@ -37,6 +36,7 @@ from lab.experiment import Experiment
 from lab.ranks import shares
 from lab.runs.directory import Run
 from lab.training.progress import Progress
+from lab.training.signals import stop_on_signals
 from lab.training.status import Status
 from lab.training.train import Result
 
@@ -106,7 +106,7 @@ class Team:
         """Work until the run has ended or was stopped; returns its status."""
         failures = 0
         try:
-            with handled_signals(self._on_signal):
+            with stop_on_signals(self._on_signal):
                 while True:
                     saved_at = modified(self._checkpoint)
                     ending = self._attempt(self._wait_for_room())

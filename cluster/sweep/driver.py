@@ -12,7 +12,6 @@ from typing import Any
 
 from cluster.ranks.worker import Outcome, Worker, start_worker
 from cluster.session.error_lines import last_line
-from cluster.session.interruption import handled_signals
 from cluster.session.session import Resources, Session
 from cluster.sweep import demand
 from cluster.sweep.display import Display, RunProgress
@@ -21,6 +20,7 @@ from cluster.sweep.search.base import Search
 from cluster.sweep.sweep import Sweep, SweepEntry
 from lab.config import serialization
 from lab.errors import Failure, UserError
+from lab.training.signals import stop_on_signals
 
 _TICK_SECONDS = 0.5
 _SAVE_SECONDS = 60.0
@@ -60,7 +60,7 @@ class Driver:
     def run(self) -> bool:
         """Work until every run has ended. Returns False when interrupted: what ran is saved and waits to be resumed."""
         try:
-            with handled_signals(self._on_signal):
+            with stop_on_signals(self._on_signal):
                 self.search.prepare()
                 self._loop()
         finally:
