@@ -61,7 +61,7 @@ def start(
         raise UserError("lab sweep needs a recipe, for example: lab sweep dqn/cartpole --seeds 5.")
     space = parse(overrides)
     _check_numbers(settings)
-    search = settings.pop("search", None) or ("random" if space.ranges else "grid")
+    search: Any = settings.pop("search", None) or ("random" if space.ranges else "grid")
     num_samples = settings.pop("num_samples", None) or (8 if space.ranges or search == "optuna" else 1)
     gpus = settings.pop("gpus_per_run", None)
     path = out or _fresh_path(targets)

@@ -79,7 +79,8 @@ def test_weights_move(trained: dict[str, Run]) -> None:
 @pytest.mark.parametrize("name", ["ppo", "dqn"])
 def test_a_resumed_run_has_the_states_that_were_saved(name: str, trained: dict[str, Run]) -> None:
     """Networks, target networks, optimizers: given back to a new Algorithm, before it goes on."""
-    run, states = trained[name], []
+    run = trained[name]
+    states: list[Any] = []
     before = checkpoint.load(run.checkpoint("last"))
 
     def look(loop: Any) -> None:

@@ -97,9 +97,12 @@ def test_the_sampler_is_seeded_by_recipe_and_number_of_points(tmp_path: Path, mo
 
     seeds: list[int] = []
     sampler = optuna.samplers.TPESampler
-    monkeypatch.setattr(
-        optuna.samplers, "TPESampler", lambda seed, **options: seeds.append(seed) or sampler(seed=seed, **options)
-    )
+
+    def recorded(seed: int, **options: Any) -> Any:
+        seeds.append(seed)
+        return sampler(seed=seed, **options)
+
+    monkeypatch.setattr(optuna.samplers, "TPESampler", recorded)
     targets = (TARGET, "classifier/digits-lstm")
     sweep = sweep_of(tmp_path / "sweep", f"{LR}=log(1e-6,1)", num_samples=2, targets=targets, search_seed=5)
     new = make_search(sweep, parse(sweep.settings.overrides)).propose(8)
