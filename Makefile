@@ -3,17 +3,22 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+WORKERS ?= 2
+TESTS ?= tests
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: help venv test lint format demo docs clean
+.PHONY: help venv check test coverage lint format demo docs clean
 
 help:
-	@echo "make test    run the tests"
-	@echo "make demo    train every family on this machine, and write a report into demo/"
-	@echo "make lint    ruff and mypy"
-	@echo "make docs    build the documentation into site/"
-	@echo "make format  let ruff rewrite the code"
-	@echo "make venv    only install; PYTHON=python3.12 chooses the interpreter"
-	@echo "make clean   remove .venv and caches; runs stay"
+	@echo "make test      run the tests, in two processes; TESTS=tests/agents chooses some, WORKERS=4 takes more cores"
+	@echo "make check     lint, and the tests that are quick: about a minute"
+	@echo "make coverage  run the tests, and print the lines that none of them reaches"
+	@echo "make demo      train every family on this machine, and write a report into demo/"
+	@echo "make lint      ruff and mypy"
+	@echo "make docs      build the documentation into site/"
+	@echo "make format    let ruff rewrite the code"
+	@echo "make venv      only install; PYTHON=python3.12 chooses the interpreter"
+	@echo "make clean     remove .venv and caches; runs stay"
 
 venv: $(INSTALLED)
 
@@ -27,7 +32,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 test: $(INSTALLED)
-	@$(BIN)/python -m pytest
+	@$(PYTEST) $(TESTS)
+
+check: lint
+	@$(PYTEST) -m "not slow" $(TESTS)
+
+coverage: $(INSTALLED)
+	@$(PYTEST) --cov --cov-report=term-missing:skip-covered $(TESTS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
