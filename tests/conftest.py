@@ -23,7 +23,7 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
-SLOW_SECONDS = 2.0
+SLOW_SECONDS = 1.0
 
 
 @pytest.hookimpl(tryfirst=True)  # before marks choose the tests, and before xdist reads the groups
@@ -112,6 +112,16 @@ def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all processes of this session share."""
     folder = tmp_path_factory.getbasetemp()
     return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_films() -> Iterator[None]:
+    """Every agent that completes its run draws and encodes a film: of 20 frames here."""
+    from agents.algorithms.agent import Agent
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Agent, "film_frames", 20)
+        yield
 
 
 @pytest.fixture

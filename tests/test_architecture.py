@@ -65,6 +65,7 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_importing_the_lab_loads_neither_ray_nor_wandb() -> None:
     every = [str(path.relative_to(ROOT).with_suffix("")).replace("/", ".") for path in FILES]
     ours = [name.removesuffix(".__init__") for name in every if not name.startswith("cluster")]

@@ -21,7 +21,6 @@ from lab.seeding import derive_seed
 from lab.training.learner import Learner, Monitor
 
 log = logging.getLogger("lab")
-_FILM_FRAMES = 1_000
 
 
 class Agent(Learner):
@@ -31,6 +30,7 @@ class Agent(Learner):
     monitor = Monitor("eval/return_mean", "max")
     auto_engine: ClassVar[Literal["eager", "traced"]] = "traced"
     eval_episodes: ClassVar[int] = 20
+    film_frames: ClassVar[int] = 1_000
 
     policy: Policy
 
@@ -69,7 +69,7 @@ class Agent(Learner):
         }
 
     def film(self, data: LabDataModule, folder: Path) -> Path | None:
-        """One greedy episode as an mp4 in `folder`, at most 1,000 frames; None where it cannot be drawn."""
+        """One greedy episode as an mp4 in `folder`, at most `film_frames` long; None where it cannot be drawn."""
         from agents.episodes import fps_of, play
         from agents.play.screens import Film
         from agents.play.video import write_video
@@ -84,7 +84,7 @@ class Agent(Learner):
                 seed=derive_seed(seed, "film"),
                 options=options,
                 on_frame=film,
-                max_steps=_FILM_FRAMES,
+                max_steps=self.film_frames,
             )
             folder.mkdir(parents=True, exist_ok=True)
             write_video(folder / "episode.mp4", film.frames, fps_of(env_id, options))

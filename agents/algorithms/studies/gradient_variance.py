@@ -137,7 +137,7 @@ class VarianceStudy(PolicyGradient):
                 found[baseline, size] = Estimates(
                     variance=float(squares.mean()),
                     variance_error=float(squares.std() / len(g) ** 0.5),
-                    deviation=0.0 if g is plain else _over_chance(g - plain),
+                    deviation=0.0 if torch.equal(g, plain) else _over_chance(g - plain),
                 )
         return found
 

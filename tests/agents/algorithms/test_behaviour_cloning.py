@@ -92,7 +92,7 @@ def test_a_clone_does_what_was_shown(clone: Path) -> None:
 
 @pytest.mark.slow
 def test_an_agent_begins_with_the_clone_and_a_resumed_one_does_not_ask_for_it(clone: Path, tmp_path: Path) -> None:
-    settings = ["module.normalize_obs=true", "trainer.budget=512", "tracking.mode=disabled"]
+    settings = ["module.normalize_obs=true", "trainer.budget=512", "trainer.eval_period=512", "tracking.mode=disabled"]
     seen = {}
 
     def look(loop: Any) -> None:

@@ -108,6 +108,7 @@ def test_distributions_bootstrap_from_the_best_action(double: bool, returns: Any
         assert float(value) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_every_switch_updates_alike_traced_and_eager() -> None:
     for options in (
         {},
@@ -273,6 +274,7 @@ def assert_same(a: Any, b: Any, where: str = "") -> None:
         assert a == b, where
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [(), RAINBOW], ids=["dqn", "rainbow"])
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     """Weights, optimizer, replay with priorities, environments, random states and metrics equal an unbroken run's."""

@@ -63,6 +63,7 @@ def optimal_values(env: Any, gamma: float) -> np.ndarray[Any, Any]:
     return values
 
 
+@pytest.mark.slow
 def test_learns_the_optimal_values_of_a_lake_that_is_not_slippery() -> None:
     experiment = override(
         frozen_lake(),

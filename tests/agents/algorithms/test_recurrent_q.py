@@ -106,8 +106,15 @@ def test_a_backbone_without_memory_is_refused() -> None:
         RecurrentQConfig(backbone=BackboneConfig("mlp")).build(SPEC)
 
 
+@pytest.mark.slow
 def test_runs_and_refuses_priorities() -> None:
-    short = ["trainer.budget=2600", "module.sequence_length=4", "module.burn_in=2", "tracking.mode=disabled"]
+    short = [
+        "trainer.budget=2600",
+        "trainer.eval_period=2600",
+        "module.sequence_length=4",
+        "module.burn_in=2",
+        "tracking.mode=disabled",
+    ]
     result = train(override(cartpole_positions(), short))
     assert result.run.result()["updates"] > 20
     with pytest.raises(UserError, match="priority"):

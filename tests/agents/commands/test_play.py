@@ -28,7 +28,7 @@ Lab = Callable[..., Any]
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short actor-critic run."""
     path = tmp_path_factory.mktemp("play") / "run"
-    settings = ["trainer.budget=2048", "tracking.mode=disabled", "data.rounds=2"]
+    settings = ["trainer.budget=2048", "trainer.eval_period=2048", "tracking.mode=disabled", "data.rounds=2"]
     train(override(find("pg/cartpole")(), settings), run_dir=path)
     return path
 

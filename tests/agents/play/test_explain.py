@@ -62,7 +62,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "q-learning/taxi": ["trainer.budget=2000"],
     }.items():
         paths[name] = folder / name.replace("/", "-")
-        train(override(find(name)(), [*settings, "tracking.mode=disabled"]), run_dir=paths[name])
+        train(
+            override(find(name)(), [*settings, "trainer.eval_period=4096", "tracking.mode=disabled"]),
+            run_dir=paths[name],
+        )
     return paths
 
 

@@ -133,7 +133,7 @@ def test_an_asynchronous_fleet_keeps_its_bound_and_loses_nothing(cluster: Any, p
 
 @pytest.mark.parametrize("recipe", ["impala/cartpole", "dqn/cartpole"])
 def test_agents_train_on_an_asynchronous_fleet(cluster: Any, tmp_path: Path, recipe: str) -> None:
-    words = ["trainer.budget=6000", "data.num_envs=4", "data.num_steps=20", "data.rounds=4"]
+    words = ["trainer.budget=6000", "trainer.eval_period=6000", "data.num_envs=4", "data.num_steps=20", "data.rounds=4"]
     words += ["data.collector.kind=remote", "data.collector.num=1", "data.collector.mode=asynchronous"]
     words += ["data.collector.max_staleness=2", "tracking.mode=disabled", "trainer.log_period=500"]
     words += ["module.staleness=0"] if recipe.startswith("impala") else []

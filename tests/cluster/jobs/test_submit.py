@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,15 +47,18 @@ def command(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProces
     run("cluster", "stop")
 
 
-@pytest.mark.slow
-def test_a_job_from_start_to_fetch(command: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.cluster
+def test_a_job_from_start_to_fetch(
+    command: Callable[..., Any], lab: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAB_CLUSTER", str(tmp_path / "cluster"))
     ports = ["--port", free_port(), "--dashboard-port", free_port()]
     started = command("cluster", "start", "--cpus", 2, *ports)
     assert started.returncode == 0, started.stderr
     assert "1 machine: 2 CPU" in started.stdout
     assert stat.S_IMODE((tmp_path / "cluster" / "token").stat().st_mode) == 0o600
-    again = command("cluster", "start")
-    assert (again.returncode, "running already" in again.stderr) == (2, True)
+    again = lab("cluster", "start")
+    assert (again.code, "running already" in again.err) == (2, True)
 
     storage = tmp_path / "storage"
     done = command("submit", "--storage", storage, "train", "classifier/digits-cnn", "trainer.budget=1280")
@@ -76,10 +80,10 @@ def test_a_job_from_start_to_fetch(command: Callable[..., Any], tmp_path: Path) 
     endless = ("train", "classifier/digits-cnn", "trainer.budget=100000000", "trainer.checkpoint_seconds=100000")
     sent = command("submit", "--detach", "--storage", storage, *endless)
     job = sent.stdout.split()[1].rstrip(";")
-    for _ in range(300):
-        if list((storage / job).glob("*/metrics.jsonl")):
-            break
-        command("jobs")
+    deadline = time.monotonic() + 240
+    while not list((storage / job).glob("*/metrics.jsonl")):
+        assert time.monotonic() < deadline, command("logs", job, "--no-follow").stdout
+        time.sleep(0.2)
     assert "stopped" in command("stop", job).stdout
     assert list((storage / job).glob("*/checkpoints/last.ckpt"))
     assert "interrupted" in command("logs", job, "--no-follow").stdout
@@ -88,7 +92,7 @@ def test_a_job_from_start_to_fetch(command: Callable[..., Any], tmp_path: Path) 
     assert "knows no such job" in command("logs", "nosuch").stderr
     assert "refused the token" in command("jobs", RAY_AUTH_TOKEN="wrong").stderr
     assert command("cluster", "stop").returncode == 0
-    assert "no cluster" in command("cluster", "status").stderr
+    assert "no cluster" in lab("cluster", "status").err
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ def test_the_token_is_the_users_alone(cluster: Any) -> None:
     assert len(path.read_text()) == 64
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("killed", ["driver", "gcs_server"])
 def test_when_the_driver_or_the_head_is_killed_no_process_is_left(killed: str, processes: Any) -> None:
     command = [sys.executable, "-c", STARTS_AND_WAITS]

@@ -81,7 +81,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in clocks} for row in Run(path).metrics()]
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.timeout(1200)
 def test_a_sweep_survives_the_death_of_a_node_and_of_the_head(
     lab_of: Callable[[str], Lab], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -182,7 +182,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.wait()
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.timeout(900)
 def test_interrupted_then_killed_then_resumed_ends_as_if_undisturbed(
     tmp_path: Path, start: Callable[..., subprocess.Popen[str]], processes: Any

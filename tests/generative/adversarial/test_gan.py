@@ -189,6 +189,7 @@ def test_projection_uses_the_class(data):
     assert float((logits[0] - logits[1]).abs()) > 1e-4
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(learner, "distribution_metrics", lambda *a, **k: {"eval/lenet_frechet_distance": 1.0})
     small = "tracking.mode=disabled data.batch_size=16 data.batches_per_step=5 module.latents=4 trainer.eval_period=400"

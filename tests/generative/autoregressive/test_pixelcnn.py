@@ -157,6 +157,7 @@ def test_pixels_without_levels_are_refused():
         PixelCNNConfig().build(DataSpec(TensorSpec((1, 8, 8)), Classes(2)))
 
 
+@pytest.mark.slow
 def test_nll_is_that_of_the_net_and_falls_with_training():
     data = ImageData(name="digits", batch_size=32).build(0)
     torch.manual_seed(0)
@@ -207,6 +208,7 @@ def test_likelihoods_in_parts_are_those_in_one_piece(conditional, monkeypatch):
     torch.testing.assert_close(learner.net(x, labels), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conditional", [False, True])
 @pytest.mark.parametrize("name", ["pixelcnn", "gated_pixelcnn"])
 def test_traced_updates_equal_eager_ones(name, conditional):

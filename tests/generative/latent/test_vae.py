@@ -199,6 +199,7 @@ def test_evaluation_reports_bits_only_where_pixels_are_discrete():
     assert logistic["eval/nll_nats"] <= -logistic["eval/elbo_nats"] + 1.0
 
 
+@pytest.mark.slow
 def test_training_raises_the_likelihood():
     data = ImageData(name="digits", batch_size=64, batches_per_step=50).build(0)
     vae = VAEConfig(likelihood="logistic", latents=8).build(data.spec)

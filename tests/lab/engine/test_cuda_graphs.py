@@ -61,6 +61,7 @@ def test_recorded_updates_are_eager_ones_to_the_bit(recorder: Recorder, network:
     assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -75,7 +76,13 @@ def test_recorded_updates_are_eager_ones_to_the_bit(recorder: Recorder, network:
 def test_runs_of_recorded_updates_are_eager_ones_to_the_bit(
     recorder: Recorder, tmp_path: Any, overrides: list[str]
 ) -> None:
-    small = ["trainer.budget=1500", "data.learning_starts=500", "module.backbone.hidden=[16]", "module.batch_size=32"]
+    small = [
+        "trainer.budget=1500",
+        "trainer.eval_period=1500",
+        "data.learning_starts=500",
+        "module.backbone.hidden=[16]",
+        "module.batch_size=32",
+    ]
     plain = ["tracking.mode=disabled", "trainer.device=cpu", "trainer.num_threads=1"]
     weights = []
     for engine in ("traced", "eager"):

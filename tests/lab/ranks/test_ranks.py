@@ -82,6 +82,7 @@ def assert_same(one: Run, other: Run, tolerance: float = 1e-3) -> None:
         assert same == pytest.approx(row, rel=tolerance, abs=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vae", "gan", "lm"])
 def test_two_ranks_compute_what_one_process_computes(name: str, two: dict[str, Run], tmp_path: Path) -> None:
     """Noise and batch normalisation included: the same losses and weights but for the order of sums."""
@@ -113,6 +114,7 @@ class _Joined:
         pass
 
 
+@pytest.mark.slow
 def test_an_agent_on_two_ranks_learns_what_one_learns_from_both_ranks_experience(
     two: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +137,7 @@ def test_an_agent_on_two_ranks_learns_what_one_learns_from_both_ranks_experience
     assert alone.result()["env_steps"] == two["a2c"].result()["env_steps"]
 
 
+@pytest.mark.slow
 def test_one_run_is_written(two: dict[str, Run]) -> None:
     """One row at a time, one checkpoint with the state of every rank, one result that counts for all."""
     for name in SMALL:
@@ -151,6 +154,7 @@ def test_one_run_is_written(two: dict[str, Run]) -> None:
     assert not list(two["vae"].path.glob("wandb*"))
 
 
+@pytest.mark.slow
 def test_updates_of_an_off_policy_agent_are_owed_by_the_steps_of_all(two: dict[str, Run]) -> None:
     experiment, result = experiment_of("dqn"), two["dqn"].result()
     learned_on = result["env_steps"] - experiment.data.learning_starts  # type: ignore[attr-defined]
@@ -158,6 +162,7 @@ def test_updates_of_an_off_policy_agent_are_owed_by_the_steps_of_all(two: dict[s
     assert result["updates"] == pytest.approx(owed, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_stop_that_one_rank_is_asked_for_ends_all_and_loses_nothing(two: dict[str, Run]) -> None:
     """Stopped after two chunks and resumed on two ranks: bit for bit the run that was never stopped."""
     for key, value in weights(two["vae"]).items():
@@ -165,6 +170,7 @@ def test_a_stop_that_one_rank_is_asked_for_ends_all_and_loses_nothing(two: dict[
     assert losses(two["vae-stopped"]) == losses(two["vae"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HALVED)
 def test_a_run_goes_on_with_another_number_of_ranks(name: str, two: dict[str, Run], tmp_path: Path) -> None:
     """Three chunks on two ranks, the rest in one process; a language model's streams go on where they were."""
@@ -179,6 +185,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(name: str, two: dict[str, Ru
         assert_same(two["lm"], result.run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GROWN)
 def test_a_run_of_one_process_goes_on_with_two_ranks(name: str, two: dict[str, Run]) -> None:
     run = two[f"{name}-grown"]

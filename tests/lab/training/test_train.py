@@ -36,7 +36,9 @@ class _Threads(Callback):
     [([], 1), (["trainer.num_threads=3"], 3)],
 )
 def test_torchs_threads_are_the_runs_own_while_it_lasts(overrides: list[str], expected: int, tmp_path: Path) -> None:
-    experiment = resolve("ppo/cartpole", ["trainer.budget=256", "tracking.mode=disabled", *overrides])
+    experiment = resolve(
+        "ppo/cartpole", ["trainer.budget=256", "trainer.eval_period=256", "tracking.mode=disabled", *overrides]
+    )
     threads = _Threads()
     train(experiment, run_dir=tmp_path / "run", callbacks=[threads])
     assert threads.seen == {expected}
