@@ -219,15 +219,15 @@ def target_products():
     xs @ w1, hs @ w2, hs @ w3
 
 def updates():
-    for minibatch in zip(*(t.unbind(0) for t in agent.batch(sample, slice(0, K)))):
-        agent.updater.step(*minibatch)
+    for minibatch in agent.minibatches(sample, slice(0, K)):
+        agent.updater.step(minibatch)
 
-minibatches = list(zip(*(t.unbind(0) for t in agent.batch(sample, slice(0, K)))))
+minibatches = list(agent.minibatches(sample, slice(0, K)))
 gradients = [torch.randn_like(p) * 1e-3 for p in agent.updater.parameters]
 
 def steps():
     for minibatch in minibatches:
-        agent.updater.step(*minibatch)
+        agent.updater.step(minibatch)
 
 def optimizer_steps():
     for _ in range(K):
@@ -237,7 +237,7 @@ print(json.dumps({name: seconds(call, 15) / K for name, call in {
     "update": updates,
     "products": online_products,
     "target_products": target_products,
-    "targets": lambda: agent.batch(sample, slice(0, K)),
+    "targets": lambda: agent.minibatches(sample, slice(0, K)),
     "step": steps,
     "optimizer": optimizer_steps,
 }.items()}))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from form import Benchmark, measure_pairs
 
-from agents.algorithms.dqn import DQN, DQNConfig
+from agents.algorithms.dqn import DQN, DoubleMinibatch, DQNConfig, Minibatch
 from agents.policies.return_distributions import CategoricalConfig
 from agents.types import Transition
 from lab.backbones import BackboneConfig
@@ -31,7 +31,7 @@ CASES: dict[str, tuple[DataSpec, DQNConfig]] = {
 }
 
 
-def minibatch(dqn: DQN, device: torch.device) -> tuple[torch.Tensor, ...]:
+def minibatch(dqn: DQN, device: torch.device) -> Minibatch | DoubleMinibatch:
     """One that an update takes, of random transitions."""
     shape, inputs = (1, dqn.config.batch_size), dqn.data_spec.inputs
     assert isinstance(inputs, TensorSpec)
@@ -39,15 +39,15 @@ def minibatch(dqn: DQN, device: torch.device) -> tuple[torch.Tensor, ...]:
     ones = torch.ones(shape, device=device)
     action = torch.randint(dqn.q_network.num_actions, shape, device=device)
     sample = Transition(obs, action, ones, 0.99 * ones, next_obs, ones, torch.zeros_like(action))
-    return tuple(t[0] for t in dqn.batch(sample, slice(0, 1)))
+    return next(dqn.minibatches(sample, slice(0, 1)))
 
 
-def seconds_of_update(dqn: DQN, batch: tuple[torch.Tensor, ...], num: int) -> float:
+def seconds_of_update(dqn: DQN, batch: Minibatch | DoubleMinibatch, num: int) -> float:
     """The mean over `num` updates, waited for."""
     start = time.perf_counter()
     for _ in range(num):
-        metrics = dqn.updater.step(*batch)
-    float(metrics["td_loss"].sum())
+        metrics, _ = dqn.updater.step(batch)
+    float(metrics["td_loss"])
     return (time.perf_counter() - start) / num
 
 

@@ -198,7 +198,7 @@ class DQN(Agent):
                 for minibatch in self.minibatches(sample, part):
                     metrics, extras = self.updater.step(minibatch)
                     if prioritized:
-                        experience.update_priorities(sample.indices[0], extras["error"])
+                        experience.update_priorities(sample.indices[0], extras["td_error"])
                     rows.append(metrics)
                     self.counters["updates"] += 1
                 move_target(
@@ -259,7 +259,7 @@ class DQN(Agent):
         losses, error = self.returns.loss(outputs, batch.target)
         loss = (batch.weight * losses).mean()
         q_value = self.returns.mean(outputs.detach()).mean()
-        return Loss(loss, {"td_loss": loss.detach(), "q_value": q_value}, {"error": error.detach()})
+        return Loss(loss, {"td_loss": loss.detach(), "q_value": q_value}, {"td_error": error.detach()})
 
     def double_loss(self, batch: DoubleMinibatch) -> Loss:
         """The same with the online network's choice of the next action."""

@@ -71,9 +71,8 @@ def q_of(network: QNetwork, obs: Tensor) -> Tensor:
 def test_loss_is_the_papers_on_each_sample(double: bool, dueling: bool, loss: str) -> None:
     dqn = agent(double=double, dueling=dueling, loss=loss)
     sample = transitions(3, 6)
-    batches = list(zip(*dqn.batch(sample, slice(0, 3)), strict=True))
-    for k, minibatch in enumerate(batches):
-        value, metrics = (dqn.double_loss if double else dqn.loss)(*minibatch)
+    for k, minibatch in enumerate(dqn.minibatches(sample, slice(0, 3))):
+        value, _, extras = (dqn.double_loss if double else dqn.loss)(minibatch)  # type: ignore[arg-type]
         expected = 0.0
         for b in range(6):
             obs, next_obs = sample.obs[k, b][None], sample.next_obs[k, b][None]  # type: ignore[index]
@@ -83,7 +82,7 @@ def test_loss_is_the_papers_on_each_sample(double: bool, dueling: bool, loss: st
             q = q_of(dqn.q_network, obs)[0, int(sample.action[k, b])]
             one = F.smooth_l1_loss(q, y) if loss == "huber" else (q - y) ** 2
             expected += float(sample.weight[k, b] * one) / 6
-            assert float(metrics["error"][b]) == pytest.approx(abs(float(q - y)), abs=1e-5)
+            assert float(extras["td_error"][b]) == pytest.approx(abs(float(q - y)), abs=1e-5)
         assert float(value) == pytest.approx(expected, abs=1e-5)
 
 
@@ -92,9 +91,8 @@ def test_loss_is_the_papers_on_each_sample(double: bool, dueling: bool, loss: st
 def test_distributions_bootstrap_from_the_best_action(double: bool, returns: Any) -> None:
     dqn = agent(double=double, dueling=True, returns=returns)
     sample = transitions(2, 5)
-    batches = list(zip(*dqn.batch(sample, slice(0, 2)), strict=True))
-    for k, minibatch in enumerate(batches):
-        value, _ = (dqn.double_loss if double else dqn.loss)(*minibatch)
+    for k, minibatch in enumerate(dqn.minibatches(sample, slice(0, 2))):
+        value = (dqn.double_loss if double else dqn.loss)(minibatch).value  # type: ignore[arg-type]
         expected = 0.0
         for b in range(5):
             obs, next_obs = sample.obs[k, b][None], sample.next_obs[k, b][None]  # type: ignore[index]
@@ -120,8 +118,8 @@ def test_every_switch_updates_alike_traced_and_eager() -> None:
             dqn = agent(**options)
             dqn.set_engine(engine)  # type: ignore[arg-type]
             torch.manual_seed(1)
-            for minibatch in zip(*dqn.batch(transitions(5, 16), slice(0, 5)), strict=True):
-                dqn.updater.step(*minibatch)
+            for minibatch in dqn.minibatches(transitions(5, 16), slice(0, 5)):
+                dqn.updater.step(minibatch)
             weights.append(torch.cat([p.detach().flatten() for p in dqn.q_network.parameters()]))
         torch.testing.assert_close(*weights, atol=1e-5, rtol=1e-4)
 
@@ -129,15 +127,17 @@ def test_every_switch_updates_alike_traced_and_eager() -> None:
 @pytest.mark.parametrize("double", [False, True])
 def test_a_single_minibatch_has_the_targets_of_many(double: bool) -> None:
     dqn, sample = agent(double=double, batch_size=16), transitions(4, 16)
-    expected = dqn.batch(sample, slice(0, 4))
+    expected = list(dqn.minibatches(sample, slice(0, 4)))
     dqn.set_engine("traced")
     for k in range(4):
-        for one, many in zip(dqn.batch(sample, slice(k, k + 1)), expected, strict=True):
-            torch.testing.assert_close(one[0], many[k], atol=1e-5, rtol=1e-5)
+        (minibatch,) = dqn.minibatches(sample, slice(k, k + 1))
+        for single, of_many in zip(minibatch, expected[k], strict=True):
+            torch.testing.assert_close(single, of_many, atol=1e-5, rtol=1e-5)
     dqn.target_network.load_state_dict({name: 2 * value for name, value in dqn.target_network.state_dict().items()})
-    place = 3 if double else 2  # of what the target network gave
-    changed = dqn.batch(sample, slice(0, 4))[place]
-    torch.testing.assert_close(dqn.batch(sample, slice(1, 2))[place][0], changed[1], atol=1e-5, rtol=1e-5)
+    field = "next_outputs" if double else "target"  # what the target network gave
+    changed = getattr(list(dqn.minibatches(sample, slice(0, 4)))[1], field)
+    (minibatch,) = dqn.minibatches(sample, slice(1, 2))
+    torch.testing.assert_close(getattr(minibatch, field), changed, atol=1e-5, rtol=1e-5)
 
 
 def test_dueling_advantages_have_mean_zero() -> None:
@@ -221,7 +221,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from agents.experience.data import ReplayExperience
-from lab.config import overrides
+from lab.config import serialization
 from lab.runs.directory import Run
 from lab.training.train import train
 
@@ -234,7 +234,7 @@ def sample_or_die(self, *arguments):
     return sample(self, *arguments)
 
 ReplayExperience.sample = sample_or_die
-train(config.load(Path(sys.argv[1])), run_dir=Path(sys.argv[2]))
+train(serialization.load(Path(sys.argv[1])), run_dir=Path(sys.argv[2]))
 """
 
 

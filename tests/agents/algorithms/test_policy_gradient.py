@@ -64,7 +64,7 @@ def test_the_gradient_is_the_sum_of_score_times_advantage(baseline: Any) -> None
     agent, data = build(baseline=baseline, gamma=0.9, value_coef=0.0)
     agent.mean_return = 3.0
     rollout = agent.collect(data)
-    loss, _ = agent.loss(*agent.batch(rollout))
+    loss = agent.loss(agent.batch(rollout)).value
     got = torch.autograd.grad(loss, list(agent.policy.actor.parameters()))
     assert isinstance(rollout.obs, Tensor)
     num_steps, num_envs = rollout.reward.shape
@@ -165,8 +165,7 @@ def test_vtrace_of_the_acting_policy_is_plain_actor_critic() -> None:
     agent = ImpalaConfig(backbone=MLP, trace_lambda=0.9).build(data.spec)
     rollout = agent.collect(data)
     torch.testing.assert_close(rollout.extras["log_prob"], agent.evaluate_rollout(rollout).log_prob)
-    _, mean_rho, *_ = agent.batch(rollout)
-    assert float(mean_rho) == pytest.approx(1.0, abs=1e-5)
+    assert float(agent.batch(rollout).mean_rho) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_stale_rollouts_wait_and_are_saved_with_the_run() -> None:

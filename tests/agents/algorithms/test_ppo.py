@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from agents.algorithms.policy_gradient import PolicyGradientConfig
-from agents.algorithms.ppo import PPO, PPOConfig, normalized
+from agents.algorithms.ppo import PPO, Minibatch, PPOConfig, normalized
 from agents.experience.data import OnPolicyData, OnPolicyExperience
 from agents.types import Rollout
 from lab.backbones import BackboneConfig
@@ -25,12 +25,30 @@ def build(backbone: BackboneConfig = MLP, num_steps: int = 32, **fields: Any) ->
     return PPOConfig(backbone=backbone, **fields).build(data.spec), data
 
 
-def batch_of(agent: PPO, rollout: Rollout, advantages: Tensor | None = None) -> tuple[Tensor, ...]:
+def batch_of(agent: PPO, rollout: Rollout, advantages: Tensor | None = None) -> Minibatch:
     """What `minibatches` takes, with advantages of ones unless given."""
-    seen = agent.evaluate_rollout(rollout)
-    advantages = torch.ones_like(seen.values) if advantages is None else advantages
-    weights = seen.valid.float()
-    return agent.sequences(rollout, seen.x, seen.action, seen.log_prob, seen.values, seen.values, advantages, weights)
+    evaluated = agent.evaluate_rollout(rollout)
+    coefficients = torch.tensor([0.8, 1.2, 0.0]).unbind()
+    return Minibatch(
+        **agent.sequences(
+            rollout,
+            x=evaluated.x,
+            action=evaluated.action,
+            old_log_prob=evaluated.log_prob,
+            old_values=evaluated.values,
+            returns=evaluated.values,
+            advantages=torch.ones_like(evaluated.values) if advantages is None else advantages,
+            weights=evaluated.valid.float(),
+        ),
+        **dict(zip(("clip_low", "clip_high", "entropy_coef"), coefficients, strict=True)),
+    )
+
+
+def recorded_updates(agent: PPO) -> list[Minibatch]:
+    """The minibatches that the agent updates by from now on; nothing is learned from them."""
+    batches: list[Minibatch] = []
+    agent.updater.step = lambda batch: batches.append(batch) or ({}, {})  # type: ignore[method-assign, func-returns-value]
+    return batches
 
 
 @pytest.mark.parametrize("backbone", [MLP, GRU], ids=["mlp", "gru"])
@@ -43,12 +61,11 @@ def test_the_first_gradient_is_the_policy_gradient(backbone: BackboneConfig, ent
     plain.load_state_dict(ppo.state_dict())
     for agent in (ppo, plain):
         agent.set_engine("eager")
-    batches: list[tuple[Tensor, ...]] = []
-    ppo.updater.step = lambda *batch: batches.append(batch) or {}  # type: ignore[method-assign, func-returns-value]
+    batches = recorded_updates(ppo)
     ppo.config.__dict__["epochs"] = 1
-    ppo.update(rollout)
-    loss, _ = ppo.loss(*batches[0])
-    expected, _ = plain.loss(*plain.batch(rollout))
+    ppo.learn(rollout)
+    loss = ppo.loss(batches[0]).value
+    expected = plain.loss(plain.batch(rollout)).value
     parameters, plain_parameters = list(ppo.policy.parameters()), list(plain.policy.parameters())
     for got, want in zip(
         torch.autograd.grad(loss, parameters), torch.autograd.grad(expected, plain_parameters), strict=True
@@ -60,23 +77,23 @@ def test_the_first_gradient_is_the_policy_gradient(backbone: BackboneConfig, ent
 def test_a_ratio_that_left_the_clip_range_the_good_way_has_no_gradient(advantage: float, moved: float) -> None:
     agent, data = build(value_coef=0.0)
     rollout = agent.collect(data)
-    batch = list(batch_of(agent, rollout, torch.full_like(rollout.reward, advantage)))
-    coefficients = torch.tensor([0.8, 1.2, 0.0]).unbind()
-    batch[2] = batch[2] - moved  # the old log-probability: the ratio is exp(moved)
-    loss, metrics = agent.loss(*coefficients, *batch)
+    batch = batch_of(agent, rollout, torch.full_like(rollout.reward, advantage))
+    outside = batch._replace(old_log_prob=batch.old_log_prob - moved)  # the ratio is exp(moved)
+    loss, metrics, _ = agent.loss(outside)
     assert all(not g.any() for g in torch.autograd.grad(loss, agent.policy.actor.parameters(), retain_graph=True))
-    assert float(metrics["clip_fraction"] / batch[6].sum()) == pytest.approx(1.0, abs=1e-5)
-    batch[2] = batch[2] + 2 * moved  # the other way: it must come back
-    loss, _ = agent.loss(*coefficients, *batch)
+    assert float(metrics["clip_fraction"] / batch.weights.sum()) == pytest.approx(1.0, abs=1e-5)
+    loss = agent.loss(batch._replace(old_log_prob=batch.old_log_prob + moved)).value  # it must come back
     assert any(g.any() for g in torch.autograd.grad(loss, agent.policy.actor.parameters()))
 
 
 def test_a_clipped_value_that_is_better_than_the_clip_range_has_no_gradient() -> None:
     agent, data = build(value_clip=0.1)
-    batch = list(batch_of(agent, agent.collect(data)))
-    batch[4] = batch[4] + 1.0  # returns lie above the values
-    batch[3] = batch[3] - 0.5  # the old values lay far below: values have moved up beyond the range already
-    loss, _ = agent.loss(*torch.tensor([0.8, 1.2, 0.0]).unbind(), *batch)
+    batch = batch_of(agent, agent.collect(data))
+    batch = batch._replace(
+        returns=batch.returns + 1.0,  # they lie above the values
+        old_values=batch.old_values - 0.5,  # far below: values have moved up beyond the range already
+    )
+    loss = agent.loss(batch).value
     assert agent.policy.critic is not None
     assert all(not g.any() for g in torch.autograd.grad(loss, agent.policy.critic.parameters()))
 
@@ -84,12 +101,12 @@ def test_a_clipped_value_that_is_better_than_the_clip_range_has_no_gradient() ->
 def test_epochs_end_when_the_policy_has_moved_far_enough() -> None:
     quick = OptimizerConfig(lr=0.05)
     agent, data = build(epochs=20, target_kl=0.01, optimizer=quick, minibatch_size=10_000)
-    rows = agent.update(agent.collect(data))
+    rows = agent.learn(agent.collect(data))
     assert len(rows) < 20
     assert float(rows[-1]["approx_kl"]) > 0.015
     assert all(float(row["approx_kl"]) <= 0.015 for row in rows[:-1])
     agent, data = build(epochs=20, optimizer=quick, minibatch_size=10_000)
-    assert len(agent.update(agent.collect(data))) == 20
+    assert len(agent.learn(agent.collect(data))) == 20
 
 
 @pytest.mark.parametrize("minibatch_size", [32, 48, 1000])
@@ -98,9 +115,10 @@ def test_minibatches_hold_every_row_once(minibatch_size: int) -> None:
     rollout = agent.collect(data)
     batch = batch_of(agent, rollout, torch.randn_like(rollout.reward))
     minibatches = list(agent.minibatches(batch))
-    rows = torch.cat([minibatch[0] for minibatch in minibatches])
-    assert sorted(rows.tolist()) == sorted(batch[0].tolist())
-    for *_, advantages, weights in minibatches:
+    rows = torch.cat([minibatch.x for minibatch in minibatches])
+    assert sorted(rows.tolist()) == sorted(batch.x.tolist())
+    for minibatch in minibatches:
+        weights, advantages = minibatch.weights, minibatch.advantages
         assert float(weights.sum()) == pytest.approx(1.0, abs=1e-5)
         assert float((weights * advantages).sum()) == pytest.approx(0.0, abs=1e-5)
         assert float((weights * advantages.square()).sum()) == pytest.approx(1.0, abs=1e-3)
@@ -111,20 +129,23 @@ def test_recurrent_minibatches_are_whole_sequences_with_the_state_before_them() 
     agent, data = build(GRU, sequence_length=8, minibatch_size=32, shared_backbone=True, epochs=1)
     agent.collect(data)
     rollout = agent.collect(data)
-    seen = agent.evaluate_rollout(rollout)
+    evaluated = agent.evaluate_rollout(rollout)
     batch = batch_of(agent, rollout)
-    assert batch[0].shape[:2] == (8, 16)  # 4 environments x 32 steps
-    parameters, values = agent.policy.evaluate(batch[0], batch[-2], batch[-1])
-    log_prob = agent.policy.distribution.log_prob_entropy(parameters, batch[1])[0]
-    torch.testing.assert_close(log_prob, batch[2], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(values, batch[3], atol=1e-5, rtol=1e-5)
-    assert torch.equal(torch.sort(batch[3].flatten())[0], torch.sort(seen.values.flatten())[0])
+    assert batch.x.shape[:2] == (8, 16)  # 4 environments x 32 steps
+
+    def log_prob_and_values(batch: Minibatch) -> tuple[Tensor, Tensor | None]:
+        parameters, values = agent.policy.evaluate(batch.x, batch.state, batch.start)
+        return agent.policy.distribution.log_prob_entropy(parameters, batch.action)[0], values
+
+    log_prob, values = log_prob_and_values(batch)
+    torch.testing.assert_close(log_prob, batch.old_log_prob, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(values, batch.old_values, atol=1e-5, rtol=1e-5)
+    assert torch.equal(torch.sort(batch.old_values.flatten())[0], torch.sort(evaluated.values.flatten())[0])
     minibatches = list(agent.minibatches(batch))
     assert len(minibatches) == 4
-    for x, action, log_prob, *_, state, start in minibatches:
-        parameters, _ = agent.policy.evaluate(x, state, start)
-        torch.testing.assert_close(agent.policy.distribution.log_prob_entropy(parameters, action)[0], log_prob)
-    assert agent.update(rollout)
+    for minibatch in minibatches:
+        torch.testing.assert_close(log_prob_and_values(minibatch)[0], minibatch.old_log_prob)
+    assert agent.learn(rollout)
 
 
 def test_advantages_are_normalised_over_what_counts() -> None:
@@ -138,9 +159,9 @@ def test_clip_entropy_and_learning_rate_follow_their_schedules() -> None:
     agent, data = build(
         entropy_coef=0.5, entropy_schedule=linear, clip_schedule=linear, optimizer=OptimizerConfig(schedule=linear)
     )
-    seen: list[list[float]] = []
-    agent.updater.step = lambda *batch: seen.append([float(c) for c in batch[:3]]) or {}  # type: ignore[method-assign, func-returns-value]
+    batches = recorded_updates(agent)
     agent.set_progress(0.75)
-    agent.update(agent.collect(data))
-    assert seen[0] == pytest.approx([0.95, 1.05, 0.125])
+    agent.learn(agent.collect(data))
+    coefficients = [float(c) for c in (batches[0].clip_low, batches[0].clip_high, batches[0].entropy_coef)]
+    assert coefficients == pytest.approx([0.95, 1.05, 0.125])
     assert agent.updater.optimizer.param_groups[0]["lr"] == pytest.approx(0.25 * agent.config.optimizer.lr)

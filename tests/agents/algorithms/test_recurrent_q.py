@@ -47,7 +47,8 @@ def test_loss_is_a_loop_over_steps(name: str, burn_in: int, loss_name: Literal["
         valid=valid,
     )
     torch.manual_seed(1)
-    x, clear, *targets = agent.batch(sequences, n_step)
+    minibatch = agent.batch(sequences, n_step)
+    clear = minibatch.start
     begins = clear[:-1] & ~start  # where memories begin: in the first half of the burn-in
     assert begins.sum(0).tolist() == [1] * batch
     assert not begins[burn_in // 2 + 1 :].any()
@@ -75,8 +76,7 @@ def test_loss_is_a_loop_over_steps(name: str, burn_in: int, loss_name: Literal["
             error = F.mse_loss if loss_name == "mse" else F.smooth_l1_loss
             total += float(error(q_rows[t][sequences.action[t, b]], torch.tensor(y)))
             count += 1
-    loss, _ = agent.loss(x, clear, *targets)
-    assert float(loss) == pytest.approx(total / count, rel=1e-4)
+    assert float(agent.loss(minibatch).value) == pytest.approx(total / count, rel=1e-4)
 
 
 def test_the_policy_remembers_its_last_action_as_sequences_do() -> None:
