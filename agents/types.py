@@ -1,14 +1,21 @@
-"""What experience looks like. T time steps, N environments, B batch, K minibatches; time comes first."""
+"""What experience looks like. T time steps, N environments, B batch, K minibatches; time comes first.
+
+H and W are the height and width of a picture.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 Obs = Tensor | dict[str, Tensor]
+"""one tensor, or one for each key of a dict"""
+Frame = np.ndarray[Any, np.dtype[np.uint8]]
+"""a picture, (H, W, 3) in colour or (H, W) in grey"""
 
 
 class Episode(NamedTuple):
@@ -34,9 +41,9 @@ class Rollout(NamedTuple):
     start: Tensor  # (T, N) bool: obs is the first of an episode; recurrent state is cleared before it
     valid: Tensor  # (T, N) bool
     first_state: Tensor | None  # (S, N, F) recurrent state before the first step
-    extras: dict[str, Tensor]  # (T, N, ...) what the policy gave beside the action
+    extras: dict[str, Tensor]  # (T, N, ...) the policy's outputs beside the action
     episodes: list[Episode]  # those that ended in these steps
-    policy_version: int  # updates that the acting policy had seen
+    policy_version: int  # how many updates had made the policy that acted
 
     @property
     def done(self) -> Tensor:
@@ -49,24 +56,24 @@ class Rollout(NamedTuple):
         return int(self.valid.sum())
 
     def lengthened(self, num_steps: int) -> Rollout:
-        """With rows at the end that are not valid, so that T is `num_steps`."""
+        """The rollout with rows at its end that are not valid, so that T is `num_steps`."""
         missing = num_steps - len(self.reward)
         if not missing:
             return self
 
-        def longer(t: Tensor) -> Tensor:
+        def padded(t: Tensor) -> Tensor:
             return torch.cat([t, t.new_zeros(missing, *t.shape[1:])])
 
         return self._replace(
-            obs=map_obs(self.obs, longer),
-            next_obs=map_obs(self.next_obs, longer),
-            extras={key: longer(value) for key, value in self.extras.items()},
-            action=longer(self.action),
-            reward=longer(self.reward),
-            terminated=longer(self.terminated),
-            truncated=longer(self.truncated),
-            start=longer(self.start),
-            valid=longer(self.valid),
+            obs=map_obs(self.obs, padded),
+            next_obs=map_obs(self.next_obs, padded),
+            extras={key: padded(value) for key, value in self.extras.items()},
+            action=padded(self.action),
+            reward=padded(self.reward),
+            terminated=padded(self.terminated),
+            truncated=padded(self.truncated),
+            start=padded(self.start),
+            valid=padded(self.valid),
         )
 
 
@@ -79,7 +86,7 @@ class Transition(NamedTuple):
     discount: Tensor  # (..., B)
     next_obs: Obs  # (..., B, *obs) n steps on
     weight: Tensor  # (..., B) importance weight
-    indices: Tensor  # (..., B) where it lies in the buffer
+    indices: Tensor  # (..., B) its place in the buffer
 
 
 class Sequences(NamedTuple):
@@ -92,7 +99,7 @@ class Sequences(NamedTuple):
     truncated: Tensor  # (L, B) bool
     next_obs: Obs  # (L, B, *obs)
     start: Tensor  # (L, B) bool: obs is the first of an episode
-    valid: Tensor  # (L, B) bool: not only a reset
+    valid: Tensor  # (L, B) bool: more than a reset
 
 
 def map_obs(obs: Obs, function: Callable[[Tensor], Tensor]) -> Obs:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from form import Benchmark, measure_pairs
 
-from agents.algorithms.dqn import DQN, DoubleMinibatch, DQNConfig, Minibatch
+from agents.algorithms.dqn import DQN, DoubleDQNMinibatch, DQNConfig, DQNMinibatch
 from agents.policies.return_distributions import CategoricalConfig
 from agents.types import Transition
 from lab.backbones import BackboneConfig
@@ -31,7 +31,7 @@ CASES: dict[str, tuple[DataSpec, DQNConfig]] = {
 }
 
 
-def minibatch(dqn: DQN, device: torch.device) -> Minibatch | DoubleMinibatch:
+def minibatch(dqn: DQN, device: torch.device) -> DQNMinibatch | DoubleDQNMinibatch:
     """One that an update takes, of random transitions."""
     shape, inputs = (1, dqn.config.batch_size), dqn.data_spec.inputs
     assert isinstance(inputs, TensorSpec)
@@ -42,7 +42,7 @@ def minibatch(dqn: DQN, device: torch.device) -> Minibatch | DoubleMinibatch:
     return next(dqn.minibatches(sample, slice(0, 1)))
 
 
-def seconds_of_update(dqn: DQN, batch: Minibatch | DoubleMinibatch, num: int) -> float:
+def seconds_of_update(dqn: DQN, batch: DQNMinibatch | DoubleDQNMinibatch, num: int) -> float:
     """The mean over `num` updates, waited for."""
     start = time.perf_counter()
     for _ in range(num):

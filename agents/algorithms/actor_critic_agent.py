@@ -1,4 +1,4 @@
-"""What all agents share that train a policy with a value head: rollouts, collected and evaluated in one pass.
+"""What the agents share that improve a stochastic policy by its returns: rollouts, evaluated in one pass.
 
 T time steps, N environments, B batch, L sequence length; S rows and F features of a recurrent state.
 """
@@ -6,27 +6,28 @@ T time steps, N environments, B batch, L sequence length; S rows and F features 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from agents.algorithms.agent import Agent
-from agents.experience.data import OnPolicyExperience
+from agents.experience.data import Experience
 from agents.policies.actor_critic import ActorCritic, PolicyConfig
 from agents.policies.normalization import RewardScaler
 from agents.types import Obs, Rollout, map_obs
 from lab.data.spec import DataSpec
 from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
 from lab.engine.tracing import record
+from lab.errors import UserError
 
-_MOST_ROWS = 4096
-"""evaluated at once: their activations stay in the cache"""
+_MAX_ROWS = 4096
+"""that are evaluated at once, so that their activations stay in the cache"""
 
 
 class ActorCriticConfig(PolicyConfig):
-    """What every agent has that improves a stochastic policy by its returns."""
+    """A stochastic policy and what it learns from."""
 
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3, max_grad_norm=0.5)
     gamma: float = Field(default=0.99, ge=0, le=1)
@@ -39,8 +40,11 @@ class ActorCriticConfig(PolicyConfig):
     """recurrent backbones: steps that gradients flow back through; by default the whole rollout"""
 
 
-class Evaluated(NamedTuple):
-    """A rollout as the current policy sees it, (T, N) throughout."""
+ActorCriticConfigT = TypeVar("ActorCriticConfigT", bound=ActorCriticConfig)
+
+
+class EvaluatedRollout(NamedTuple):
+    """A rollout with the current policy's log-probabilities and values, (T, N) throughout."""
 
     x: Tensor  # (T, N, ...) prepared and normalised observations
     raw_x: Tensor  # (T N, ...) before normalisation
@@ -54,20 +58,18 @@ class Evaluated(NamedTuple):
     valid: Tensor
 
 
-class ActorCriticAgent(Agent):
+class ActorCriticAgent(Agent[ActorCriticConfigT]):
     """Collects rollouts and evaluates them in one pass; subclasses learn from them."""
 
-    config: ActorCriticConfig
     policy: ActorCritic
     rank_state = {"reward_running": 0}
 
     def __init__(
-        self, config: ActorCriticConfig, spec: DataSpec, *, value: bool = True, record_log_prob: bool = False
+        self, config: ActorCriticConfigT, spec: DataSpec, *, value: bool = True, record_log_prob: bool = False
     ) -> None:
         super().__init__(config, spec)
         self.policy = ActorCritic(config, spec, value=value, record_log_prob=record_log_prob)
         self.reward_scaler = RewardScaler(config.gamma) if config.normalize_rewards else None
-        self.progress = 0.0
         self._recorded: dict[Any, Callable[[Sequence[Tensor]], list[Tensor]]] | None = None
         self._has_buffers = any(True for _ in self.policy.actor.buffers())  # as batch normalisation has
 
@@ -77,26 +79,20 @@ class ActorCriticAgent(Agent):
         traced = all(updater.engine == "traced" for updater in self.updaters.values())
         self._recorded = {} if traced else None
 
-    def set_progress(self, progress: float) -> None:
-        super().set_progress(progress)
-        self.progress = progress
-
     @property
     def entropy_coef(self) -> float:
         """The entropy coefficient now."""
         return self.config.entropy_coef * self.config.entropy_schedule.factor(self.progress)
 
-    def collect(self, experience: OnPolicyExperience) -> Rollout:
+    def collect(self, experience: Experience) -> Rollout:
         """The next rollout, counted, its rewards normalised if they are to be."""
-        rollout = experience.collect(self.policy, self.counters["updates"])
-        self.counters["env_steps"] += rollout.num_env_steps
-        self.counters["episodes"] += len(rollout.episodes)
+        rollout = super().collect(experience)
         if self.reward_scaler is not None:
             rollout = rollout._replace(reward=self.reward_scaler(rollout.reward, rollout.start, rollout.valid))
         return rollout
 
     @torch.no_grad()
-    def evaluate_rollout(self, rollout: Rollout) -> Evaluated:
+    def evaluate_rollout(self, rollout: Rollout) -> EvaluatedRollout:
         """Log-probabilities and values of a whole rollout at once; values are 0 for a policy without a value head."""
         num_steps, num_envs = rollout.reward.shape
         reward, terminated, truncated, valid, action = (
@@ -119,11 +115,11 @@ class ActorCriticAgent(Agent):
             going_on = torch.zeros(1, len(next_x), dtype=torch.bool, device=self.device)
             _, last_values = self.policy.evaluate(next_x[None], state, going_on)
         else:
-            log_prob, *found = self._by_rows(self.policy.log_prob_and_values, _MOST_ROWS, x, action.flatten(0, 1))
+            log_prob, *heads = self._by_rows(self.policy.log_prob_and_values, _MAX_ROWS, x, action.flatten(0, 1))
             log_prob = log_prob.view(num_steps, num_envs)
-            values = found[0] if found else None
-            most = min(power_of_two(num_envs), _MOST_ROWS)  # one size, however many were cut
-            last_values = self._by_rows(self.policy.values, most, next_x)[0] if found else None
+            values = heads[0] if heads else None
+            size = min(power_of_two(num_envs), _MAX_ROWS)  # one size, however many episodes were cut
+            last_values = self._by_rows(self.policy.values, size, next_x)[0] if heads else None
         if values is None or last_values is None:
             values = next_values = torch.zeros_like(reward)
         else:
@@ -131,21 +127,23 @@ class ActorCriticAgent(Agent):
             next_values = torch.cat([values[1:], last_values[None, :num_envs]])
             if len(rows):
                 next_values[rows, envs] = last_values[num_envs:]
-        return Evaluated(shaped_x, raw_x, action, log_prob, values, next_values, reward, terminated, truncated, valid)
+        return EvaluatedRollout(
+            shaped_x, raw_x, action, log_prob, values, next_values, reward, terminated, truncated, valid
+        )
 
-    def _by_rows(self, function: Callable[..., list[Tensor]], most: int, *tensors: Tensor) -> list[Tensor]:
-        """A function of the policy on tensors (B, ...); recorded where updates are, `most` rows at once, so that few
-        sizes occur."""
+    def _by_rows(self, function: Callable[..., list[Tensor]], max_rows: int, *tensors: Tensor) -> list[Tensor]:
+        """A function of the policy on tensors (B, ...); where updates are recorded it is too, for `max_rows` rows at
+        most, so that few sizes occur."""
         if self._recorded is None or self._has_buffers:
             return function(*tensors)
-        size = min(most, power_of_two(len(tensors[0])))
+        size = min(max_rows, power_of_two(len(tensors[0])))
         pieces = [
             self._replayed(function, size, piece) for piece in zip(*(t.split(size) for t in tensors), strict=True)
         ]
         return pieces[0] if len(pieces) == 1 else [torch.cat(parts) for parts in zip(*pieces, strict=True)]
 
     def _replayed(self, function: Callable[..., list[Tensor]], size: int, tensors: tuple[Tensor, ...]) -> list[Tensor]:
-        """As recorded for `size` rows, which these are filled up to."""
+        """The function as recorded for `size` rows; the tensors are padded to that."""
         assert self._recorded is not None
         num_rows = len(tensors[0])
         if size > num_rows:
@@ -156,20 +154,20 @@ class ActorCriticAgent(Agent):
             self._recorded[key] = record(self.policy, names, lambda _, *rows: function(*rows), tensors)
         return [t[:num_rows] for t in self._recorded[key](tensors)]
 
-    def update_normalizer(self, seen: Evaluated) -> None:
+    def update_normalizer(self, rollout: EvaluatedRollout) -> None:
         """Take a rollout's observations into the running moments, once the updates on it are done."""
         if self.policy.normalizer is not None:
-            self.policy.normalizer.update(seen.raw_x[seen.valid.flatten()])
+            self.policy.normalizer.update(rollout.raw_x[rollout.valid.flatten()])
 
     def sequences(self, rollout: Rollout, **tensors: Tensor) -> dict[str, Tensor]:
-        """What updates take, by name: tensors (T, N, ...) as (T N, ...); or, for a recurrent policy, cut into sequences
-        (L, B, ...), with the `state` before each (S, B, F) and the `start`s (L, B)."""
+        """Fields of minibatches, by name: tensors (T, N, ...) as (T N, ...); or, for a recurrent policy, cut into
+        sequences (L, B, ...), with the `state` before each (S, B, F) and the `start`s (L, B)."""
         num_steps = rollout.reward.shape[0]
         if not self.policy.recurrent:
             return {name: t.flatten(0, 1) for name, t in tensors.items()}
         length = min(self.config.sequence_length or num_steps, num_steps)
         if num_steps % length:
-            raise ValueError(f"module.sequence_length={length} must divide data.num_steps={num_steps}.")
+            raise UserError(f"module.sequence_length={length} must divide data.num_steps={num_steps}.")
 
         def cut(t: Tensor) -> Tensor:
             pieces = t.view(-1, length, *t.shape[1:]).transpose(0, 1)  # (L, T / L, N, ...)
@@ -198,5 +196,5 @@ class ActorCriticAgent(Agent):
 
 
 def power_of_two(size: int) -> int:
-    """The least one that is not below `size`, so that few shapes are recorded."""
+    """The least power of two that is not below `size`."""
     return 1 << (size - 1).bit_length()

@@ -1,4 +1,4 @@
-"""What all agents share: a policy, counters in environment steps, greedy evaluation."""
+"""What all agents share: a policy, rounds of collecting and learning, counters, greedy evaluation."""
 
 from __future__ import annotations
 
@@ -8,23 +8,28 @@ from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 import numpy as np
+from torch import Tensor
 
-from agents.episodes import play_episodes
-from agents.experience.data import environment_of
+from agents.episodes import fps_of, play, play_episodes
+from agents.experience.data import Experience, environment_of
+from agents.play.export import exportable
+from agents.play.screens import Film
+from agents.play.video import write_video
 from agents.policies.policy import Policy
+from agents.types import Rollout
 from lab.data.module import LabDataModule
 from lab.data.spec import DataSpec
+from lab.engine.loss import Metrics
 from lab.errors import Failure, UserError
-from lab.experiment import ModuleConfig
 from lab.export import Exportable
 from lab.seeding import derive_seed
-from lab.training.learner import Learner, Monitor
+from lab.training.learner import ConfigT, Learner, Monitor, StepMetrics, means
 
 log = logging.getLogger("lab")
 
 
-class Agent(Learner):
-    """Subclasses set `policy` and give `training_step`."""
+class Agent(Learner[ConfigT]):
+    """Subclasses set `policy` and give `learn`; an agent whose data are no environments gives `training_step`."""
 
     counter: ClassVar[Literal["env_steps", "samples"]] = "env_steps"
     monitor = Monitor("eval/return_mean", "max")
@@ -34,12 +39,49 @@ class Agent(Learner):
 
     policy: Policy
 
-    def __init__(self, config: ModuleConfig, spec: DataSpec) -> None:
+    def __init__(self, config: ConfigT, spec: DataSpec) -> None:
         super().__init__(config, spec)
+        self.progress = 0.0
         self.counters["episodes"] = 0
         inputs = spec.inputs.values() if isinstance(spec.inputs, dict) else [spec.inputs]
         if all(len(tensor.shape) < 2 for tensor in inputs):
             self.num_threads = 1  # a second one waits for the first in products as small as these
+
+    def set_progress(self, progress: float) -> None:
+        super().set_progress(progress)
+        self.progress = progress
+
+    def training_step(self, experience: Experience, batch_idx: int = 0) -> StepMetrics:
+        """All rounds of one chunk; the means of the updates' metrics, and charts."""
+        rows: list[Metrics] = []
+        for _ in range(experience.rounds):
+            rows += self.learn(self.collect(experience), experience)
+        return {**means(rows), **experience.statistics(), **self.charts()}
+
+    def collect(self, experience: Experience) -> Rollout:
+        """The next rollout; its environment steps and finished episodes are counted."""
+        rollout = experience.collect(self.policy, self.counters["updates"])
+        self.counters["env_steps"] += rollout.num_env_steps
+        self.counters["episodes"] += len(rollout.episodes)
+        return rollout
+
+    def learn(self, rollout: Rollout, experience: Experience) -> list[Metrics]:
+        """Learn from a rollout, or from the experience that it was added to; returns the metrics of each update."""
+        raise NotImplementedError
+
+    def update(self, batch: Any) -> Metrics:
+        """Learn from one minibatch and count the update; returns detached scalars."""
+        return self.update_with_extras(batch)[0]
+
+    def update_with_extras(self, batch: Any) -> tuple[Metrics, dict[str, Tensor]]:
+        """`update`, with the extras of the loss."""
+        metrics, extras = self.updater.step(batch)
+        self.counters["updates"] += 1
+        return metrics, extras
+
+    def charts(self) -> StepMetrics:
+        """What the agent logs of itself after each chunk, named `charts/...`."""
+        return {}
 
     def evaluate(
         self,
@@ -52,28 +94,24 @@ class Agent(Learner):
     ) -> dict[str, float]:
         """Returns and lengths over greedy episodes in environments of their own, seeded alike every time."""
         env_id, env_options, data_seed = environment_of(data)
-        played = play_episodes(
+        finished = play_episodes(
             self.policy,
             env_id,
             episodes or self.eval_episodes,
             seed=derive_seed(data_seed, "evaluation") if seed is None else seed,
             options=env_options,
         )
-        returns = np.array([episode.episode_return for episode in played])
+        returns = np.array([episode.episode_return for episode in finished])
         return {
             "eval/return_mean": float(returns.mean()),
             "eval/return_std": float(returns.std()),
             "eval/return_min": float(returns.min()),
-            "eval/length_mean": float(np.mean([episode.length for episode in played])),
-            "eval/episodes": float(len(played)),
+            "eval/length_mean": float(np.mean([episode.length for episode in finished])),
+            "eval/episodes": float(len(finished)),
         }
 
     def film(self, data: LabDataModule, folder: Path) -> Path | None:
         """One greedy episode as an mp4 in `folder`, at most `film_frames` long; None where it cannot be drawn."""
-        from agents.episodes import fps_of, play
-        from agents.play.screens import Film
-        from agents.play.video import write_video
-
         env_id, options, seed = environment_of(data)
         film = Film()
         try:
@@ -94,7 +132,5 @@ class Agent(Learner):
         return folder / "episode.mp4"
 
     def exportable(self, data: LabDataModule) -> Exportable:
-        from agents.play.export import exportable
-
         env_id, options, _ = environment_of(data)
         return exportable(self.policy, self.data_spec, env_id, options)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from agents.algorithms.agent import Agent
 from agents.play.demonstrations import DemonstrationModule, Demonstrations
-from agents.policies.action_distributions import Gaussian
+from agents.policies.action_distributions import DiagonalGaussian
 from agents.policies.actor_critic import ActorCritic, PolicyConfig
 from lab.data.module import LabDataModule
 from lab.data.spec import DataSpec
@@ -44,7 +44,7 @@ class BehaviourCloningConfig(PolicyConfig):
         return BehaviourCloning(self, spec)
 
 
-class Demonstrated(NamedTuple):
+class CloningMinibatch(NamedTuple):
     """Observations x (B, ...) and actions (B,) or (B, A); or sequences (L, B, ...) of them, the state (S, B, F) before
     each and the starts (L, B) of episodes."""
 
@@ -54,11 +54,10 @@ class Demonstrated(NamedTuple):
     start: Tensor | None = None
 
 
-class BehaviourCloning(Agent):
+class BehaviourCloning(Agent[BehaviourCloningConfig]):
     """Learns from demonstrations; is evaluated in their environment, and on steps that were held out."""
 
     counter: ClassVar[Literal["env_steps", "samples"]] = "samples"
-    config: BehaviourCloningConfig
     policy: ActorCritic
 
     def __init__(self, config: BehaviourCloningConfig, spec: DataSpec) -> None:
@@ -72,6 +71,12 @@ class BehaviourCloning(Agent):
         """A recurrent network's sequences are cut where episodes end, which cannot be recorded."""
         super().set_engine("eager" if self.policy.recurrent else engine)
 
+    def loss(self, batch: CloningMinibatch) -> Loss:
+        parameters, _ = self.policy.evaluate(batch.x, batch.state, batch.start)
+        log_prob, _ = self.policy.distribution.log_prob_entropy(parameters, batch.action)
+        nll = -log_prob.mean()
+        return Loss(nll, {"nll": nll.detach(), **self._agreement(parameters, batch.action)})
+
     def training_step(self, data: DemonstrationModule, batch_idx: int = 0) -> StepMetrics:
         if not isinstance(data, DemonstrationModule):
             raise UserError("module.kind='behaviour_cloning' learns from episodes: data.kind must be 'demonstrations'.")
@@ -81,26 +86,19 @@ class BehaviourCloning(Agent):
         for part in data.minibatches(self.config.sequence_length if self.policy.recurrent else None):
             rows.append(self.update(self.batch(part)))
             self.counters["samples"] += part.start.numel()
-            self.counters["updates"] += 1
         return means(rows)
 
     @torch.no_grad()
-    def batch(self, part: Demonstrations) -> Demonstrated:
-        """What the loss takes, of some demonstrations."""
+    def batch(self, part: Demonstrations) -> CloningMinibatch:
+        """The minibatch of some demonstrations."""
         action = self.policy.distribution.from_env(part.action)
         if not self.policy.recurrent:
-            return Demonstrated(self.policy.normalized(self.policy.prepared(part.obs)), action)
+            return CloningMinibatch(self.policy.normalized(self.policy.prepared(part.obs)), action)
         length, num = part.start.shape
         x = self.policy.prepared(_flat(part.obs)).view(length, num, -1)
         state = self.policy.initial_state(num)
         assert state is not None
-        return Demonstrated(self.policy.normalized(x), action, state.to(x.device), part.start)
-
-    def loss(self, batch: Demonstrated) -> Loss:
-        parameters, _ = self.policy.evaluate(batch.x, batch.state, batch.start)
-        log_prob, _ = self.policy.distribution.log_prob_entropy(parameters, batch.action)
-        nll = -log_prob.mean()
-        return Loss(nll, {"nll": nll.detach(), **self._agreement(parameters, batch.action)})
+        return CloningMinibatch(self.policy.normalized(x), action, state.to(x.device), part.start)
 
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
         """Returns in the environment, and agreement with the steps that were held out."""
@@ -116,7 +114,7 @@ class BehaviourCloning(Agent):
         """`accuracy` of discrete actions, `action_error` (root mean square, in the environment's units) of others."""
         distribution = self.policy.distribution
         greedy = distribution.sample(parameters.detach(), None)
-        if isinstance(distribution, Gaussian):
+        if isinstance(distribution, DiagonalGaussian):
             return {"action_error": (distribution.to_env(greedy) - distribution.to_env(action)).square().mean().sqrt()}
         return {"accuracy": (greedy == action).float().mean()}
 

@@ -21,7 +21,7 @@ from agents.types import Rollout
 from lab.data.spec import DataSpec
 from lab.engine.loss import Loss, Metrics
 from lab.ranks import collectives
-from lab.training.learner import StepMetrics, means
+from lab.training.learner import StepMetrics
 
 
 class ImpalaConfig(ActorCriticConfig):
@@ -44,7 +44,7 @@ class ImpalaConfig(ActorCriticConfig):
         return Impala(self, spec)
 
 
-class Minibatch(NamedTuple):
+class ImpalaMinibatch(NamedTuple):
     """Rows of a rollout (B, ...), or sequences of it (L, B, ...) with the recurrent state (S, B, F) before each."""
 
     entropy_coef: Tensor  # ()
@@ -58,70 +58,18 @@ class Minibatch(NamedTuple):
     start: Tensor | None = None
 
 
-class Impala(ActorCriticAgent):
+class Impala(ActorCriticAgent[ImpalaConfig]):
     """Learns from a queue of rollouts."""
 
-    config: ImpalaConfig
     rank_state = {**ActorCriticAgent.rank_state, "queue": None}
 
     def __init__(self, config: ImpalaConfig, spec: DataSpec) -> None:
         super().__init__(config, spec, record_log_prob=True)
         self.updater = self.add_updater("policy", self.policy, self.loss, config.optimizer)
         self.queue: list[Rollout] = []
+        self.lags: list[int] = []  # of the rollouts learned from in this chunk, in updates
 
-    def training_step(self, experience: OnPolicyExperience, batch_idx: int = 0) -> StepMetrics:
-        rows: list[Metrics] = []
-        lags: list[int] = []
-        for _ in range(experience.rounds):
-            self.queue.append(self.collect(experience))
-            if len(self.queue) > self.config.staleness:
-                rollout = self.queue.pop(0)
-                lags.append(self.counters["updates"] - rollout.policy_version)
-                rows += self.learn(rollout)
-        lag = {"charts/policy_lag": sum(lags) / len(lags)} if lags else {}
-        return {**means(rows), **experience.statistics(), **lag}
-
-    def learn(self, rollout: Rollout) -> list[Metrics]:
-        """Learn from a rollout whose `extras` hold the log-probabilities of the policy that acted."""
-        rows = []
-        for i in range(self.config.passes):
-            rows.append(self.update(self.batch(rollout, first=i == 0)))
-            self.counters["updates"] += 1
-        return rows
-
-    @torch.no_grad()
-    def batch(self, rollout: Rollout, *, first: bool = True) -> Minibatch:
-        """A whole rollout as one minibatch; running moments take in a rollout once, at the `first` of its passes."""
-        seen = self.evaluate_rollout(rollout)
-        behaviour = rollout.extras["log_prob"].to(self.device)
-        log_rhos = seen.log_prob - behaviour if self.config.correction else torch.zeros_like(behaviour)
-        corrected = vtrace(
-            seen.reward,
-            seen.values,
-            seen.next_values,
-            seen.terminated,
-            seen.truncated,
-            log_rhos,
-            self.config.gamma,
-            self.config.rho_bar,
-            self.config.c_bar,
-            self.config.trace_lambda,
-        )
-        if first:
-            self.update_normalizer(seen)
-        weights = seen.valid.float() / collectives.mean(seen.valid.sum())
-        rows = self.sequences(
-            rollout,
-            x=seen.x,
-            action=seen.action,
-            advantages=corrected.advantages,
-            targets=corrected.targets,
-            weights=weights,
-        )
-        mean_rho = (weights * log_rhos.exp().clamp(max=self.config.rho_bar)).sum()
-        return Minibatch(torch.tensor(self.entropy_coef, device=self.device), mean_rho, **rows)
-
-    def loss(self, batch: Minibatch) -> Loss:
+    def loss(self, batch: ImpalaMinibatch) -> Loss:
         weights = batch.weights
         parameters, values = self.policy.evaluate(batch.x, batch.state, batch.start)
         assert values is not None
@@ -137,6 +85,57 @@ class Impala(ActorCriticAgent):
             "rho": batch.mean_rho.clone(),
         }
         return Loss(loss, metrics)
+
+    def training_step(self, experience: OnPolicyExperience, batch_idx: int = 0) -> StepMetrics:
+        self.lags = []
+        return super().training_step(experience, batch_idx)
+
+    def learn(self, rollout: Rollout, experience: OnPolicyExperience) -> list[Metrics]:
+        """Learn from the oldest rollout that waits, if more than `staleness` do."""
+        self.queue.append(rollout)
+        if len(self.queue) <= self.config.staleness:
+            return []
+        oldest = self.queue.pop(0)
+        self.lags.append(self.counters["updates"] - oldest.policy_version)
+        return [self.update(self.batch(oldest, first=i == 0)) for i in range(self.config.passes)]
+
+    def charts(self) -> StepMetrics:
+        return {"charts/policy_lag": sum(self.lags) / len(self.lags)} if self.lags else {}
+
+    @torch.no_grad()
+    def batch(self, rollout: Rollout, *, first: bool = True) -> ImpalaMinibatch:
+        """A whole rollout as one minibatch; its `extras` hold the log-probabilities of the policy that acted.
+
+        Running moments take the rollout in once, at the `first` of its passes.
+        """
+        evaluated = self.evaluate_rollout(rollout)
+        behaviour = rollout.extras["log_prob"].to(self.device)
+        log_rhos = evaluated.log_prob - behaviour if self.config.correction else torch.zeros_like(behaviour)
+        corrected = vtrace(
+            evaluated.reward,
+            evaluated.values,
+            evaluated.next_values,
+            evaluated.terminated,
+            evaluated.truncated,
+            log_rhos,
+            self.config.gamma,
+            self.config.rho_bar,
+            self.config.c_bar,
+            self.config.trace_lambda,
+        )
+        if first:
+            self.update_normalizer(evaluated)
+        weights = evaluated.valid.float() / collectives.mean(evaluated.valid.sum())
+        rows = self.sequences(
+            rollout,
+            x=evaluated.x,
+            action=evaluated.action,
+            advantages=corrected.advantages,
+            targets=corrected.targets,
+            weights=weights,
+        )
+        mean_rho = (weights * log_rhos.exp().clamp(max=self.config.rho_bar)).sum()
+        return ImpalaMinibatch(torch.tensor(self.entropy_coef, device=self.device), mean_rho, **rows)
 
     def train_state(self) -> dict[str, Any]:
         waiting = [rollout._asdict() | {"episodes": []} for rollout in self.queue]

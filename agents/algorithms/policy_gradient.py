@@ -16,7 +16,8 @@ All but the last need whole episodes (`data.whole_episodes`).
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from pydantic import Field
@@ -28,9 +29,8 @@ from agents.returns import discounted_returns, gae
 from agents.types import Rollout
 from lab.data.spec import DataSpec
 from lab.engine.loss import Loss, Metrics
-from lab.errors import UserError
+from lab.errors import UserError, unknown
 from lab.ranks import collectives
-from lab.training.learner import StepMetrics, means
 
 Baseline = Literal["none", "moving_average", "batch_mean", "leave_one_out", "value"]
 
@@ -50,7 +50,7 @@ class PolicyGradientConfig(ActorCriticConfig):
         return PolicyGradient(self, spec)
 
 
-class Minibatch(NamedTuple):
+class PolicyGradientMinibatch(NamedTuple):
     """Rows of a rollout (B, ...), or sequences of it (L, B, ...) with the recurrent state (S, B, F) before each."""
 
     entropy_coef: Tensor  # ()
@@ -63,60 +63,18 @@ class Minibatch(NamedTuple):
     start: Tensor | None = None
 
 
-class PolicyGradient(ActorCriticAgent):
+PolicyGradientConfigT = TypeVar("PolicyGradientConfigT", bound=PolicyGradientConfig)
+
+
+class PolicyGradient(ActorCriticAgent[PolicyGradientConfigT]):
     """One gradient step on each rollout."""
 
-    config: PolicyGradientConfig
-
-    def __init__(self, config: PolicyGradientConfig, spec: DataSpec) -> None:
+    def __init__(self, config: PolicyGradientConfigT, spec: DataSpec) -> None:
         super().__init__(config, spec, value=config.baseline == "value")
         self.mean_return: float | None = None
         self.updater = self.add_updater("policy", self.policy, self.loss, config.optimizer)
 
-    def training_step(self, experience: OnPolicyExperience, batch_idx: int = 0) -> StepMetrics:
-        if self.config.baseline != "value" and not experience.config.whole_episodes:
-            raise UserError(f"module.baseline={self.config.baseline!r} needs whole episodes: data.whole_episodes=true.")
-        rows: list[Metrics] = []
-        for _ in range(experience.rounds):
-            rows.append(self.update(self.batch(self.collect(experience))))
-            self.counters["updates"] += 1
-        return {**means(rows), **experience.statistics()}
-
-    @torch.no_grad()
-    def batch(self, rollout: Rollout) -> Minibatch:
-        """A whole rollout as one minibatch; a row that is not valid weighs 0."""
-        seen = self.evaluate_rollout(rollout)
-        if self.config.baseline == "value":
-            advantages = gae(
-                seen.reward,
-                seen.values,
-                seen.next_values,
-                seen.terminated,
-                seen.truncated,
-                self.config.gamma,
-                self.config.gae_lambda,
-            )
-            returns = advantages + seen.values
-        else:
-            returns = discounted_returns(
-                seen.reward * seen.valid, seen.terminated, seen.truncated, seen.next_values, self.config.gamma
-            )
-            advantages = returns - baseline_of(self.config.baseline, returns, seen.valid, self.mean_return)
-            self._follow(float(returns[seen.valid].mean()))
-        valid = seen.valid
-        if self.config.normalize_advantages:
-            advantages = (advantages - advantages[valid].mean()) / (advantages[valid].std() + 1e-8)
-        self.update_normalizer(seen)
-        weights = valid.float() / collectives.mean(valid.sum())
-        entropy_coef = torch.tensor(self.entropy_coef, device=self.device)
-        rows = self.sequences(
-            rollout, x=seen.x, action=seen.action, advantages=advantages, returns=returns, weights=weights
-        )
-        if not self.policy.recurrent and not bool(valid.all()):
-            rows = _only_valid(rows, valid.flatten())
-        return Minibatch(entropy_coef, **rows)
-
-    def loss(self, batch: Minibatch) -> Loss:
+    def loss(self, batch: PolicyGradientMinibatch) -> Loss:
         weights = batch.weights
         parameters, values = self.policy.evaluate(batch.x, batch.state, batch.start)
         log_prob, entropy = self.policy.distribution.log_prob_entropy(parameters, batch.action)
@@ -130,6 +88,53 @@ class PolicyGradient(ActorCriticAgent):
             metrics["value_loss"] = value_loss.detach()
         return Loss(loss, metrics)
 
+    def collect(self, experience: OnPolicyExperience) -> Rollout:
+        """The next rollout. Raises UserError when the baseline needs whole episodes and the rollout has none."""
+        if self.config.baseline != "value" and not experience.config.whole_episodes:
+            raise UserError(f"module.baseline={self.config.baseline!r} needs whole episodes: data.whole_episodes=true.")
+        return super().collect(experience)
+
+    def learn(self, rollout: Rollout, experience: OnPolicyExperience) -> list[Metrics]:
+        return [self.update(self.batch(rollout))]
+
+    @torch.no_grad()
+    def batch(self, rollout: Rollout) -> PolicyGradientMinibatch:
+        """A whole rollout as one minibatch; a row that is not valid weighs 0."""
+        evaluated = self.evaluate_rollout(rollout)
+        if self.config.baseline == "value":
+            advantages = gae(
+                evaluated.reward,
+                evaluated.values,
+                evaluated.next_values,
+                evaluated.terminated,
+                evaluated.truncated,
+                self.config.gamma,
+                self.config.gae_lambda,
+            )
+            returns = advantages + evaluated.values
+        else:
+            returns = discounted_returns(
+                evaluated.reward * evaluated.valid,
+                evaluated.terminated,
+                evaluated.truncated,
+                evaluated.next_values,
+                self.config.gamma,
+            )
+            advantages = returns - baseline_of(self.config.baseline, returns, evaluated.valid, self.mean_return)
+            self.update_mean_return(float(returns[evaluated.valid].mean()))
+        valid = evaluated.valid
+        if self.config.normalize_advantages:
+            advantages = (advantages - advantages[valid].mean()) / (advantages[valid].std() + 1e-8)
+        self.update_normalizer(evaluated)
+        weights = valid.float() / collectives.mean(valid.sum())
+        entropy_coef = torch.tensor(self.entropy_coef, device=self.device)
+        rows = self.sequences(
+            rollout, x=evaluated.x, action=evaluated.action, advantages=advantages, returns=returns, weights=weights
+        )
+        if not self.policy.recurrent and not bool(valid.all()):
+            rows = _only_valid(rows, valid.flatten())
+        return PolicyGradientMinibatch(entropy_coef, **rows)
+
     def train_state(self) -> dict[str, Any]:
         return super().train_state() | {"mean_return": self.mean_return}
 
@@ -137,35 +142,58 @@ class PolicyGradient(ActorCriticAgent):
         super().load_train_state(state)
         self.mean_return = state["mean_return"]
 
-    def _follow(self, mean_return: float) -> None:
+    def update_mean_return(self, mean_return: float) -> None:
+        """Take the mean return-to-go of a rollout into the moving average."""
         decay = self.config.moving_average_decay if self.mean_return is not None else 0.0
         self.mean_return = decay * (self.mean_return or 0.0) + (1 - decay) * mean_return
 
 
-def baseline_of(name: Baseline, returns: Tensor, valid: Tensor, mean_return: float | None) -> Tensor:
+def baseline_of(name: str, returns: Tensor, valid: Tensor, mean_return: float | None) -> Tensor:
     """The baseline (T, N) of whole episodes that begin together; `returns` (T, N) are rewards-to-go.
 
-    `mean_return` is the moving average over earlier rollouts. Raises UserError for leave_one_out with one episode.
+    `mean_return` is the moving average over earlier rollouts. Raises UserError for a name that is none of `BASELINES`,
+    and for leave_one_out with one episode.
     """
-    if name == "none":
-        return torch.zeros_like(returns)
-    if name == "moving_average":
-        return torch.full_like(returns, mean_return or 0.0)
+    if name not in BASELINES:
+        raise unknown("baseline", name, BASELINES)
+    return BASELINES[name](returns, valid, mean_return)
+
+
+def _no_baseline(returns: Tensor, valid: Tensor, mean_return: float | None) -> Tensor:
+    return torch.zeros_like(returns)
+
+
+def _moving_average(returns: Tensor, valid: Tensor, mean_return: float | None) -> Tensor:
+    return torch.full_like(returns, mean_return or 0.0)
+
+
+def _batch_mean(returns: Tensor, valid: Tensor, mean_return: float | None) -> Tensor:
+    return ((returns * valid).sum(1, keepdim=True) / returns.shape[1]).expand_as(returns)
+
+
+def _leave_one_out(returns: Tensor, valid: Tensor, mean_return: float | None) -> Tensor:
     num_envs = returns.shape[1]
-    total = (returns * valid).sum(1, keepdim=True)  # (T, 1)
-    if name == "batch_mean":
-        return (total / num_envs).expand_as(returns)
     if num_envs < 2:
         raise UserError("module.baseline='leave_one_out' needs data.num_envs of 2 or more.")
-    return (total - returns * valid) / (num_envs - 1)
+    valid_returns = returns * valid
+    return (valid_returns.sum(1, keepdim=True) - valid_returns) / (num_envs - 1)
+
+
+BASELINES: dict[str, Callable[[Tensor, Tensor, float | None], Tensor]] = {
+    "none": _no_baseline,
+    "moving_average": _moving_average,
+    "batch_mean": _batch_mean,
+    "leave_one_out": _leave_one_out,
+}
+"""of returns alone; the learned value is the network's"""
 
 
 def _only_valid(tensors: dict[str, Tensor], valid: Tensor) -> dict[str, Tensor]:
-    """The valid rows, filled up with rows of zeros to a power of two, so that few batch shapes occur."""
+    """The valid rows, padded with rows of zeros to a power of two, so that few batch shapes occur."""
     size = power_of_two(int(valid.sum()))
     rows = valid.nonzero().flatten()
-    filled = {}
+    padded = {}
     for name, t in tensors.items():
-        filled[name] = t.new_zeros(size, *t.shape[1:])
-        filled[name][: len(rows)] = t[rows]
-    return filled
+        padded[name] = t.new_zeros(size, *t.shape[1:])
+        padded[name][: len(rows)] = t[rows]
+    return padded

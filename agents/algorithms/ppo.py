@@ -23,7 +23,6 @@ from lab.data.spec import DataSpec
 from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
 from lab.ranks import collectives
-from lab.training.learner import StepMetrics, means
 
 
 class PPOConfig(ActorCriticConfig):
@@ -49,7 +48,7 @@ class PPOConfig(ActorCriticConfig):
         return PPO(self, spec)
 
 
-class Minibatch(NamedTuple):
+class PPOMinibatch(NamedTuple):
     """Rows of a rollout (B, ...), or sequences of it (L, B, ...) with the recurrent state (S, B, F) before each, and
     the coefficients () of an update."""
 
@@ -72,46 +71,116 @@ class Minibatch(NamedTuple):
         return [t if t is None or not t.dim() else function(t) for t in self]
 
 
-class PPO(ActorCriticAgent):
+class PPO(ActorCriticAgent[PPOConfig]):
     """Several epochs of minibatches on each rollout."""
-
-    config: PPOConfig
 
     def __init__(self, config: PPOConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        self.updater = self.add_updater("policy", self.policy, self.loss, config.optimizer)
+        self.updater = self.add_updater("policy", self.policy, self.linearized_loss, config.optimizer)
 
-    def training_step(self, experience: OnPolicyExperience, batch_idx: int = 0) -> StepMetrics:
-        rows: list[Metrics] = []
-        for _ in range(experience.rounds):
-            rows += self.learn(self.collect(experience))
-        return {**means(rows), **experience.statistics()}
+    def loss(self, batch: PPOMinibatch) -> Loss:
+        """Equation 9 of Schulman et al. 2017; means are over the rows that are valid."""
+        parameters, values = self.policy.evaluate(batch.x, batch.state, batch.start)
+        assert values is not None
+        log_prob, entropy = self.policy.distribution.log_prob_entropy(parameters, batch.action)
 
-    def learn(self, rollout: Rollout) -> list[Metrics]:
+        log_ratio = log_prob - batch.old_log_prob
+        ratio = log_ratio.exp()
+        clipped_ratio = ratio.clamp(batch.clip_low, batch.clip_high)
+        surrogate = torch.minimum(ratio * batch.advantages, clipped_ratio * batch.advantages)
+
+        squared_error = (values - batch.returns).square()
+        if self.config.value_clip is not None:
+            change = (values - batch.old_values).clamp(-self.config.value_clip, self.config.value_clip)
+            clipped_values = batch.old_values + change
+            squared_error = torch.maximum(squared_error, (clipped_values - batch.returns).square())
+
+        policy_loss = -(batch.weights * surrogate).sum()
+        value_loss = (batch.weights * squared_error).sum()
+        mean_entropy = (batch.weights * entropy).sum()
+        loss = policy_loss + self.config.value_coef * value_loss
+        if self.config.entropy_coef:
+            loss = loss - batch.entropy_coef * mean_entropy
+        with torch.no_grad():
+            approx_kl = (batch.weights * (ratio - 1 - log_ratio)).sum()  # Schulman's low-variance estimate
+            clip_fraction = (batch.weights * (ratio != clipped_ratio)).sum()
+        metrics = {
+            "policy_loss": policy_loss.detach(),
+            "value_loss": value_loss.detach(),
+            "entropy": mean_entropy.detach(),
+            "approx_kl": approx_kl,
+            "clip_fraction": clip_fraction,
+        }
+        return Loss(loss, metrics)
+
+    def linearized_loss(self, batch: PPOMinibatch) -> Loss:
+        """A scalar with the gradient and the metrics of `loss`, linear in log-probabilities and values.
+
+        Its coefficients are made without gradient, which spares most of the small operations: with `loss` a whole
+        recorded update takes 1.2 times as long (minibatches of ppo/cartpole, one core).
+        """
+        parameters, values = self.policy.evaluate(batch.x, batch.state, batch.start)
+        assert values is not None
+        log_prob, entropy = self.policy.distribution.log_prob_entropy(parameters, batch.action)
+        with torch.no_grad():
+            log_ratio = log_prob - batch.old_log_prob
+            ratio = log_ratio.exp()
+            clipped_ratio = torch.maximum(torch.minimum(ratio, batch.clip_high), batch.clip_low)
+            unclipped, clipped = ratio * batch.advantages, clipped_ratio * batch.advantages
+            # d ratio = ratio d log_prob; where the clipped side is the smaller one, nothing depends on the ratio
+            log_prob_coef = batch.weights * unclipped * (unclipped <= clipped)
+            error = values - batch.returns
+            squared_error = error.square()
+            if self.config.value_clip is not None:
+                change = values - batch.old_values
+                clipped_values = batch.old_values + change.clamp(-self.config.value_clip, self.config.value_clip)
+                clipped_squared_error = (clipped_values - batch.returns).square()
+                has_gradient = (change.abs() <= self.config.value_clip) | (squared_error >= clipped_squared_error)
+                error, squared_error = error * has_gradient, torch.maximum(squared_error, clipped_squared_error)
+            value_coef = (2 * self.config.value_coef) * batch.weights * error
+            small_kl = ratio - 1 - log_ratio
+            outside = (ratio != clipped_ratio).to(ratio.dtype)
+            rows = torch.stack([torch.minimum(unclipped, clipped), squared_error, entropy, small_kl, outside])
+            surrogate, value_loss, mean_entropy, approx_kl, clip_fraction = (
+                (rows.flatten(1) @ batch.weights.flatten()).detach().unbind()
+            )
+        loss = (value_coef * values - log_prob_coef * log_prob).sum()
+        if self.config.entropy_coef:
+            loss = loss - batch.entropy_coef * (batch.weights * entropy).sum()
+        metrics = {
+            "policy_loss": -surrogate,
+            "value_loss": value_loss,
+            "entropy": mean_entropy,
+            "approx_kl": approx_kl,
+            "clip_fraction": clip_fraction,
+        }
+        return Loss(loss, metrics)
+
+    def learn(self, rollout: Rollout, experience: OnPolicyExperience) -> list[Metrics]:
         """All epochs on one rollout."""
-        seen = self.evaluate_rollout(rollout)
+        evaluated = self.evaluate_rollout(rollout)
         advantages = gae(
-            seen.reward,
-            seen.values,
-            seen.next_values,
-            seen.terminated,
-            seen.truncated,
+            evaluated.reward,
+            evaluated.values,
+            evaluated.next_values,
+            evaluated.terminated,
+            evaluated.truncated,
             self.config.gamma,
             self.config.gae_lambda,
         )
-        returns = advantages + seen.values
-        weights = seen.valid.float()
+        returns = advantages + evaluated.values
+        weights = evaluated.valid.float()
         if self.config.normalize_advantages == "rollout":
             advantages = normalized(advantages.flatten()[None], weights.flatten()[None]).view_as(advantages)
         clip = self.config.clip * self.config.clip_schedule.factor(self.progress)
         coefficients = torch.tensor([1 - clip, 1 + clip, self.entropy_coef], device=self.device).unbind()
-        batch = Minibatch(
+        batch = PPOMinibatch(
             **self.sequences(
                 rollout,
-                x=seen.x,
-                action=seen.action,
-                old_log_prob=seen.log_prob,
-                old_values=seen.values,
+                x=evaluated.x,
+                action=evaluated.action,
+                old_log_prob=evaluated.log_prob,
+                old_values=evaluated.values,
                 returns=returns,
                 advantages=advantages,
                 weights=weights,
@@ -119,21 +188,20 @@ class PPO(ActorCriticAgent):
             **dict(zip(("clip_low", "clip_high", "entropy_coef"), coefficients, strict=True)),
         )
         rows: list[Metrics] = []
-        minibatches: list[Minibatch] = []
+        minibatches: list[PPOMinibatch] = []
         for _ in range(self.config.epochs):
             if len(minibatches) != 1:  # one that holds everything is the same in each epoch
                 minibatches = list(self.minibatches(batch))
             epoch = [self.update(minibatch) for minibatch in minibatches]
-            self.counters["updates"] += len(epoch)
             rows += epoch
             if self.config.target_kl is not None:
                 approx_kl = collectives.mean(torch.stack([metrics["approx_kl"] for metrics in epoch]).mean())
                 if float(approx_kl) > 1.5 * self.config.target_kl:
                     break
-        self.update_normalizer(seen)
+        self.update_normalizer(evaluated)
         return rows
 
-    def minibatches(self, batch: Minibatch) -> Iterator[Minibatch]:
+    def minibatches(self, batch: PPOMinibatch) -> Iterator[PPOMinibatch]:
         """One epoch of minibatches: rows in a new order, all gathered at once.
 
         In each, weights sum to 1 and advantages are normalised, if they are to be.
@@ -143,7 +211,7 @@ class PPO(ActorCriticAgent):
         length = max(1, min(self.config.minibatch_size // steps_per_row, size))
         if length < size:
             order = torch.randperm(size).to(self.device)
-            batch = Minibatch(*batch.rows(lambda t: t.index_select(dim, order)))
+            batch = PPOMinibatch(*batch.rows(lambda t: t.index_select(dim, order)))
         advantages, weights = _normalized_by_minibatch(
             batch.advantages.movedim(dim, 0),
             batch.weights.movedim(dim, 0),
@@ -152,49 +220,7 @@ class PPO(ActorCriticAgent):
         )
         batch = batch._replace(advantages=advantages.movedim(0, dim), weights=weights.movedim(0, dim))
         fields = batch.rows(lambda t: t.split(length, dim))
-        return map(Minibatch, *(field if isinstance(field, tuple) else repeat(field) for field in fields))
-
-    def loss(self, batch: Minibatch) -> Loss:
-        """A scalar with the gradient of the loss: linear in log-probabilities and values, the coefficients made without
-        gradient, which spares most of the small operations.
-        """
-        x, action, old_log_prob, old_values, returns, advantages, weights, clip_low, clip_high, entropy_coef, *_ = batch
-        parameters, values = self.policy.evaluate(x, batch.state, batch.start)
-        assert values is not None
-        log_prob, entropy = self.policy.distribution.log_prob_entropy(parameters, action)
-        with torch.no_grad():
-            log_ratio = log_prob - old_log_prob
-            ratio = log_ratio.exp()
-            clipped = torch.maximum(torch.minimum(ratio, clip_high), clip_low)
-            moved, held = ratio * advantages, clipped * advantages
-            # d ratio = ratio d log_prob; where the clipped side is the smaller one, nothing depends on the ratio
-            log_prob_coef = weights * moved * (moved <= held)
-            error = values - returns
-            squared_error = error.square()
-            if self.config.value_clip is not None:
-                near = old_values + (values - old_values).clamp(-self.config.value_clip, self.config.value_clip)
-                near_squared = (near - returns).square()
-                inside = (near == values) | (squared_error >= near_squared)
-                error, squared_error = error * inside, torch.maximum(squared_error, near_squared)
-            value_coef = (2 * self.config.value_coef) * weights * error
-            small_kl = ratio - 1 - log_ratio  # Schulman's low-variance estimate
-            rows = torch.stack(
-                [torch.minimum(moved, held), squared_error, entropy, small_kl, (ratio != clipped).to(ratio.dtype)]
-            )
-            policy_gain, value_loss, mean_entropy, approx_kl, clip_fraction = (
-                (rows.flatten(1) @ weights.flatten()).detach().unbind()
-            )
-        loss = (value_coef * values - log_prob_coef * log_prob).sum()
-        if self.config.entropy_coef:
-            loss = loss - entropy_coef * (weights * entropy).sum()
-        metrics = {
-            "policy_loss": -policy_gain,
-            "value_loss": value_loss,
-            "entropy": mean_entropy,
-            "approx_kl": approx_kl,
-            "clip_fraction": clip_fraction,
-        }
-        return Loss(loss, metrics)
+        return map(PPOMinibatch, *(field if isinstance(field, tuple) else repeat(field) for field in fields))
 
 
 def normalized(advantages: Tensor, weights: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from agents.types import Frame
 from lab.errors import UserError, unknown
 
 _TRAINING_ONLY = {"reward_clipping": True, "life_loss": False}
@@ -27,8 +28,6 @@ _OPTIONS = {**_TRAINING_ONLY, **_EMULATOR, **_PREPROCESSING, "num_threads": 0}
 """options of an Atari environment and their values; repeat_action_probability is that of the registered id"""
 
 _NOOP, _FIRE = 0, 1
-
-Frame = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def register_atari(env_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Experience as data: the handles that an agent's `training_step` works with.
+"""Experience as data: the handles that an agent's `training_step` works with, and fresh rollouts.
 
 A handle collects on demand with the policy that it is given, and says how many rounds of collect-and-update one
 training step covers. Environments, buffers and collectors stay behind it.
@@ -6,28 +6,22 @@ training step covers. Environments, buffers and collectors stay behind it.
 
 from __future__ import annotations
 
-import logging
 import zlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from pydantic import Field, PositiveInt, SerializeAsAny
-from torch import Tensor
 
 from agents.experience.collector import CollectorConfig, EnvArguments, LocalCollectorConfig
 from agents.policies.policy import Policy
-from agents.replay.buffer import ReplayBuffer, ReplayConfig
-from agents.replay.files import RingFiles, folder_name
-from agents.types import Rollout, Sequences, Transition
+from agents.types import Rollout
 from lab.data.module import LabDataModule
 from lab.data.spec import DataSpec
 from lab.errors import UserError
 from lab.experiment import DataConfig
 from lab.ranks import collectives, ranks
 from lab.seeding import derive_seed
-
-log = logging.getLogger("lab")
 
 
 class EnvironmentData(DataConfig):
@@ -66,21 +60,6 @@ class OnPolicyData(EnvData):
         return OnPolicyExperience(self, seed)
 
 
-class ReplayData(EnvData):
-    """Rollouts that go into a replay buffer, and minibatches from it."""
-
-    kind: Literal["replay"] = "replay"
-    num_steps: PositiveInt = 1
-    """steps of each environment between updates"""
-    learning_starts: PositiveInt = 1_000
-    """environment steps before the first update"""
-    replay: ReplayConfig = ReplayConfig()
-
-    def build(self, seed: int) -> ReplayExperience:
-        """Raises UserError for an environment that cannot be made."""
-        return ReplayExperience(self, seed)
-
-
 def environment_of(data: LabDataModule) -> tuple[str, dict[str, Any], int]:
     """Id, options and seed of the environment that an agent's data belong to. Raises UserError for other data."""
     settings, seed = getattr(data, "config", None), getattr(data, "seed", 0)
@@ -90,7 +69,7 @@ def environment_of(data: LabDataModule) -> tuple[str, dict[str, Any], int]:
 
 
 class Experience(LabDataModule):
-    """The base of both handles; itself the chunk that `training_step` gets."""
+    """The base of the handles; itself the chunk that `training_step` gets."""
 
     def __init__(self, config: EnvData, seed: int) -> None:
         super().__init__()
@@ -102,6 +81,10 @@ class Experience(LabDataModule):
 
     def next_chunk(self) -> Experience:
         return self
+
+    def collect(self, policy: Policy, policy_version: int = 0) -> Rollout:
+        """The next rollout of a policy, on the CPU; `policy_version` is the number of updates that made it."""
+        raise NotImplementedError
 
     def statistics(self) -> dict[str, float]:
         """Mean return and length of recent training episodes."""
@@ -136,72 +119,8 @@ class OnPolicyExperience(Experience):
     config: OnPolicyData
 
     def collect(self, policy: Policy, policy_version: int = 0) -> Rollout:
-        """The next rollout, on the CPU."""
         options = {"whole_episodes": True} if self.config.whole_episodes else {}
         rollout = self.collector.collect(policy, self.config.num_steps, policy_version, **options)
         if self.config.whole_episodes:  # every rank updates as often as the others
             rollout = rollout.lengthened(collectives.largest(len(rollout.reward)))
         return rollout
-
-
-class ReplayExperience(Experience):
-    """A replay buffer that rollouts go into; its contents are saved beside the checkpoint, in the run directory."""
-
-    config: ReplayData
-    buffer: ReplayBuffer
-    _files: RingFiles
-
-    def open_buffer(self, gamma: float, device: torch.device) -> None:
-        """Make the buffer; called by the agent before the first chunk, since the discount belongs to the agent."""
-        seed = ranks.rank_seed(derive_seed(self.seed, "replay"), "replay")
-        self.buffer = ReplayBuffer(self.config.replay, gamma, self.spec, self.config.num_envs, seed, device)
-        if self.folder is not None:
-            folder = self.folder / folder_name(ranks.rank(), ranks.num_ranks())
-            self._files = RingFiles(folder, self.buffer.rings)
-
-    @property
-    def ready(self) -> bool:
-        """Whether updates may begin."""
-        buffer = self.buffer
-        return buffer.rows_written * self.config.num_envs >= self.config.learning_starts and len(buffer) > 0
-
-    def collect(self, policy: Policy, policy_version: int = 0) -> Rollout:
-        """Collect `num_steps` steps of each environment into the buffer."""
-        rollout = self.collector.collect(policy, self.config.num_steps, policy_version)
-        self.buffer.extend(rollout)
-        return rollout
-
-    def sample(self, batch_size: int, num_batches: int, progress: float = 0.0) -> Transition:
-        """K batches at once (K, B, ...); `progress` through the budget sets the importance weights' exponent."""
-        priority = self.config.replay.priority
-        return self.buffer.sample(batch_size, num_batches, priority.beta(progress) if priority else 1.0)
-
-    def sample_sequences(self, batch_size: int, length: int) -> Sequences:
-        """B stretches of successive steps (L, B, ...)."""
-        return self.buffer.sample_sequences(batch_size, length)
-
-    def update_priorities(self, index: Tensor, td_error: Tensor) -> None:
-        """Take back the TD errors (B,) of a batch that was drawn by priority."""
-        self.buffer.update_priorities(index, td_error)
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"buffer": self.buffer.state_dict(), "replay": self._files.save()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self._files.load(state_dict["replay"])
-        self.buffer.load_state_dict(state_dict["buffer"])
-
-    def load_state_dicts(self, states: Sequence[dict[str, Any]]) -> None:
-        """The environments' columns are divided anew; replay that keeps single frames starts empty."""
-        super().load_state_dicts(states)
-        if not self.buffer.in_columns:
-            log.warning("replay of single frames cannot be divided among another number of workers; it starts empty")
-            return
-        folders = [self._files.folder.parent / folder_name(rank, len(states)) for rank in range(len(states))]
-        columns = ranks.part(self.config.num_envs * ranks.num_ranks())
-        self._files.load_columns(folders, [state["replay"] for state in states], columns)
-        self.buffer.take_over([state["buffer"] for state in states])
-
-    def on_saved(self) -> None:
-        self._files.remove_unneeded()

@@ -21,7 +21,7 @@ ContinuousName = Literal["gaussian", "squashed_gaussian"]
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
-class Categorical:
+class CategoricalActions:
     """One discrete action. Logits (..., K), actions (...)."""
 
     def __init__(self, spec: Discrete) -> None:
@@ -54,12 +54,12 @@ class Categorical:
         return action
 
 
-class MultiCategorical:
+class MultiCategoricalActions:
     """Several discrete actions at once. Logits side by side (..., sum K_i), actions (..., A)."""
 
     def __init__(self, spec: MultiDiscrete) -> None:
         self.nums = list(spec.nums)
-        self.parts = [Categorical(Discrete(num)) for num in spec.nums]
+        self.parts = [CategoricalActions(Discrete(num)) for num in spec.nums]
         self.num_parameters = sum(spec.nums)
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -93,7 +93,7 @@ class MultiCategorical:
         return action
 
 
-class Gaussian:
+class DiagonalGaussian:
     """Independent normals: mean and log standard deviation (..., 2A), actions (..., A), clipped for the environment."""
 
     LOG_STD_BOUNDS = (-20.0, 2.0)
@@ -132,7 +132,7 @@ class Gaussian:
         return mean, log_std.clamp(*self.LOG_STD_BOUNDS)
 
 
-class SquashedGaussian(Gaussian):
+class SquashedGaussian(DiagonalGaussian):
     """A normal u through tanh onto the bounds: a = centre + half_width tanh(u) (Haarnoja et al. 2018, appendix C).
 
     The recorded action is u; log-probabilities are those of a. Raises UserError for unbounded actions.
@@ -170,15 +170,15 @@ class SquashedGaussian(Gaussian):
         return (2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))).sum(-1) + self._log_half_width
 
 
-Distribution = Categorical | MultiCategorical | Gaussian
+ActionDistribution = CategoricalActions | MultiCategoricalActions | DiagonalGaussian
 
 
-def distribution_of(spec: DataSpec, continuous: ContinuousName = "gaussian") -> Distribution:
+def distribution_of(spec: DataSpec, continuous: ContinuousName = "gaussian") -> ActionDistribution:
     """The distribution over a spec's actions. Raises UserError for data without actions."""
     if isinstance(spec.outputs, Discrete):
-        return Categorical(spec.outputs)
+        return CategoricalActions(spec.outputs)
     if isinstance(spec.outputs, MultiDiscrete):
-        return MultiCategorical(spec.outputs)
+        return MultiCategoricalActions(spec.outputs)
     if isinstance(spec.outputs, Continuous):
-        return Gaussian(spec.outputs) if continuous == "gaussian" else SquashedGaussian(spec.outputs)
+        return DiagonalGaussian(spec.outputs) if continuous == "gaussian" else SquashedGaussian(spec.outputs)
     raise UserError(f"an agent needs an environment's data (data.kind=on_policy or replay), not {spec.outputs!r}.")

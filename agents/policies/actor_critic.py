@@ -11,7 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.policies.action_distributions import ContinuousName, Gaussian, MultiCategorical, distribution_of
+from agents.policies.action_distributions import (
+    ContinuousName,
+    DiagonalGaussian,
+    MultiCategoricalActions,
+    distribution_of,
+)
 from agents.policies.normalization import CLIP, ObsNormalizer
 from agents.policies.numpy_mlp import Actor, Array, ArrayMLP, array_mlp
 from agents.policies.policy import Action, Encoder, Policy, Preferences
@@ -49,7 +54,7 @@ class ActorCritic(Policy):
         self.normalizer = ObsNormalizer(self.actor.backbone.input_shape) if config.normalize_obs else None
         num_parameters = self.distribution.num_parameters
         self.log_std: nn.Parameter | None = None
-        if isinstance(self.distribution, Gaussian):
+        if isinstance(self.distribution, DiagonalGaussian):
             num_parameters //= 2
             self.log_std = nn.Parameter(torch.full((num_parameters,), config.log_std_init))
         self.action_head = nn.Linear(self.actor.num_features, num_parameters)
@@ -82,7 +87,7 @@ class ActorCritic(Policy):
     def array_actor(self, noise: Tensor) -> Actor | None:
         inputs, net, head = self.actor.inputs, self.actor.backbone.net, self.action_head
         plain = isinstance(inputs, TensorSpec) and inputs.dtype == torch.float32 and len(inputs.shape) == 1
-        several = isinstance(self.distribution, MultiCategorical)
+        several = isinstance(self.distribution, MultiCategoricalActions)
         if self.record_log_prob or several or not plain or not isinstance(net, nn.Sequential):
             return None
         network = array_mlp([*net, head], noise.shape[1])
@@ -96,7 +101,7 @@ class ActorCritic(Policy):
             parameters, values = parameters[0], None if values is None else values[0]
         else:
             parameters, values = self.evaluate(x)
-        if isinstance(self.distribution, Gaussian):
+        if isinstance(self.distribution, DiagonalGaussian):
             return Preferences("action", self.env_action(self.distribution.sample(parameters, None)), values)
         return Preferences("probability", self.distribution.probabilities(parameters), values)
 
@@ -175,7 +180,7 @@ class ArrayActor:
         self._network, self._to_env = network, policy.env_action
         self._discrete, self._taken = policy.log_std is None, 0
         if policy.log_std is not None:
-            noise = noise * policy.log_std.detach().clamp(*Gaussian.LOG_STD_BOUNDS).exp()
+            noise = noise * policy.log_std.detach().clamp(*DiagonalGaussian.LOG_STD_BOUNDS).exp()
         self._noise = noise.numpy()
         shape = self._noise.shape[:2] if self._discrete else self._noise.shape
         self._actions = np.empty(shape, np.int64 if self._discrete else np.float32)

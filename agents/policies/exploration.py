@@ -10,6 +10,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from agents.policies.numpy_mlp import Array, ArrayMLP
+from agents.policies.policy import Policy
 from lab.experiment import Config
 
 
@@ -41,8 +42,24 @@ def epsilon_greedy(greedy: Tensor, epsilon: Tensor, num_actions: int, noise: Ten
     return torch.where(noise[:, 0] < epsilon, (noise[:, 1] * num_actions).long(), greedy)
 
 
+class EpsilonGreedyPolicy(Policy):
+    """A policy that takes a random action with probability `epsilon`, and holds it for `hold` steps."""
+
+    epsilon: Tensor  # ()
+
+    def __init__(self, hold: int = 1) -> None:
+        super().__init__()
+        self.hold = hold
+        self.register_buffer("epsilon", torch.ones(()))
+
+    def draw_noise(self, num_steps: int, num_envs: int, generator: torch.Generator) -> Tensor:
+        """Uniform (T, N, 2): whether to explore, and where to."""
+        return exploration_noise(num_steps, num_envs, self.hold, generator)
+
+
 class EpsilonGreedyActor:
-    """The same in arrays for one rollout; what explores is drawn at once, and where all explore nobody needs values.
+    """`epsilon_greedy` in numpy for one rollout. Random actions are drawn at once; where all environments explore, no
+    values are computed.
 
     Args:
         q_values: observations (N, D) -> numbers (N, K) of which an action's greatest is the best.
@@ -67,7 +84,7 @@ class EpsilonGreedyActor:
         return actions
 
     def clear(self, start: Array) -> None:
-        pass
+        """Nothing: it has no memory."""
 
     def actions(self) -> Tensor:
         return torch.from_numpy(self._actions[: self._taken])

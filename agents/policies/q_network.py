@@ -1,6 +1,6 @@
-"""Q-networks: a registered backbone and a head of one or two streams, plain or noisy.
+"""Q-networks (a registered backbone and one or two heads, plain or noisy), and the policy that acts by one.
 
-B batch, A actions, M numbers for each action's return, F features.
+B batch, A actions, M numbers for each action's return, F features; T time steps, N environments.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.policies.numpy_mlp import ArrayMLP, array_mlp
-from agents.policies.policy import Encoder
+from agents.policies.exploration import EpsilonGreedyActor, EpsilonGreedyPolicy, epsilon_greedy
+from agents.policies.numpy_mlp import Actor, ArrayMLP, array_mlp
+from agents.policies.policy import Action, Encoder, Preferences
+from agents.policies.return_distributions import Returns
 from agents.types import Obs
 from lab.backbones import BackboneConfig
 from lab.data.spec import DataSpec, TensorSpec
@@ -46,7 +48,7 @@ class NoisyLinear(nn.Module):
         return y + noise_out * F.linear(x * noise_in, self.sigma_weight, self.sigma_bias)
 
 
-class Stream(nn.Module):
+class QHead(nn.Module):
     """Linear layers with ReLU between them; all plain, or all noisy."""
 
     def __init__(self, sizes: list[int], sigma: float | None) -> None:
@@ -64,18 +66,18 @@ class Stream(nn.Module):
         assert isinstance(bias, nn.Parameter)
         bias.add_(amount)
 
-    def modules_in_a_row(self) -> list[nn.Module]:
-        """The layers with what stands between them."""
+    def modules_in_order(self) -> list[nn.Module]:
+        """The layers and the ReLUs between them."""
         return [module for layer in self.layers for module in (layer, nn.ReLU())][:-1]
 
     def forward(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """x (B, F); noise (B or 1, num_noise) or None."""
-        used = 0
+        first = 0
         for i, layer in enumerate(self.layers):
             x = x if i == 0 else F.relu(x)
             if isinstance(layer, NoisyLinear):
-                part = None if noise is None else noise[:, used : used + layer.num_noise]
-                used += layer.num_noise
+                part = None if noise is None else noise[:, first : first + layer.num_noise]
+                first += layer.num_noise
                 x = layer(x, part)
             else:
                 x = layer(x)
@@ -83,7 +85,7 @@ class Stream(nn.Module):
 
 
 class QNetwork(nn.Module):
-    """Outputs (B, A, M) of observations: backbone, then one stream, or with `dueling` a value and an advantage stream.
+    """Outputs (B, A, M) of observations: backbone, then one head, or with `dueling` a value and an advantage head.
 
     Dueling (Wang et al. 2016, equation 9): Q = V + A - mean over actions of A.
     """
@@ -104,8 +106,8 @@ class QNetwork(nn.Module):
         self.num_actions, self.size = num_actions, size
         self.encoder = Encoder(backbone, spec.inputs)
         features = [self.encoder.num_features, *hidden]
-        self.advantage = Stream([*features, num_actions * size], sigma)
-        self.value = Stream([*features, size], sigma) if dueling else None
+        self.advantage = QHead([*features, num_actions * size], sigma)
+        self.value = QHead([*features, size], sigma) if dueling else None
         (self.value or self.advantage).shift(initial_value)
         self.num_noise = self.advantage.num_noise + (self.value.num_noise if self.value else 0)
 
@@ -123,22 +125,59 @@ class QNetwork(nn.Module):
         value = self.value(features, noise if noise is None else noise[:, split:]).view(-1, 1, self.size)
         return value + outputs - outputs.mean(1, keepdim=True)
 
-    def in_arrays(self, num_rows: int) -> ArrayMLP | None:
+    def numpy_mlp(self, num_rows: int) -> ArrayMLP | None:
         """Advantages (N, A M) of vectors (N, D) in numpy; None where this is no small perceptron, or a noisy one."""
         inputs, backbone = self.encoder.inputs, self.encoder.backbone.net
         plain = isinstance(inputs, TensorSpec) and inputs.dtype == torch.float32 and len(inputs.shape) == 1
         if not plain or not isinstance(backbone, nn.Sequential):
             return None
-        return array_mlp([*backbone, *self.advantage.modules_in_a_row()], num_rows)
+        return array_mlp([*backbone, *self.advantage.modules_in_order()], num_rows)
 
     def prepare(self, obs: Obs, leading: int = 1) -> Tensor:
         """The one tensor that the backbone takes, for observations (B, ...)."""
         return self.encoder.prepare(obs, leading)
 
 
+class QPolicy(EpsilonGreedyPolicy):
+    """Greedy in the expected return, or with probability epsilon a uniform action; noisy layers add their noise."""
+
+    def __init__(self, q_network: QNetwork, returns: Returns, hold: int = 1) -> None:
+        super().__init__(hold)
+        self.q_network, self.returns = q_network, returns
+        self._numpy_mlp: ArrayMLP | None = None
+
+    def draw_noise(self, num_steps: int, num_envs: int, generator: torch.Generator) -> Tensor:
+        """(T, N, 2 + num_noise): two uniform numbers for exploration, then standard normal ones for noisy layers."""
+        uniform = super().draw_noise(num_steps, num_envs, generator)
+        if not self.q_network.num_noise:
+            return uniform
+        return torch.cat([uniform, torch.randn(num_steps, num_envs, self.q_network.num_noise, generator=generator)], -1)
+
+    def act(self, obs: Obs, state: Tensor | None = None, noise: Tensor | None = None) -> Action:
+        if noise is not None and bool((noise[:, 0] < self.epsilon).all()):  # all explore: no values are needed
+            return Action((noise[:, 1] * self.q_network.num_actions).long(), None, {})
+        outputs = self.q_network(self.q_network.prepare(obs), None if noise is None else noise[:, 2:])
+        greedy = self.returns.mean(outputs).argmax(-1)
+        if noise is None:
+            return Action(greedy, None, {})
+        return Action(epsilon_greedy(greedy, self.epsilon, self.q_network.num_actions, noise), None, {})
+
+    def array_actor(self, noise: Tensor) -> Actor | None:
+        """In numpy where each return is one number: advantages order actions as values do."""
+        network, num_envs = self._numpy_mlp, noise.shape[1]
+        if network is None or network.num_rows != num_envs or not network.is_in_step():
+            network = self._numpy_mlp = self.q_network.numpy_mlp(num_envs) if self.returns.size == 1 else None
+        if network is None:
+            return None
+        return EpsilonGreedyActor(network, float(self.epsilon), self.q_network.num_actions, noise)
+
+    def preferences(self, obs: Obs, state: Tensor | None = None) -> Preferences:
+        return Preferences("Q-value", self.returns.mean(self.q_network(self.q_network.prepare(obs))))
+
+
 @torch.no_grad()
 def move_target(target: nn.Module, online: nn.Module, num_updates: int, *, period: int, tau: float) -> None:
-    """Let a target network follow the online one after the `num_updates`-th update: by tau, or if 0 once a period."""
+    """Move a target network after the `num_updates`-th update: by the share tau, or if tau is 0 at once each period."""
     if tau > 0:
         torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)
     elif num_updates % period == 0:

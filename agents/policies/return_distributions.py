@@ -1,7 +1,7 @@
 """Distributions of returns as value functions: expected values, categorical (C51) and quantile (QR-DQN).
 
-Each kind says how many numbers M stand for one action's return, what their expected value is, what their target is and
-what their loss is. All are pure functions of tensors. B batch, M numbers an action.
+Each kind gives the number M of outputs for one action's return, their expected value, their target and their loss, as
+pure functions of tensors. B batch, M numbers an action.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from lab.experiment import KindConfig
 
 
 class ReturnsConfig(KindConfig):
-    """What the network predicts of the return of an action."""
+    """The network's prediction of an action's return."""
 
     def build(self, loss: str) -> Returns:
         raise NotImplementedError
 
 
 class ExpectedConfig(ReturnsConfig):
-    """Its expected value (Mnih et al. 2015)."""
+    """The expected value of the return (Mnih et al. 2015)."""
 
     kind: Literal["expected"] = "expected"
 
-    def build(self, loss: str) -> Expected:
-        return Expected(loss)
+    def build(self, loss: str) -> ExpectedReturns:
+        return ExpectedReturns(loss)
 
 
 class CategoricalConfig(ReturnsConfig):
-    """Its distribution over fixed values (C51, Bellemare et al. 2017)."""
+    """The distribution of the return over fixed values (C51, Bellemare et al. 2017)."""
 
     kind: Literal["categorical"] = "categorical"
     num_atoms: PositiveInt = 51
@@ -51,27 +51,27 @@ class CategoricalConfig(ReturnsConfig):
             )
         return self
 
-    def build(self, loss: str) -> Categorical:
-        return Categorical(self)
+    def build(self, loss: str) -> CategoricalReturns:
+        return CategoricalReturns(self)
 
 
 class QuantileConfig(ReturnsConfig):
-    """Quantiles of its distribution (QR-DQN, Dabney et al. 2018)."""
+    """Quantiles of the return's distribution (QR-DQN, Dabney et al. 2018)."""
 
     kind: Literal["quantile"] = "quantile"
     num_quantiles: PositiveInt = 50
     kappa: PositiveFloat = 1.0
     """where the Huber loss turns from square to linear"""
 
-    def build(self, loss: str) -> Quantile:
-        return Quantile(self)
+    def build(self, loss: str) -> QuantileReturns:
+        return QuantileReturns(self)
 
 
-class Loss(NamedTuple):
-    """Loss and error of each sample, both (B,); the error, never below 0, sets priorities."""
+class ReturnsLoss(NamedTuple):
+    """Loss and TD error of each sample, both (B,); the error, never below 0, sets priorities."""
 
     loss: Tensor
-    error: Tensor
+    td_error: Tensor
 
 
 class Returns(Protocol):
@@ -83,13 +83,13 @@ class Returns(Protocol):
         """Expected returns (...) of network outputs (..., M)."""
 
     def target(self, next_outputs: Tensor, reward: Tensor, discount: Tensor) -> Tensor:
-        """What outputs (..., M) should become, from the outputs (..., M) of the successor's best action."""
+        """Targets (..., M) of outputs, from the outputs (..., M) of the successor's best action."""
 
-    def loss(self, outputs: Tensor, target: Tensor) -> Loss:
+    def loss(self, outputs: Tensor, target: Tensor) -> ReturnsLoss:
         """Outputs and targets (B, M)."""
 
 
-class Expected:
+class ExpectedReturns:
     """Q-values; y = r + discount * Q(s', a')."""
 
     size = 1
@@ -103,12 +103,14 @@ class Expected:
     def target(self, next_outputs: Tensor, reward: Tensor, discount: Tensor) -> Tensor:
         return torch.addcmul(reward[..., None], discount[..., None], next_outputs)
 
-    def loss(self, outputs: Tensor, target: Tensor) -> Loss:
+    def loss(self, outputs: Tensor, target: Tensor) -> ReturnsLoss:
         loss = TD_LOSSES[self._loss]
-        return Loss(loss(outputs, target, reduction="none").squeeze(-1), (outputs.detach() - target).abs().squeeze(-1))
+        return ReturnsLoss(
+            loss(outputs, target, reduction="none").squeeze(-1), (outputs.detach() - target).abs().squeeze(-1)
+        )
 
 
-class Categorical:
+class CategoricalReturns:
     """Logits over M fixed values ("atoms"); the target is shifted, shrunk and spread over the neighbouring atoms."""
 
     def __init__(self, config: CategoricalConfig) -> None:
@@ -123,8 +125,8 @@ class Categorical:
         return F.softmax(outputs, -1) @ self.atoms(outputs)
 
     def target(self, next_outputs: Tensor, reward: Tensor, discount: Tensor) -> Tensor:
-        moved = reward[..., None] + discount[..., None] * self.atoms(next_outputs)
-        return self.project(moved, F.softmax(next_outputs, -1))
+        values = reward[..., None] + discount[..., None] * self.atoms(next_outputs)
+        return self.project(values, F.softmax(next_outputs, -1))
 
     def project(self, values: Tensor, probs: Tensor) -> Tensor:
         """Probabilities (..., M) at any values (..., M) -> at the atoms (Bellemare et al. 2017, equation 7).
@@ -139,12 +141,12 @@ class Categorical:
         projected = projected.scatter_add(-1, below, probs * (1 - share))
         return projected.scatter_add(-1, below + 1, probs * share)
 
-    def loss(self, outputs: Tensor, target: Tensor) -> Loss:
+    def loss(self, outputs: Tensor, target: Tensor) -> ReturnsLoss:
         cross_entropy = -(target * F.log_softmax(outputs, -1)).sum(-1)
-        return Loss(cross_entropy, cross_entropy.detach())
+        return ReturnsLoss(cross_entropy, cross_entropy.detach())
 
 
-class Quantile:
+class QuantileReturns:
     """M quantiles at the midpoints tau_i = (i + 1/2) / M."""
 
     def __init__(self, config: QuantileConfig) -> None:
@@ -156,7 +158,7 @@ class Quantile:
     def target(self, next_outputs: Tensor, reward: Tensor, discount: Tensor) -> Tensor:
         return torch.addcmul(reward[..., None], discount[..., None], next_outputs)
 
-    def loss(self, outputs: Tensor, target: Tensor) -> Loss:
+    def loss(self, outputs: Tensor, target: Tensor) -> ReturnsLoss:
         """Quantile Huber loss (Dabney et al. 2018, equation 10), summed over quantiles, meaned over targets."""
         error = target[:, None, :] - outputs[:, :, None]  # (B, M, M): each target against each quantile
         size = error.abs()
@@ -164,4 +166,4 @@ class Quantile:
         tau = (torch.arange(self.size, device=outputs.device, dtype=outputs.dtype) + 0.5) / self.size
         weight = (tau[:, None] - (error.detach() < 0).to(outputs.dtype)).abs()
         loss = (weight * huber / self.kappa).mean(-1).sum(-1)
-        return Loss(loss, (target.mean(-1) - outputs.detach().mean(-1)).abs())
+        return ReturnsLoss(loss, (target.mean(-1) - outputs.detach().mean(-1)).abs())

@@ -27,9 +27,9 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.tune.registry import register_env
 from torch import Tensor
 
-from agents.algorithms.dqn import QPolicy
 from agents.envs.spaces import spec_of
 from agents.policies.actor_critic import ActorCritic
+from agents.policies.q_network import QPolicy
 from agents.types import Obs, map_obs
 from cluster.rllib.settings import AlgorithmSettings, EnvRunnerSettings, build_policy, env_maker
 

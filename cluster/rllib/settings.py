@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from agents.algorithms.dqn import QPolicy, discrete_actions
 from agents.algorithms.ppo import PPOConfig
+from agents.algorithms.q_agent import discrete_actions
 from agents.envs.make import make_env
 from agents.experience.data import EnvironmentData
 from agents.policies.actor_critic import ActorCritic
 from agents.policies.exploration import EpsilonConfig
 from agents.policies.policy import Policy
-from agents.policies.q_network import QNetwork
+from agents.policies.q_network import QNetwork, QPolicy
 from agents.policies.return_distributions import ExpectedConfig
 from cluster.session.imports import Imports
 from lab.backbones import BackboneConfig

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agents.algorithms.dqn import DQNConfig
-from agents.experience.data import ReplayData
+from agents.experience.replay import ReplayData
 from agents.policies.exploration import EpsilonConfig
 from agents.policies.return_distributions import CategoricalConfig
 from agents.replay.buffer import PriorityConfig, ReplayConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agents.algorithms.recurrent_q import RecurrentQConfig
 from agents.envs.cartpole_positions import ENV_ID as CARTPOLE_POSITIONS
-from agents.experience.data import ReplayData
+from agents.experience.replay import ReplayData
 from agents.policies.exploration import EpsilonConfig
 from agents.replay.buffer import ReplayConfig
 from lab.engine.optimizers import OptimizerConfig, ScheduleConfig

@@ -24,8 +24,14 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
-from agents.algorithms.actor_critic_agent import Evaluated
-from agents.algorithms.policy_gradient import Baseline, Minibatch, PolicyGradient, PolicyGradientConfig, baseline_of
+from agents.algorithms.actor_critic_agent import EvaluatedRollout
+from agents.algorithms.policy_gradient import (
+    Baseline,
+    PolicyGradient,
+    PolicyGradientConfig,
+    PolicyGradientMinibatch,
+    baseline_of,
+)
 from agents.envs.make import make_envs
 from agents.experience.collector import LocalCollector
 from agents.experience.data import Experience, OnPolicyData
@@ -87,10 +93,8 @@ class _LogProb(nn.Module):
         }
 
 
-class VarianceStudy(PolicyGradient):
+class VarianceStudy(PolicyGradient[VarianceStudyConfig]):
     """Trains as its base does; evaluation is the study."""
-
-    config: VarianceStudyConfig
 
     def __init__(self, config: VarianceStudyConfig, spec: DataSpec) -> None:
         if config.backbone.recurrent:
@@ -104,19 +108,19 @@ class VarianceStudy(PolicyGradient):
             )
         super().__init__(config, spec)
 
-    def batch(self, rollout: Rollout) -> Minibatch:
-        """Follows the mean return-to-go whatever the baseline is."""
+    def batch(self, rollout: Rollout) -> PolicyGradientMinibatch:
+        """As in the base; the moving average goes on whatever the baseline is."""
         batch = super().batch(rollout)
         if self.config.baseline == "value":
-            self._follow(float((batch.returns * batch.weights).sum()))
+            self.update_mean_return(float((batch.returns * batch.weights).sum()))
         return batch
 
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
         values = super().evaluate(data, split, **options)
         self.measured = self.study(data)
-        for (baseline, size), found in self.measured.items():
-            values[f"eval/variance_{baseline}_{size}"] = found.variance
-            values[f"eval/deviation_{baseline}_{size}"] = found.deviation
+        for (baseline, size), estimates in self.measured.items():
+            values[f"eval/variance_{baseline}_{size}"] = estimates.variance
+            values[f"eval/deviation_{baseline}_{size}"] = estimates.deviation
         return values
 
     def pictures(self, data: LabDataModule) -> dict[str, Image]:
@@ -124,24 +128,28 @@ class VarianceStudy(PolicyGradient):
 
     def study(self, data: LabDataModule) -> dict[tuple[str, int], Estimates]:
         """Variance and deviation of every baseline at every group size."""
-        seen = self._episodes(data)
+        rollout = self._episodes(data)
         returns = discounted_returns(
-            seen.reward * seen.valid, seen.terminated, seen.truncated, torch.zeros_like(seen.reward), self.config.gamma
+            rollout.reward * rollout.valid,
+            rollout.terminated,
+            rollout.truncated,
+            torch.zeros_like(rollout.reward),
+            self.config.gamma,
         )
-        found: dict[tuple[str, int], Estimates] = {}
+        estimates: dict[tuple[str, int], Estimates] = {}
         for size in self.config.group_sizes:
-            gradients = self._gradients(seen, returns, size).unbind(1)  # of each baseline (M / n, P)
+            gradients = self._gradients(rollout, returns, size).unbind(1)  # of each baseline (M / n, P)
             plain = gradients[_BASELINES.index("none")]
             for baseline, g in zip(_BASELINES, gradients, strict=True):
                 squares = (g - g.mean(0)).square().sum(1) * (len(g) / (len(g) - 1))
-                found[baseline, size] = Estimates(
+                estimates[baseline, size] = Estimates(
                     variance=float(squares.mean()),
                     variance_error=float(squares.std() / len(g) ** 0.5),
                     deviation=0.0 if torch.equal(g, plain) else _over_chance(g - plain),
                 )
-        return found
+        return estimates
 
-    def _episodes(self, data: LabDataModule) -> Evaluated:
+    def _episodes(self, data: LabDataModule) -> EvaluatedRollout:
         """Fresh episodes, one a column, their rewards scaled as the learned value knows them."""
         assert isinstance(data, Experience)
         config = data.config
@@ -156,19 +164,19 @@ class VarianceStudy(PolicyGradient):
             rollout = rollout._replace(reward=self.reward_scaler.scaled(rollout.reward))
         return self.evaluate_rollout(rollout)
 
-    def _gradients(self, seen: Evaluated, returns: Tensor, size: int) -> Tensor:
+    def _gradients(self, rollout: EvaluatedRollout, returns: Tensor, size: int) -> Tensor:
         """One estimate from each group of `size` episodes with each baseline, (M / n, K, P)."""
         num_episodes = returns.shape[1] // size * size
-        returns, valid, values = (t[:, :num_episodes] for t in (returns, seen.valid, seen.values))
+        returns, valid, values = (t[:, :num_episodes] for t in (returns, rollout.valid, rollout.values))
         groups, valid_groups = returns.reshape(-1, size), valid.reshape(-1, size)  # (T M / n, n)
-        held = [
+        baselines = [
             values
             if name == "value"
             else baseline_of(name, groups, valid_groups, self.mean_return).reshape(returns.shape)
             for name in _BASELINES
         ]
-        weights = (torch.stack(held, -1) - returns[..., None]) * valid[..., None] / size  # (T, M, K)
-        x = torch.where(valid.view(*valid.shape, *[1] * (seen.x.dim() - 2)), seen.x[:, :num_episodes], 0.0)
+        weights = (torch.stack(baselines, -1) - returns[..., None]) * valid[..., None] / size  # (T, M, K)
+        x = torch.where(valid.view(*valid.shape, *[1] * (rollout.x.dim() - 2)), rollout.x[:, :num_episodes], 0.0)
         log_prob = _LogProb(self.policy)
         parameters = log_prob.parameters_of_action()
 
@@ -179,7 +187,7 @@ class VarianceStudy(PolicyGradient):
             return torch.cat([g.flatten(1) for g in gradients.values()], 1)
 
         at_once = size * max(1, _EPISODES_AT_ONCE // size)
-        pieces = zip(*(t[:, :num_episodes].split(at_once, 1) for t in (x, seen.action, weights)), strict=True)
+        pieces = zip(*(t[:, :num_episodes].split(at_once, 1) for t in (x, rollout.action, weights)), strict=True)
         sums = [vmap(of_episode, in_dims=1)(*piece).unflatten(0, (-1, size)).sum(1) for piece in pieces]
         return torch.cat(sums)
 

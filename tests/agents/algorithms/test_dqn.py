@@ -193,7 +193,7 @@ def test_the_update_ratio_and_the_target_period_are_kept(monkeypatch: pytest.Mon
         if all(torch.equal(a, b) for a, b in zip(target.parameters(), online.parameters(), strict=True)):
             equal.append(num_updates)
 
-    monkeypatch.setattr("agents.algorithms.dqn.move_target", watched)
+    monkeypatch.setattr("agents.algorithms.q_agent.move_target", watched)
     periodic = short("module.updates_per_env_step=0.37", "module.target_tau=0", "module.target_period=25")
     row = train(periodic).run.result()
     assert abs(row["updates"] - 0.37 * (row["env_steps"] - 200)) <= 0.37 * 160  # a round is 128 steps
@@ -220,7 +220,7 @@ RAINBOW = (
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from agents.experience.data import ReplayExperience
+from agents.experience.replay import ReplayExperience
 from lab.config import serialization
 from lab.runs.directory import Run
 from lab.training.train import train
@@ -330,9 +330,9 @@ def test_acting_in_arrays_follows_parameters_that_move_and_copies_follow_their_o
         return torch.equal(actor.actions(), torch.stack([policy.act(obs[t], None, noise[t]).action for t in range(50)]))
 
     assert agrees(dqn.policy)
-    first = dqn.policy._in_arrays
+    first = dqn.policy._numpy_mlp
     assert agrees(dqn.policy)
-    assert dqn.policy._in_arrays is first  # nothing moved
+    assert dqn.policy._numpy_mlp is first  # nothing moved
     copied = copy.deepcopy(dqn.policy)
     for p in dqn.q_network.parameters():
         p.data = -p.data

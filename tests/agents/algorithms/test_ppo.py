@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from agents.algorithms.policy_gradient import PolicyGradientConfig
-from agents.algorithms.ppo import PPO, Minibatch, PPOConfig, normalized
+from agents.algorithms.ppo import PPO, PPOConfig, PPOMinibatch, normalized
 from agents.experience.data import OnPolicyData, OnPolicyExperience
 from agents.types import Rollout
 from lab.backbones import BackboneConfig
@@ -25,11 +25,11 @@ def build(backbone: BackboneConfig = MLP, num_steps: int = 32, **fields: Any) ->
     return PPOConfig(backbone=backbone, **fields).build(data.spec), data
 
 
-def batch_of(agent: PPO, rollout: Rollout, advantages: Tensor | None = None) -> Minibatch:
+def batch_of(agent: PPO, rollout: Rollout, advantages: Tensor | None = None) -> PPOMinibatch:
     """What `minibatches` takes, with advantages of ones unless given."""
     evaluated = agent.evaluate_rollout(rollout)
     coefficients = torch.tensor([0.8, 1.2, 0.0]).unbind()
-    return Minibatch(
+    return PPOMinibatch(
         **agent.sequences(
             rollout,
             x=evaluated.x,
@@ -44,9 +44,9 @@ def batch_of(agent: PPO, rollout: Rollout, advantages: Tensor | None = None) -> 
     )
 
 
-def recorded_updates(agent: PPO) -> list[Minibatch]:
+def recorded_updates(agent: PPO) -> list[PPOMinibatch]:
     """The minibatches that the agent updates by from now on; nothing is learned from them."""
-    batches: list[Minibatch] = []
+    batches: list[PPOMinibatch] = []
     agent.updater.step = lambda batch: batches.append(batch) or ({}, {})  # type: ignore[method-assign, func-returns-value]
     return batches
 
@@ -63,7 +63,7 @@ def test_the_first_gradient_is_the_policy_gradient(backbone: BackboneConfig, ent
         agent.set_engine("eager")
     batches = recorded_updates(ppo)
     ppo.config.__dict__["epochs"] = 1
-    ppo.learn(rollout)
+    ppo.learn(rollout, data)
     loss = ppo.loss(batches[0]).value
     expected = plain.loss(plain.batch(rollout)).value
     parameters, plain_parameters = list(ppo.policy.parameters()), list(plain.policy.parameters())
@@ -71,6 +71,31 @@ def test_the_first_gradient_is_the_policy_gradient(backbone: BackboneConfig, ent
         torch.autograd.grad(loss, parameters), torch.autograd.grad(expected, plain_parameters), strict=True
     ):
         torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backbone", [MLP, GRU], ids=["mlp", "gru"])
+@pytest.mark.parametrize("value_clip", [None, 0.1])
+@pytest.mark.parametrize("entropy_coef", [0.0, 0.1])
+def test_the_linearized_loss_has_the_gradient_and_the_metrics_of_the_papers(
+    backbone: BackboneConfig, value_clip: float | None, entropy_coef: float
+) -> None:
+    agent, data = build(backbone, value_clip=value_clip, entropy_coef=entropy_coef)
+    batch = batch_of(agent, rollout := agent.collect(data), torch.randn_like(rollout.reward))
+    scatter = torch.Generator().manual_seed(0)
+    batch = batch._replace(
+        old_log_prob=batch.old_log_prob + 0.3 * torch.randn(batch.x.shape[:-1], generator=scatter),
+        old_values=batch.old_values + 0.3 * torch.randn(batch.x.shape[:-1], generator=scatter),
+        returns=batch.returns + torch.randn(batch.x.shape[:-1], generator=scatter),
+        weights=batch.weights / batch.weights.sum(),
+        entropy_coef=torch.tensor(entropy_coef),
+    )
+    (loss, metrics, _), (linear, linear_metrics, _) = agent.loss(batch), agent.linearized_loss(batch)
+    assert 0.2 < float(metrics["clip_fraction"]) < 0.8
+    torch.testing.assert_close(linear_metrics, metrics)
+    parameters = list(agent.policy.parameters())
+    expected = torch.autograd.grad(loss, parameters)
+    for gradient, paper in zip(torch.autograd.grad(linear, parameters), expected, strict=True):
+        torch.testing.assert_close(gradient, paper, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("advantage", "moved"), [(1.0, 0.5), (-1.0, -0.5)])
@@ -101,12 +126,12 @@ def test_a_clipped_value_that_is_better_than_the_clip_range_has_no_gradient() ->
 def test_epochs_end_when_the_policy_has_moved_far_enough() -> None:
     quick = OptimizerConfig(lr=0.05)
     agent, data = build(epochs=20, target_kl=0.01, optimizer=quick, minibatch_size=10_000)
-    rows = agent.learn(agent.collect(data))
+    rows = agent.learn(agent.collect(data), data)
     assert len(rows) < 20
     assert float(rows[-1]["approx_kl"]) > 0.015
     assert all(float(row["approx_kl"]) <= 0.015 for row in rows[:-1])
     agent, data = build(epochs=20, optimizer=quick, minibatch_size=10_000)
-    assert len(agent.learn(agent.collect(data))) == 20
+    assert len(agent.learn(agent.collect(data), data)) == 20
 
 
 @pytest.mark.parametrize("minibatch_size", [32, 48, 1000])
@@ -133,7 +158,7 @@ def test_recurrent_minibatches_are_whole_sequences_with_the_state_before_them() 
     batch = batch_of(agent, rollout)
     assert batch.x.shape[:2] == (8, 16)  # 4 environments x 32 steps
 
-    def log_prob_and_values(batch: Minibatch) -> tuple[Tensor, Tensor | None]:
+    def log_prob_and_values(batch: PPOMinibatch) -> tuple[Tensor, Tensor | None]:
         parameters, values = agent.policy.evaluate(batch.x, batch.state, batch.start)
         return agent.policy.distribution.log_prob_entropy(parameters, batch.action)[0], values
 
@@ -145,7 +170,7 @@ def test_recurrent_minibatches_are_whole_sequences_with_the_state_before_them() 
     assert len(minibatches) == 4
     for minibatch in minibatches:
         torch.testing.assert_close(log_prob_and_values(minibatch)[0], minibatch.old_log_prob)
-    assert agent.learn(rollout)
+    assert agent.learn(rollout, data)
 
 
 def test_advantages_are_normalised_over_what_counts() -> None:
@@ -161,7 +186,7 @@ def test_clip_entropy_and_learning_rate_follow_their_schedules() -> None:
     )
     batches = recorded_updates(agent)
     agent.set_progress(0.75)
-    agent.learn(agent.collect(data))
+    agent.learn(agent.collect(data), data)
     coefficients = [float(c) for c in (batches[0].clip_low, batches[0].clip_high, batches[0].entropy_coef)]
     assert coefficients == pytest.approx([0.95, 1.05, 0.125])
     assert agent.updater.optimizer.param_groups[0]["lr"] == pytest.approx(0.25 * agent.config.optimizer.lr)

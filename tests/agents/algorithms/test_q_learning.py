@@ -30,7 +30,7 @@ def rollout(**columns: list[list[float]]) -> Rollout:
 def test_updates_go_step_by_step() -> None:
     agent = QLearning(QLearningConfig(alpha=0.5, gamma=0.9), SPEC)
     agent.policy.table.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
-    agent.learn(
+    agent.update(
         rollout(
             obs=[[0], [1], [2], [0], [0]],
             action=[[1], [0], [1], [0], [1]],

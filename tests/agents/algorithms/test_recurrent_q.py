@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from agents.algorithms.recipes.recurrent_q import cartpole_positions
-from agents.algorithms.recurrent_q import RecurrentQ, RecurrentQConfig, previous_actions
+from agents.algorithms.recurrent_q import RecurrentQ, RecurrentQConfig
+from agents.policies.recurrent_q_network import previous_actions
 from agents.types import Sequences
 from lab.backbones import BackboneConfig
 from lab.config.overrides import override

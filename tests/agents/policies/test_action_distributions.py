@@ -7,9 +7,9 @@ import torch
 from torch import distributions as td
 
 from agents.policies.action_distributions import (
-    Categorical,
-    Gaussian,
-    MultiCategorical,
+    CategoricalActions,
+    DiagonalGaussian,
+    MultiCategoricalActions,
     SquashedGaussian,
     distribution_of,
 )
@@ -26,7 +26,7 @@ def generator(seed: int = 0) -> torch.Generator:
 def test_categorical_equals_torch_distributions() -> None:
     logits = torch.randn(50, 4, generator=generator())
     action = torch.randint(4, (50,), generator=generator(1))
-    log_prob, entropy = Categorical(Discrete(4)).log_prob_entropy(logits, action)
+    log_prob, entropy = CategoricalActions(Discrete(4)).log_prob_entropy(logits, action)
     expected = td.Categorical(logits=logits)
     torch.testing.assert_close(log_prob, expected.log_prob(action))
     torch.testing.assert_close(entropy, expected.entropy())
@@ -34,7 +34,7 @@ def test_categorical_equals_torch_distributions() -> None:
 
 def test_categorical_samples_have_the_probabilities_of_the_logits() -> None:
     logits = torch.tensor([0.5, -1.0, 1.5])
-    categorical = Categorical(Discrete(3))
+    categorical = CategoricalActions(Discrete(3))
     samples = categorical.sample(logits, categorical.noise((40_000,), generator()))
     frequencies = torch.bincount(samples, minlength=3) / 40_000
     torch.testing.assert_close(frequencies, logits.softmax(0), atol=0.01, rtol=0)
@@ -42,7 +42,7 @@ def test_categorical_samples_have_the_probabilities_of_the_logits() -> None:
 
 
 def test_several_discrete_actions_are_independent_parts() -> None:
-    both = MultiCategorical(MultiDiscrete((3, 2)))
+    both = MultiCategoricalActions(MultiDiscrete((3, 2)))
     logits = torch.randn(20, 5, generator=generator())
     action = both.sample(logits, both.noise((20,), generator(1)))
     assert action.shape == (20, 2)
@@ -53,7 +53,7 @@ def test_several_discrete_actions_are_independent_parts() -> None:
 
 
 def test_gaussian_equals_torch_distributions_and_is_clipped_for_the_environment() -> None:
-    gaussian = Gaussian(Continuous((-1.0, -2.0), (1.0, 2.0)))
+    gaussian = DiagonalGaussian(Continuous((-1.0, -2.0), (1.0, 2.0)))
     parameters = torch.randn(30, 4, generator=generator())
     action = gaussian.sample(parameters, 3 * gaussian.noise((30,), generator(1)))
     expected = td.Normal(parameters[:, :2], parameters[:, 2:].clamp(max=2).exp())

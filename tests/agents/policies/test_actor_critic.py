@@ -140,11 +140,11 @@ def test_what_a_recurrent_policy_noted_as_it_acted_is_what_one_pass_gives(backbo
         torch.testing.assert_close(seen.log_prob, rollout.extras["log_prob"], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("most_rows", [4096, 64])
+@pytest.mark.parametrize("max_rows", [4096, 64])
 def test_whole_episodes_are_recorded_in_few_sizes_and_evaluated_as_they_are(
-    most_rows: int, monkeypatch: pytest.MonkeyPatch
+    max_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agents.algorithms.actor_critic_agent._MOST_ROWS", most_rows)
+    monkeypatch.setattr("agents.algorithms.actor_critic_agent._MAX_ROWS", max_rows)
     agent, experience = build(PolicyGradientConfig(backbone=MLP), num_steps=100, whole_episodes=True)
     agent.set_engine("auto")
     for _ in range(6):
@@ -156,7 +156,7 @@ def test_whole_episodes_are_recorded_in_few_sizes_and_evaluated_as_they_are(
         torch.testing.assert_close(recorded.values, eager.values, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(recorded.log_prob, eager.log_prob, atol=1e-5, rtol=1e-4)
     sizes = [size for _, size, _ in agent._recorded]
-    assert all(size == power_of_two(size) <= most_rows for size in sizes)
+    assert all(size == power_of_two(size) <= max_rows for size in sizes)
     assert [power_of_two(n) for n in (1, 2, 3, 8, 9)] == [1, 2, 4, 8, 16]
 
 
