@@ -76,7 +76,7 @@ class ConvDecoder(DecoderConfig):
             layers.append(nn.ConvTranspose2d(channels_in, channels_out, 4, 2, 1, bias=False))
             layers += [norm_layer(self.norm, channels_out), activation_layer(self.activation)]
         layers.append(nn.ConvTranspose2d(self.channels[-1], image_shape[0], 4, 2, 1))
-        return nn.Sequential(*layers, _Crop(image_shape))
+        return nn.Sequential(*layers, Crop(image_shape))
 
 
 class ResNetDecoder(DecoderConfig):
@@ -93,7 +93,7 @@ class ResNetDecoder(DecoderConfig):
             layers.append(UpBlock(before, after, self.norm))
         layers += [norm_layer(self.norm, self.channels[-1]), nn.ReLU()]
         layers.append(nn.Conv2d(self.channels[-1], image_shape[0], 3, padding=1))
-        return nn.Sequential(*layers, _Crop(image_shape))
+        return nn.Sequential(*layers, Crop(image_shape))
 
 
 class UpBlock(nn.Module):
@@ -132,7 +132,7 @@ def _smallest_map(input_shape: InputShape, channels: tuple[int, ...], image_shap
     return nn.Conv2d(input_shape[0], channels[0], 3, padding=1)
 
 
-class _Crop(nn.Module):
+class Crop(nn.Module):
     """Cut the size down to the image's, from the middle."""
 
     def __init__(self, image_shape: tuple[int, ...]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lab.data.spec import TensorSpec
 from lab.export import Exportable, Input
 
-_EXAMPLE = '''"""Makes 16 images with {name}.onnx and keeps them in images.npy; needs numpy and onnxruntime."""
+_EXAMPLE = '''"""Makes 16 images with {name}.onnx and writes them to images.npy; needs numpy and onnxruntime."""
 
 from pathlib import Path
 
@@ -28,28 +28,28 @@ print("images", images.shape, "pixels from", images.min(), "to", images.max())
 _CLASSES = 'inputs["class"] = np.arange(16) % {num_classes}\n'
 
 
-class ImageNetwork(nn.Module):
-    """Latents (B, D), and classes (B,) of a conditional model, to images (B, C, H, W)."""
+ImagesOf = Callable[[Tensor, Tensor | None], Tensor]
+"""latents (B, D) and classes (B,) or None -> images (B, C, H, W)"""
 
-    def __init__(self, make: Callable[[Tensor, Tensor | None], Tensor], holder: nn.Module) -> None:
+
+class ImageNetwork(nn.Module):
+    """`images_of` as a module with the parameters of `net`; it takes latents, and classes of a conditional model."""
+
+    def __init__(self, images_of: ImagesOf, net: nn.Module) -> None:
         super().__init__()
-        self.make, self.holder = make, holder  # what is called, and whose parameters it uses
+        self.images_of, self.net = images_of, net
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        return self.make(tensors[0], tensors[1] if len(tensors) > 1 else None)
+        return self.images_of(tensors[0], tensors[1] if len(tensors) > 1 else None)
 
 
-def of_images(
-    name: str,
-    make: Callable[[Tensor, Tensor | None], Tensor],
-    holder: nn.Module,
-    num_latents: int,
-    num_classes: int = 0,
+def exportable_images(
+    name: str, images_of: ImagesOf, net: nn.Module, num_latents: int, num_classes: int = 0
 ) -> Exportable:
-    """`make(latents, classes)` with the parameters of `holder`; classes only where there are any."""
+    """`images_of(latents, classes)` with the parameters of `net`, called `name`; 0 classes: latents alone."""
     inputs = {"latents": Input(TensorSpec((num_latents,)))}
     if num_classes:
         inputs["class"] = Input(TensorSpec((), torch.int64, 0, num_classes - 1))
     classes = _CLASSES.format(num_classes=num_classes) if num_classes else ""
     example = _EXAMPLE.format(name=name, num_latents=num_latents, classes=classes)
-    return Exportable(name, ImageNetwork(make, holder), inputs, ("images",), example)
+    return Exportable(name, ImageNetwork(images_of, net), inputs, ("images",), example)

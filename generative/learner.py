@@ -1,6 +1,7 @@
-"""GenerativeLearner: what all generative models share: samples, interpolation, pictures.
+"""GenerativeLearner: what all generative models share: samples, distances, pictures; LatentImageModel: what those do
+whose images are a function of noise.
 
-N images, C channels, H height, W width, K classes.
+N images, B minibatch, D latents, C channels, H height, W width, K classes.
 """
 
 from __future__ import annotations
@@ -9,31 +10,31 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from generative.evaluation.distances import NEIGHBOURS, distribution_metrics, nearest_neighbours
+from generative.export import exportable_images
 from lab.data.images import ImageModule
 from lab.data.module import LabDataModule
 from lab.data.spec import Classes, DataSpec, TensorSpec
 from lab.errors import UserError
+from lab.export import Exportable
 from lab.pictures import Image, image_grid
 from lab.training.learner import ConfigT, Learner
 
 NUM_SAMPLES = 64
 """images in the sample grid of an evaluation"""
 NUM_NEIGHBOURS = 24
-"""samples whose nearest training images are shown"""
+"""samples beside which pictures have the nearest training image"""
 _AT_ONCE = 500
 
-Progress = Callable[[int, int], None]
-"""called with (done, total) while a slow sampler works"""
+OnProgress = Callable[[int, int], None]
+"""called with (steps done, steps in all) while a slow sampler works"""
 
 
 class GenerativeLearner(Learner[ConfigT]):
-    """Subclasses give `sample`, and `interpolate` when they have a latent space."""
+    """The base of models of images; subclasses give `sample`."""
 
-    can_interpolate: ClassVar[bool] = False
-    """whether `interpolate` works"""
     conditional: bool = False
     """whether `sample` takes class labels"""
     distance_images: ClassVar[int] = 2000
@@ -53,7 +54,7 @@ class GenerativeLearner(Learner[ConfigT]):
         labels: Tensor | None = None,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
-        progress: Progress | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Tensor:
         """Images (num, C, H, W) in [0, 1] on the module's device.
 
@@ -61,18 +62,28 @@ class GenerativeLearner(Learner[ConfigT]):
             labels: classes (num,) int64, where the model is conditional; by default drawn uniformly.
             temperature: below 1, less varied and more typical; 0 gives the mode where there is one.
             generator: source of all randomness, on the module's device; by default torch's global one.
-            progress: called with (done, total) by samplers that take long.
+            on_progress: called by samplers that take long.
+
+        Raises:
+            UserError: for labels or a temperature that the model cannot take.
         """
         raise NotImplementedError
 
     def interpolate(self, num: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """Images (num, steps, C, H, W): each row goes from one sample to another through the latent space."""
+        """Images (num, steps, C, H, W): each row goes from one sample to another through the latent space.
+
+        Raises UserError for a model without a latent space.
+        """
         raise UserError(f"module.kind={self.config.kind!r} has no latent space to interpolate in.")
 
-    def draw_labels(self, num: int, labels: Tensor | None, generator: torch.Generator | None) -> Tensor | None:
-        """The labels (num,) to sample with: those given, uniform ones, or None for an unconditional model.
+    def condition(self, y: Tensor) -> Tensor | None:
+        """What the networks get of classes y (B,): the classes where the model is conditional, else None."""
+        return y if self.conditional else None
 
-        Raises UserError for labels given to a model that takes none, and for classes that there are not.
+    def draw_labels(self, num: int, labels: Tensor | None, generator: torch.Generator | None) -> Tensor | None:
+        """The classes (num,) to sample with: `labels`, by default uniform ones; None for an unconditional model.
+
+        Raises UserError for labels of an unconditional model, and for classes that do not exist.
         """
         if not self.conditional:
             if labels is not None:
@@ -84,40 +95,43 @@ class GenerativeLearner(Learner[ConfigT]):
             raise UserError(f"class {int(labels.max())} is not one of 0 to {self.num_classes - 1}.")
         return labels.to(self.device)
 
-    def distances(self, data: LabDataModule, split: str, *, num: int | None = None) -> dict[str, float]:
-        """How far samples are from the test split; nothing for the validation split.
+    # ------------------------------------------------------------------ evaluation
+
+    def test_distances(self, data: LabDataModule, split: str) -> dict[str, float]:
+        """How far `distance_images` samples are from the test split; nothing for the validation split.
 
         Models that are chosen by their likelihood are measured so once, at the end: sampling takes its time. Data
         without class labels have no such distance, and neither has a handful of images.
-
-        Args:
-            num: how many samples; by default `distance_images`.
         """
         assert isinstance(data, ImageModule)
         if split != "test" or not has_classes(data) or data.num_samples("test") <= NEIGHBOURS:
             return {}
-        return self.measured(data, split, num or self.distance_images, full=True)
+        return self.distances(data, split, self.distance_images, full=True)
 
-    def measured(self, data: ImageModule, split: str, num: int, *, full: bool) -> dict[str, float]:
-        """The distances of `num` samples from a split. Where pixels are bits, samples are drawn as bits too."""
-        parts = [data.shown(self.sample(min(_AT_ONCE, num - start))) for start in range(0, num, _AT_ONCE)]
-        images, real = torch.cat(parts), data.pictured
+    def distances(self, data: ImageModule, split: str, num: int, *, full: bool) -> dict[str, float]:
+        """The distances of `num` samples from a split, see `distribution_metrics`.
+
+        Where pixels are bits, samples are drawn as bits too. Raises UserError for data without class labels.
+        """
+        parts = [data.to_images(self.sample(min(_AT_ONCE, num - start))) for start in range(0, num, _AT_ONCE)]
+        images, real = torch.cat(parts), data.image_module
         if real.spec.inputs.levels == 2:  # type: ignore[union-attr]
             images = torch.bernoulli(images)
         return distribution_metrics(images, real, split, full=full)
 
+    # ------------------------------------------------------------------ pictures
+
     def pictures(self, data: LabDataModule) -> dict[str, Image]:
-        """From fixed noise: samples (a class a column where conditional), a latent interpolation, and samples each
-        beside the nearest training image, which shows memorising."""
+        """From fixed noise: samples (a class a column where conditional), and samples each beside the nearest training
+        image, which shows memorising."""
         assert isinstance(data, ImageModule)
-        images = data.shown(self.sample(NUM_SAMPLES, labels=self.fixed_labels(), generator=self.fixed_generator()))
-        shown = {"samples": image_grid(images, self.sample_columns)}
-        if self.can_interpolate:
-            rows = self.interpolate(6, 10, generator=self.fixed_generator())
-            shown["interpolation"] = image_grid(rows.flatten(0, 1), rows.shape[1])
-        some = images[:NUM_NEIGHBOURS]
-        pairs = torch.stack([some, nearest_neighbours(some, data.pictured)], dim=1)
-        return {**shown, "neighbours": image_grid(pairs.flatten(0, 1), 8)}
+        images = data.to_images(self.sample(NUM_SAMPLES, labels=self.fixed_labels(), generator=self.fixed_generator()))
+        first = images[:NUM_NEIGHBOURS]
+        pairs = torch.stack([first, nearest_neighbours(first, data.image_module)], dim=1)  # (N, 2, C, H, W)
+        return {
+            "samples": image_grid(images, self.sample_columns),
+            "neighbours": image_grid(pairs.flatten(0, 1), 8),
+        }
 
     @property
     def sample_columns(self) -> int:
@@ -126,16 +140,81 @@ class GenerativeLearner(Learner[ConfigT]):
 
     def fixed_labels(self) -> Tensor | None:
         """The classes in turn, for NUM_SAMPLES samples; None where the model is not conditional."""
-        return torch.arange(NUM_SAMPLES, device=self.device) % self.num_classes if self.conditional else None
+        return self.condition(torch.arange(NUM_SAMPLES, device=self.device) % max(self.num_classes, 1))
 
     def fixed_generator(self) -> torch.Generator:
         """The same noise at each evaluation, so that pictures can be compared."""
         return torch.Generator(self.device).manual_seed(0)
 
 
+class LatentImageModel(GenerativeLearner[ConfigT]):
+    """The base of models whose images are a function of standard normal latents and, where conditional, of classes.
+
+    Subclasses give `num_latents`, `image_net` and `images_of`.
+    """
+
+    image_net_name: ClassVar[str]
+    """what `lab export` calls the network from latents to images"""
+
+    @property
+    def num_latents(self) -> int:
+        """Standard normal numbers D behind one image."""
+        raise NotImplementedError
+
+    @property
+    def image_net(self) -> nn.Module:
+        """The network whose parameters `images_of` uses."""
+        raise NotImplementedError
+
+    def images_of(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] of latents z (N, D) and classes y (N,)."""
+        raise NotImplementedError
+
+    def draw_latents(
+        self,
+        num: int,
+        *,
+        labels: Tensor | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Latents (num, D) whose standard deviation is `temperature`, and classes (num,); see `sample`."""
+        y = self.draw_labels(num, labels, generator)
+        return temperature * torch.randn(num, self.num_latents, generator=generator, device=self.device), y
+
+    def sample(
+        self,
+        num: int,
+        *,
+        labels: Tensor | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Tensor:
+        """Images of latents whose standard deviation is `temperature`; see `GenerativeLearner.sample`."""
+        return self.images_of(*self.draw_latents(num, labels=labels, temperature=temperature, generator=generator))
+
+    def interpolate(self, num: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
+        y = self.draw_labels(num, None, generator)
+        ends = torch.randn(2, num, self.num_latents, generator=generator, device=self.device)
+        z = slerp(ends[0], ends[1], steps)  # (num, steps, D)
+        repeated = None if y is None else y[:, None].expand(num, steps).flatten()
+        return self.images_of(z.flatten(0, 1), repeated).unflatten(0, (num, steps))
+
+    def exportable(self, data: LabDataModule) -> Exportable:
+        """The network from latents, and classes where conditional, to images."""
+        num_classes = self.num_classes if self.conditional else 0
+        return exportable_images(self.image_net_name, self.images_of, self.image_net, self.num_latents, num_classes)
+
+    def pictures(self, data: LabDataModule) -> dict[str, Image]:
+        """What all models show, and interpolations from one sample to another."""
+        rows = self.interpolate(6, 10, generator=self.fixed_generator())
+        return {**super().pictures(data), "interpolation": image_grid(rows.flatten(0, 1), rows.shape[1])}
+
+
 def has_classes(data: ImageModule) -> bool:
     """Whether the images have labels of two classes or more."""
-    outputs = data.pictured.spec.outputs
+    outputs = data.image_module.spec.outputs
     return isinstance(outputs, Classes) and outputs.num > 1
 
 

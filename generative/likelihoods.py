@@ -42,12 +42,6 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
 
 
-def gaussian_kl_between(mean: Tensor, log_variance: Tensor, prior_mean: Tensor, prior_log_variance: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_variance)) || N(prior_mean, exp(prior_log_variance))) elementwise."""
-    ratio = log_variance - prior_log_variance
-    return 0.5 * ((mean - prior_mean).square() * torch.exp(-prior_log_variance) + ratio.exp() - 1 - ratio)
-
-
 def discretized_logistic_log_prob(mean: Tensor, log_scale: Tensor, x: Tensor, levels: int) -> Tensor:
     """log P(x) elementwise, x one of `levels` values in [0, 1], P the logistic's mass in the bin around x.
 

@@ -82,16 +82,6 @@ class Encoder(nn.Module):
         self.recurrent = config.recurrent
         self.num_features = self.backbone.num_features
 
-    def forward(self, obs: Obs) -> Tensor:
-        features: Tensor = self.backbone(self.prepare(obs))
-        return features.flatten(1)
-
-    def run(self, obs: Obs, state: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
-        """(T, N, ...), state, reset (T, N) -> features (T, N, F), state."""
-        x = self.prepare(obs, leading=2).flatten(2)
-        features, state = self.backbone(x, state, reset)
-        return features, state
-
     def prepare(self, obs: Obs, leading: int = 1) -> Tensor:
         """The one tensor that the backbone takes."""
         if isinstance(obs, dict):

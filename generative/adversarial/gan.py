@@ -3,12 +3,14 @@
 Goodfellow et al. 2014 (non-saturating), Mao et al. 2017 (least squares), Lim and Ye 2017 (hinge), Arjovsky et al. 2017
 and Gulrajani et al. 2017 (Wasserstein with gradient penalty), Mescheder et al. 2018 (R1), Miyato et al. 2018 (spectral
 normalisation), Miyato and Koyama 2018 (projection discriminator), Yazici et al. 2019 (averaged generator).
+
 B images, D latents, C channels, H height, W width.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -19,8 +21,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from generative.decoders import ConvDecoder, DecoderConfig, with_class
 from generative.evaluation.distances import NEIGHBOURS, check_enough
-from generative.export import of_images
-from generative.learner import NUM_SAMPLES, GenerativeLearner, Progress, slerp
+from generative.learner import NUM_SAMPLES, LatentImageModel
 from lab.backbones import BackboneConfig
 from lab.backbones.image_features import ImageFeatures
 from lab.data.images import ImageModule
@@ -29,9 +30,8 @@ from lab.data.resident import Batch, Chunk
 from lab.data.spec import DataSpec
 from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig
-from lab.errors import UserError
+from lab.errors import UserError, unknown
 from lab.experiment import ModuleConfig
-from lab.export import Exportable
 from lab.pictures import Image, image_grid
 from lab.ranks import shared_noise
 from lab.training.learner import Monitor, StepMetrics
@@ -76,24 +76,45 @@ class GANConfig(ModuleConfig):
 # ------------------------------------------------------------------ losses
 
 
-def discriminator_loss(name: Objective, real: Tensor, fake: Tensor) -> Tensor:
-    """The discriminator's loss of logits (B,) for real and fake images."""
-    if name == "non_saturating":
-        return F.softplus(-real).mean() + F.softplus(fake).mean()
-    if name == "least_squares":
-        return 0.5 * ((real - 1).square().mean() + fake.square().mean())
-    if name == "hinge":
-        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-    return fake.mean() - real.mean()
+class ObjectiveFunctions(NamedTuple):
+    """What both players descend, means over a minibatch.
+
+    discriminator: its logits (B,) of real and of fake images -> ()
+    generator: the discriminator's logits (B,) of the generator's images -> ()
+    boundary: the logit above which the discriminator calls an image real
+    """
+
+    discriminator: Callable[[Tensor, Tensor], Tensor]
+    generator: Callable[[Tensor], Tensor]
+    boundary: float = 0.0
 
 
-def generator_loss(name: Objective, fake: Tensor) -> Tensor:
-    """The generator's loss of the discriminator's logits (B,) for its images."""
-    if name == "non_saturating":
-        return F.softplus(-fake).mean()
-    if name == "least_squares":
-        return 0.5 * (fake - 1).square().mean()
-    return -fake.mean()
+OBJECTIVES: dict[Objective, ObjectiveFunctions] = {
+    "non_saturating": ObjectiveFunctions(
+        lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
+        lambda fake: F.softplus(-fake).mean(),
+    ),
+    "least_squares": ObjectiveFunctions(
+        lambda real, fake: 0.5 * ((real - 1).square().mean() + fake.square().mean()),
+        lambda fake: 0.5 * (fake - 1).square().mean(),
+        boundary=0.5,
+    ),
+    "hinge": ObjectiveFunctions(
+        lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
+        lambda fake: -fake.mean(),
+    ),
+    "wasserstein": ObjectiveFunctions(
+        lambda real, fake: fake.mean() - real.mean(),
+        lambda fake: -fake.mean(),
+    ),
+}
+
+
+def objective(name: str) -> ObjectiveFunctions:
+    """The objective of a name. Raises UserError for an unknown one."""
+    if name not in OBJECTIVES:
+        raise unknown("module.loss", name, OBJECTIVES)
+    return OBJECTIVES[name]  # type: ignore[index]
 
 
 def squared_gradient_norm(logits: Tensor, images: Tensor) -> Tensor:
@@ -102,18 +123,18 @@ def squared_gradient_norm(logits: Tensor, images: Tensor) -> Tensor:
     return gradient.flatten(1).square().sum(1)
 
 
-def watched(metrics: StepMetrics) -> StepMetrics:
-    """`metrics` with the monitors: 1.0 where something is seen to go wrong.
+def with_monitors(metrics: StepMetrics) -> StepMetrics:
+    """`metrics` and the monitors: 1.0 where something goes wrong.
 
     discriminator_wins: it tells more than 99 % of real and of fake images right, so that it teaches little.
     collapse: the fakes of a minibatch differ less than a quarter as much as real images do.
     """
     right = torch.stack([torch.as_tensor(metrics[f"losses/{name}_accuracy"]) for name in ("real", "fake")])
-    metrics["monitors/discriminator_wins"] = (right > 0.99).all().float()
+    monitors: StepMetrics = {"monitors/discriminator_wins": (right > 0.99).all().float()}
     if "losses/fake_spread" in metrics:
         fake, real = (torch.as_tensor(metrics[f"losses/{name}_spread"]) for name in ("fake", "real"))
-        metrics["monitors/collapse"] = (fake < 0.25 * real).float()
-    return metrics
+        monitors["monitors/collapse"] = (fake < 0.25 * real).float()
+    return metrics | monitors
 
 
 # ------------------------------------------------------------------ networks
@@ -171,11 +192,11 @@ class Fakes(NamedTuple):
     y: Tensor
 
 
-class GAN(GenerativeLearner[GANConfig]):
+class GAN(LatentImageModel[GANConfig]):
     """Trains a Discriminator and a Generator in turn; samples come from the generator's running average."""
 
     monitor = Monitor("eval/lenet_frechet_distance", "min")
-    can_interpolate = True
+    image_net_name = "generator"
 
     def __init__(self, config: GANConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
@@ -185,6 +206,7 @@ class GAN(GenerativeLearner[GANConfig]):
                 "labels; this data has none."
             )
         self.conditional = config.conditional
+        self.objective = objective(config.loss)
         self.generator = Generator(config, self.image.shape, self.num_classes)
         self.discriminator = Discriminator(config, spec, self.num_classes)
         self.average = copy.deepcopy(self.generator).requires_grad_(False) if config.ema else self.generator
@@ -194,69 +216,66 @@ class GAN(GenerativeLearner[GANConfig]):
         self.generator_updater = self.add_updater("generator", self.generator, self.generator_loss, config.optimizer)
 
     def discriminator_loss(self, batch: Contest) -> Loss:
+        """The objective, and the penalties at every `penalty_period`-th update; mean over the minibatch."""
         x, fake, y = batch
-        labels, settings = (y if self.conditional else None), self.config
-        penalize = self.discriminator_updater.num_updates % settings.penalty_period == 0
-        with_r1 = penalize and settings.r1 > 0
+        config, labels, boundary = self.config, self.condition(y), self.objective.boundary
+        penalize = self.discriminator_updater.num_updates % config.penalty_period == 0
+        with_r1 = penalize and config.r1 > 0
         x = x.detach().requires_grad_() if with_r1 else x
         real_logits, fake_logits = self.discriminator(x, labels), self.discriminator(fake, labels)
-        loss = discriminator_loss(settings.loss, real_logits, fake_logits)
+        loss = self.objective.discriminator(real_logits, fake_logits)
         metrics = {
             "discriminator": loss.detach(),
-            "real_accuracy": (real_logits > self._boundary).float().mean(),
-            "fake_accuracy": (fake_logits <= self._boundary).float().mean(),
+            "real_accuracy": (real_logits > boundary).float().mean(),
+            "fake_accuracy": (fake_logits <= boundary).float().mean(),
         }
         if with_r1:
             penalty = squared_gradient_norm(real_logits, x).mean()
-            loss = loss + 0.5 * settings.r1 * settings.penalty_period * penalty
-        if penalize and settings.gradient_penalty > 0:
+            loss = loss + 0.5 * config.r1 * config.penalty_period * penalty
+        if penalize and config.gradient_penalty > 0:
             share = shared_noise.rand(len(x), 1, 1, 1, device=x.device)
             between = (x + share * (fake - x)).detach().requires_grad_()
             norm = (squared_gradient_norm(self.discriminator(between, labels), between) + 1e-12).sqrt()
-            loss = loss + settings.gradient_penalty * settings.penalty_period * (norm - 1).square().mean()
+            loss = loss + config.gradient_penalty * config.penalty_period * (norm - 1).square().mean()
         return Loss(loss, metrics)
 
     def generator_loss(self, batch: Fakes) -> Loss:
-        fake, y = batch
-        loss = generator_loss(self.config.loss, self.discriminator(fake, y if self.conditional else None))
+        """The objective, mean over the minibatch."""
+        loss = self.objective.generator(self.discriminator(batch.fake, self.condition(batch.y)))
         # a batch whose images are all alike has no spread: the first sign of mode collapse
-        return Loss(loss, {"generator": loss.detach(), "fake_spread": fake.detach().std(0).mean()})
+        return Loss(loss, {"generator": loss.detach(), "fake_spread": batch.fake.detach().std(0).mean()})
 
     def training_step(self, chunk: Chunk, batch_idx: int = 0) -> StepMetrics:
-        return watched(super().training_step(chunk))
+        return with_monitors(super().training_step(chunk))
 
     def update(self, batch: Batch) -> Metrics:
         """One step of the discriminator on real images, and in its turn the generator's."""
         x, y = batch
         generator_turn = (self.discriminator_updater.num_updates + 1) % self.config.discriminator_steps == 0
-        z = shared_noise.randn(len(x), self.config.latents, device=x.device)
+        z = shared_noise.randn(len(x), self.num_latents, device=x.device)
         with torch.set_grad_enabled(generator_turn):
-            fake = self.generator(z, y if self.conditional else None)
+            fake = self.generator(z, self.condition(y))
         metrics, _ = self.discriminator_updater.step(Contest(x, fake.detach(), y))
         if generator_turn:
             metrics |= self.generator_updater.step(Fakes(fake, y))[0]
-            self._follow()
+            self._update_average()
         return metrics | {"real_spread": x.std(0).mean()}
 
     def on_fit_start(self) -> None:
         check_enough(self.trainer.datamodule, "val")  # type: ignore[attr-defined]
 
-    @property
-    def _boundary(self) -> float:
-        return 0.5 if self.config.loss == "least_squares" else 0.0
-
     @torch.no_grad()
-    def _follow(self) -> None:
+    def _update_average(self) -> None:
         """Move the average towards the generator; early on faster, so that the first weights are soon forgotten."""
         if not self.config.ema:
             return
-        done = self.generator_updater.num_updates
-        weight = 1 - min(self.config.ema, (1 + done) / (10 + done))
+        num_updates = self.generator_updater.num_updates
+        weight = 1 - min(self.config.ema, (1 + num_updates) / (10 + num_updates))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), weight)
         for average, value in zip(self.average.buffers(), self.generator.buffers(), strict=True):
             average.copy_(value)
 
-    # ------------------------------------------------------------------ evaluation
+    # ------------------------------------------------------------------ evaluation and samples
 
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
         """Distances of samples from the split (see generative.evaluation.distances); the test split gets all of them.
@@ -264,48 +283,24 @@ class GAN(GenerativeLearner[GANConfig]):
         Raises UserError for data without class labels, on which there is no feature network to train.
         """
         assert isinstance(data, ImageModule)
-        return self.measured(data, split, self.config.eval_images, full=split == "test")
+        return self.distances(data, split, self.config.eval_images, full=split == "test")
 
-    def sample(
-        self,
-        num: int,
-        *,
-        labels: Tensor | None = None,
-        temperature: float = 1.0,
-        generator: torch.Generator | None = None,
-        progress: Progress | None = None,
-    ) -> Tensor:
-        """Images of the averaged generator; `temperature` scales the latents."""
-        return self._generate(self.average, num, labels, temperature, generator)
+    @property
+    def num_latents(self) -> int:
+        return self.config.latents
 
-    def _generate(
-        self,
-        network: nn.Module,
-        num: int,
-        labels: Tensor | None,
-        temperature: float,
-        generator: torch.Generator | None,
-    ) -> Tensor:
-        y = self.draw_labels(num, labels, generator)
-        z = temperature * torch.randn(num, self.config.latents, generator=generator, device=self.device)
-        images: Tensor = network(z, y)
+    @property
+    def image_net(self) -> Generator:
+        return self.average
+
+    def images_of(self, z: Tensor, y: Tensor | None) -> Tensor:
+        images: Tensor = self.average(z, y)
         return images
 
-    def interpolate(self, num: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
-        y = self.draw_labels(num, None, generator)
-        ends = torch.randn(2, num, self.config.latents, generator=generator, device=self.device)
-        z = slerp(ends[0], ends[1], steps)  # (num, steps, D)
-        repeated = None if y is None else y[:, None].expand(num, steps).flatten()
-        images: Tensor = self.average(z.flatten(0, 1), repeated)
-        return images.unflatten(0, (num, steps))
-
-    def exportable(self, data: LabDataModule) -> Exportable:
-        num_classes = self.num_classes if self.conditional else 0
-        return of_images("generator", self.average, self.average, self.config.latents, num_classes)
-
     def pictures(self, data: LabDataModule) -> dict[str, Image]:
-        shown = super().pictures(data)
+        """What all latent models show, and samples of the generator itself beside those of its average."""
+        pictures = super().pictures(data)
         if self.config.ema:
-            raw = self._generate(self.generator, NUM_SAMPLES, self.fixed_labels(), 1.0, self.fixed_generator())
-            shown["samples_raw"] = image_grid(raw, self.sample_columns)
-        return shown
+            latents = self.draw_latents(NUM_SAMPLES, labels=self.fixed_labels(), generator=self.fixed_generator())
+            pictures["samples_raw"] = image_grid(self.generator(*latents), self.sample_columns)
+        return pictures

@@ -27,13 +27,13 @@ LOG_2 = math.log(2)
 
 
 class Head(nn.Module):
-    """Subclasses give `log_prob` and `draw` from what `prepare` made of the features."""
+    """The base of output distributions; `log_prob` and `draw` take what `prepare` returns of the features."""
 
     num_noise: int
-    """uniform numbers that a pixel takes"""
+    """uniform numbers behind one pixel"""
 
     def prepare(self, features: Tensor) -> Tensor:
-        """What depends on the features alone (B, ., H, W)."""
+        """The part of the distribution that depends on the features (B, F, H, W) alone: (B, ., H, W)."""
         raise NotImplementedError
 
     def log_prob(self, hidden: Tensor, x: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class LogisticMixtureHead(Head):
         return out
 
     def parameters_of(self, hidden: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (B, M, H, W), means and log-scales (B, C, M, H, W), given the channels of `x` before each."""
+        """Logits (B, M, H, W), means and log-scales (B, C, M, H, W), conditioned on the channels of `x` before each."""
         table = hidden.unflatten(1, (-1, self.num_components))  # (B, rows, M, H, W)
         logits, means, log_scales, coupling = table.split([1, self.channels, self.channels, self.num_couplings], 1)
         means = coupled_means(2 * x - 1, means, torch.tanh(coupling))

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from generative.autoregressive.backbones.causal import Causal
 from generative.autoregressive.heads import CategoricalHead, Head, LogisticMixtureHead
-from generative.autoregressive.sampling import Backend, Given, Task, sample
-from generative.learner import GenerativeLearner, Progress
+from generative.autoregressive.sampling import Backend, KnownPixels, SampleRequest, sample
+from generative.learner import GenerativeLearner, OnProgress
 from generative.likelihoods import bits_per_dim
 from lab.backbones import BackboneConfig, build_backbone
 from lab.data.images import ImageModule
@@ -30,9 +30,11 @@ from lab.engine.optimizers import OptimizerConfig
 from lab.errors import UserError
 from lab.experiment import ModuleConfig
 from lab.pictures import Image, image_grid
-from lab.training.learner import Monitor
+from lab.training.learner import Monitor, split_means
 
 SAMPLES_AT_ONCE = 256
+NUM_COMPLETED = 6
+"""validation images whose lower halves a picture completes"""
 CACHED_PIXELS = 2**15
 """pixels whose feature maps in float32, of 16 to 32 channels, lie in a core's cache"""
 
@@ -52,8 +54,8 @@ class PixelCNNConfig(ModuleConfig):
     """condition on the class label"""
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3, max_grad_norm=1.0)
 
-    def build(self, spec: DataSpec) -> PixelCNN:
-        return PixelCNN(self, spec)
+    def build(self, spec: DataSpec) -> AutoregressiveImageModel:
+        return AutoregressiveImageModel(self, spec)
 
 
 class PixelNet(nn.Module):
@@ -122,7 +124,7 @@ def num_parts(x: Tensor) -> int:
     return min(len(x), max(1, -(-x[:, 0].numel() // pixels_at_once)))
 
 
-class PixelCNN(GenerativeLearner[PixelCNNConfig]):
+class AutoregressiveImageModel(GenerativeLearner[PixelCNNConfig]):
     """Trains a PixelNet by maximum likelihood."""
 
     monitor = Monitor("eval/nll_nats", "min")
@@ -140,18 +142,21 @@ class PixelCNN(GenerativeLearner[PixelCNNConfig]):
         self.updater = self.add_updater("net", self.net, self.loss, config.optimizer)
 
     def loss(self, batch: Batch) -> Loss:
-        nats = -self.net(batch.x, batch.y if self.conditional else None).flatten(1).sum(1).mean()
+        """Negative log-likelihood a pixel value, mean over the minibatch."""
+        nats = -self.net(batch.x, self.condition(batch.y)).flatten(1).sum(1).mean()
         return Loss(nats / self.image.numel, {"nll_nats": nats.detach()})
 
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
         """The exact negative log-likelihood of a split: nats an image, bits a dimension."""
         assert isinstance(data, ImageModule)
-        nats = total = 0.0
-        for x, y in data.batches(split, batch_size=250):
-            nats -= float(self.net(x, y if self.conditional else None).double().sum())
-            total += len(x)
-        nll = {"eval/nll_nats": nats / total, "eval/bits_per_dim": bits_per_dim(nats / total, self.image.numel)}
-        return nll | self.distances(data, split)
+        metrics = split_means(data.batches(split, batch_size=250), self.per_sample)
+        metrics["eval/bits_per_dim"] = bits_per_dim(metrics["eval/nll_nats"], self.image.numel)
+        return metrics | self.test_distances(data, split)
+
+    def per_sample(self, batch: Batch) -> dict[str, Tensor]:
+        """The negative log-likelihood of each image in nats: (B,)."""
+        log_prob = self.net(batch.x, self.condition(batch.y))  # (B, H, W)
+        return {"eval/nll_nats": -log_prob.double().flatten(1).sum(1)}
 
     def sample(
         self,
@@ -160,15 +165,15 @@ class PixelCNN(GenerativeLearner[PixelCNNConfig]):
         labels: Tensor | None = None,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
-        progress: Progress | None = None,
+        on_progress: OnProgress | None = None,
         backend: Backend = "cached",
-        given: Given | None = None,
+        known: KnownPixels | None = None,
     ) -> Tensor:
         """Images (num, C, H, W) in [0, 1]; see `GenerativeLearner.sample`.
 
         Args:
             backend: naive, cached or fixed_point; they give the same images, at very different speeds.
-            given: the part of each image that is known (in-painting).
+            known: the part of each image that is known (in-painting).
         """
         labels = self.draw_labels(num, labels, generator)
         dtype = next(self.parameters()).dtype
@@ -176,51 +181,44 @@ class PixelCNN(GenerativeLearner[PixelCNNConfig]):
         noise_shape = (num, self.net.head.num_noise, *shape[1:])
         noise = torch.rand(noise_shape, generator=generator, device=self.device, dtype=dtype)
         context = self.net.context(labels)
+        if known is not None:
+            known = KnownPixels(known.image.to(noise), known.mask.to(self.device))
         images = []
         for start in range(0, num, SAMPLES_AT_ONCE):
             part = slice(start, min(start + SAMPLES_AT_ONCE, num))
-            task = Task(
+            request = SampleRequest(
                 shape,
                 noise[part],
                 None if context is None else context[part],
                 temperature,
-                None if given is None else Given(given.image[part].to(noise), given.known[part].to(self.device)),
+                None if known is None else known.part(part),
             )
-            images.append(sample(self.net, task, backend, _share(progress, part, num)))
+            images.append(sample(self.net, request, backend, _progress_of_part(on_progress, part, num)))
         return torch.cat(images)
 
-    def inpaint(self, given: Given, **options: Any) -> Tensor:
+    def inpaint(self, known: KnownPixels, **options: Any) -> Tensor:
         """Images (N, C, H, W) whose unknown part is drawn; `options` are those of `sample`."""
-        return self.sample(len(given.image), given=given, **options)
+        return self.sample(len(known.image), known=known, **options)
 
     def pictures(self, data: LabDataModule) -> dict[str, Image]:
         """Samples, and completions of the upper halves of validation images: a row each, the original first."""
-        shown = super().pictures(data)
         assert isinstance(data, ImageModule)
         batch = next(iter(data.batches("val", batch_size=NUM_COMPLETED)))
-        shown["completions"] = image_grid(data.shown(self.completions(batch.x, batch.y, 7).flatten(0, 1)), 8)
-        return shown
+        rows = data.to_images(self.completions(batch.x, batch.y, 7).flatten(0, 1))
+        return {**super().pictures(data), "completions": image_grid(rows, 8)}
 
     def completions(self, images: Tensor, labels: Tensor, num: int) -> Tensor:
         """(N, 1 + num, C, H, W): each image, then `num` images that share its upper half and class."""
         repeated = images.repeat_interleave(num, 0)
-        known = torch.zeros_like(repeated[:, :1], dtype=torch.bool)
-        known[:, :, : images.shape[2] // 2] = True
-        labels = labels.repeat_interleave(num, 0)
-        drawn = self.inpaint(
-            Given(repeated, known),
-            labels=labels if self.conditional else None,
-            generator=self.fixed_generator(),
-        )
-        return torch.cat([images[:, None], drawn.unflatten(0, (-1, num))], 1)
+        mask = torch.zeros_like(repeated[:, :1], dtype=torch.bool)
+        mask[:, :, : images.shape[2] // 2] = True
+        classes = self.condition(labels.repeat_interleave(num, 0))
+        completed = self.inpaint(KnownPixels(repeated, mask), labels=classes, generator=self.fixed_generator())
+        return torch.cat([images[:, None], completed.unflatten(0, (-1, num))], 1)
 
 
-NUM_COMPLETED = 6
-"""validation images whose lower halves a picture shows"""
-
-
-def _share(progress: Progress | None, part: slice, num: int) -> Progress | None:
-    """Progress of one part of the images as progress of all."""
-    if progress is None:
+def _progress_of_part(on_progress: OnProgress | None, part: slice, num: int) -> OnProgress | None:
+    """The callback for one part of the images that reports progress of all."""
+    if on_progress is None:
         return None
-    return lambda done, total: progress(part.start * total + (part.stop - part.start) * done, num * total)
+    return lambda done, total: on_progress(part.start * total + (part.stop - part.start) * done, num * total)

@@ -1,6 +1,6 @@
 """How far samples are from data: distances between distributions of features of a named network.
 
-The networks are those of `generative.evaluation.feature_nets`; a metric carries the name of its network.
+The networks are the LeNets of `feature_nets` and `inception`; a metric carries the name of its network.
 N, M images, C channels, H height, W width, F features.
 """
 
@@ -11,13 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from generative.evaluation.feature_nets import feature_net, inception_net, split_arrays
+from generative.evaluation.feature_nets import feature_net, split_arrays
+from generative.evaluation.inception import inception_net
 from lab.data.images import ImageModule
 from lab.data.spec import Classes
 from lab.errors import UserError
 
 NEIGHBOURS = 5
-"""of a point, within which precision, recall, density and coverage look"""
+"""neighbours of a point, whose distance is its ball's radius for precision, recall, density and coverage"""
 _COVERED = 0.1
 """a class counts as covered when it has at least this share of its due number of samples"""
 
@@ -87,13 +88,13 @@ def manifold_metrics(real: Tensor, fake: Tensor, neighbours: int = NEIGHBOURS) -
 def nearest_neighbours(images: Tensor, data: ImageModule) -> Tensor:
     """For each image (N, C, H, W) the training image nearest in pixels: (N, C, H, W)."""
     best = torch.full((len(images),), float("inf"), device=images.device)
-    found = torch.zeros_like(images)
+    nearest = torch.zeros_like(images)
     for x, _ in data.batches("train", 5000):
         distance, index = torch.cdist(images.flatten(1), x.flatten(1)).min(1)
         nearer = distance < best
         best = torch.where(nearer, distance, best)
-        found[nearer] = x[index[nearer]]
-    return found
+        nearest[nearer] = x[index[nearer]]
+    return nearest
 
 
 def distribution_metrics(fake: Tensor, data: ImageModule, split: str, *, full: bool = True) -> dict[str, float]:
@@ -105,8 +106,8 @@ def distribution_metrics(fake: Tensor, data: ImageModule, split: str, *, full: b
 
     Metrics: eval/lenet_frechet_distance, its floor and ratio; eval/lenet_modes (classes with at least a tenth of their
     due share of samples) and eval/lenet_modes_seen (with any sample at all); eval/lenet_class_kl (of the samples'
-    classes from the split's, in nats); eval/lenet_pinned (1: the LeNet is the pinned one, 0: it is another; absent
-    where none is pinned).
+    classes from the split's, in nats); eval/lenet_shipped (1: the LeNet came with the lab, so that the numbers are
+    the same on every machine; 0: this machine trained it).
     """
     assert isinstance(data.spec.outputs, Classes)
     real, labels = split_arrays(data, split)
@@ -127,9 +128,8 @@ def distribution_metrics(fake: Tensor, data: ImageModule, split: str, *, full: b
         "eval/lenet_modes": float(((share >= _COVERED * due) & (due > 0) & (counts > 0)).sum()),
         "eval/lenet_modes_seen": float((counts > 0).sum()),
         "eval/lenet_class_kl": float(torch.where(share > 0, share * (share / due.clamp(min=1e-9)).log(), 0.0).sum()),
+        "eval/lenet_shipped": float(network.shipped),
     }
-    if network.pinned is not None:
-        metrics["eval/lenet_pinned"] = float(network.pinned)
     if not full:
         return metrics
     metrics["eval/lenet_kernel_distance"] = kernel_distance(fake_features, real_features)

@@ -1,7 +1,7 @@
 """Autoencoders: plain, denoising (Vincent et al. 2008), and deep ones pretrained layer by layer.
 
 Greedy layer-wise pretraining (Hinton and Salakhutdinov 2006, Bengio et al. 2007): each layer first learns to
-reconstruct what the layers below it give, then all are trained together. B images, L layers.
+reconstruct the output of the layers below it, then all are trained together. B images, L layers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
 from lab.errors import UserError
 from lab.experiment import ModuleConfig
 from lab.pictures import Image, image_grid
-from lab.training.learner import Learner, Monitor, StepMetrics
+from lab.training.learner import Learner, Monitor, StepMetrics, split_means
 
 
 class AutoencoderConfig(ModuleConfig):
@@ -102,7 +102,7 @@ class Autoencoder(Learner[AutoencoderConfig]):
         return Loss(loss, {"squared_error": loss.detach()})
 
     def layer_loss(self, index: int) -> LossFunction:
-        """The loss of one layer: it reconstructs what the layers below give, which stay as they are."""
+        """The loss of one layer, which reconstructs the output of the layers below; those stay as they are."""
 
         def loss(batch: Batch) -> Loss:
             with torch.no_grad():
@@ -139,14 +139,14 @@ class Autoencoder(Learner[AutoencoderConfig]):
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
         """Squared error of an image (sum over pixels), and the share of the pixels' variance that is explained."""
         assert isinstance(data, ImageModule)
-        error, total, images = 0.0, 0.0, []
-        for x, _ in data.batches(split):
-            error += float(_squared_error(self.reconstruct(x), x).sum())
-            total += len(x)
-            images.append(x)
-        x = torch.cat(images)
-        variance = float(_squared_error(x.mean(0, keepdim=True).expand_as(x), x).sum())
-        return {"eval/squared_error": error / total, "eval/explained_variance": 1 - error / variance}
+        error = split_means(data.batches(split), self.per_sample)["eval/squared_error"]
+        x = torch.cat([x for x, _ in data.batches(split)])
+        variance = float(_squared_error(x.mean(0, keepdim=True).expand_as(x), x).sum()) / len(x)
+        return {"eval/squared_error": error, "eval/explained_variance": 1 - error / variance}
+
+    def per_sample(self, batch: Batch) -> dict[str, Tensor]:
+        """The squared error of each image, summed over its pixels: (B,)."""
+        return {"eval/squared_error": _squared_error(self.reconstruct(batch.x), batch.x)}
 
     def pictures(self, data: LabDataModule) -> dict[str, Image]:
         assert isinstance(data, ImageModule)

@@ -1,7 +1,7 @@
 """A prior over a VQ-VAE's codes: the codes of a trained run as data, so that any autoregressive model can learn them.
 
 `data.kind=codes data.run=RUN` encodes the images of a VQ-VAE run once and hands out grids of codes (1, h, w) as images
-of K levels. Whatever is sampled over them is shown, and its distance measured, after the run's decoder.
+of K levels. Pictures and distances of samples are those of the images that the run's decoder makes of them.
 B images, K codes, h x w grid.
 """
 
@@ -21,6 +21,8 @@ from lab.data.resident import ShuffledOrder
 from lab.data.spec import DataSpec, TensorSpec
 from lab.errors import UserError
 from lab.experiment import DataConfig
+from lab.runs.directory import Run
+from lab.training.train import restore
 
 
 class CodeData(DataConfig):
@@ -35,9 +37,6 @@ class CodeData(DataConfig):
 
     def build(self, seed: int) -> CodeModule:
         """Encode the images of the run. Raises UserError when it is not a trained VQ-VAE."""
-        from lab.runs.directory import Run
-        from lab.training.train import restore
-
         try:
             run = Run.open(self.run)
         except UserError as error:
@@ -61,16 +60,16 @@ class CodeModule(ImageModule):
         self.config = ImageData(name=config.run, batch_size=config.batch_size, batches_per_step=config.batches_per_step)
         self.vq_vae, self.images, self.device = vq_vae, images, images.device
         self.levels = vq_vae.config.num_codes
-        self._splits = {split: self._encoded(split) for split in ("train", "val", "test")}
+        self._splits = {split: self._encode(split) for split in ("train", "val", "test")}
         self.spec = DataSpec(TensorSpec((1, *vq_vae.grid), torch.float32, 0.0, 1.0, self.levels), images.spec.outputs)
         self.order = ShuffledOrder(self.num_samples("train"), config.batch_size, seed, self.device)
 
     @property
-    def pictured(self) -> ImageModule:
+    def image_module(self) -> ImageModule:
         return self.images
 
     @torch.no_grad()
-    def shown(self, x: Tensor) -> Tensor:
+    def to_images(self, x: Tensor) -> Tensor:
         """Mean images (N, C, H, W) of grids of codes x (N, 1, h, w) in [0, 1]."""
         codes = (x[:, 0] * (self.levels - 1)).round().long()
         return torch.cat([self.vq_vae.net.likelihood.mean(self.vq_vae.decode(part)) for part in codes.split(500)])
@@ -92,7 +91,7 @@ class CodeModule(ImageModule):
             )
 
     @torch.no_grad()
-    def _encoded(self, split: Literal["train", "val", "test"]) -> tuple[Tensor, Tensor]:
+    def _encode(self, split: Literal["train", "val", "test"]) -> tuple[Tensor, Tensor]:
         batches = [(self.vq_vae.encode(x), y) for x, y in self.images.batches(split)]
         return torch.cat([codes for codes, _ in batches])[:, None], torch.cat([y for _, y in batches])
 

@@ -1,4 +1,4 @@
-"""A codebook that follows what is assigned to it (van den Oord, Vinyals and Kavukcuoglu 2017, appendix A.1).
+"""A codebook that follows the vectors assigned to it (van den Oord, Vinyals and Kavukcuoglu 2017, appendix A.1).
 
 Each code is the running mean of the vectors nearest to it. Codes start from k-means on the first minibatch, and those
 that fall out of use start anew at vectors of the minibatch (Dhariwal et al. 2020).
@@ -22,7 +22,7 @@ def straight_through(vectors: Tensor, quantized: Tensor) -> Tensor:
 
 
 class Codebook(nn.Module):
-    """K vectors (K, D) that follow what is assigned to them; nothing here is learned by gradient."""
+    """K vectors (K, D), running means of the vectors assigned to them; no gradient trains them."""
 
     vectors: Tensor
     counts: Tensor
@@ -71,10 +71,10 @@ class Codebook(nn.Module):
         self.vectors.copy_(self.sums / self.counts.clamp(min=1e-8)[:, None])
 
     @staticmethod
-    def _agree(drawn: Tensor) -> None:
-        """Give every rank what rank 0 drew at random."""
+    def _agree(random: Tensor) -> None:
+        """Give every rank the random tensor of rank 0."""
         if ranks.num_ranks() > 1:
-            torch.distributed.broadcast(drawn, 0)
+            torch.distributed.broadcast(random, 0)
 
 
 def k_means(points: Tensor, num: int) -> Tensor:

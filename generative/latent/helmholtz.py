@@ -17,7 +17,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.learner import GenerativeLearner, Progress
+from generative.learner import GenerativeLearner, OnProgress
 from generative.likelihoods import bits_per_dim, importance_weighted_bound
 from lab.data.images import ImageModule
 from lab.data.module import LabDataModule
@@ -27,9 +27,10 @@ from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
 from lab.errors import UserError
 from lab.experiment import ModuleConfig
-from lab.training.learner import Monitor
+from lab.training.learner import Monitor, split_means
 
-_CHUNK = 1024
+_EVALUATION_ROWS = 1024
+"""samples of the hidden states that go through the networks at once"""
 
 
 class HelmholtzConfig(ModuleConfig):
@@ -129,7 +130,7 @@ class Helmholtz(GenerativeLearner[HelmholtzConfig]):
 
     def log_weights(self, x: Tensor, num: int) -> Tensor:
         """log p(x, h) - log q(h|x) of `num` samples of the hidden states: (num, B)."""
-        pieces, rows = [], max(1, _CHUNK // len(x))
+        pieces, rows = [], max(1, _EVALUATION_ROWS // len(x))
         for start in range(0, num, rows):
             states = self.recognize(x.flatten(1).expand(min(rows, num - start), -1, -1))
             pieces.append(self.log_joint(states) - self.log_recognition(states))
@@ -138,20 +139,15 @@ class Helmholtz(GenerativeLearner[HelmholtzConfig]):
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
         """ELBO and importance-weighted negative log-likelihood, in nats an image."""
         assert isinstance(data, ImageModule)
-        elbo = nll = total = 0.0
-        for x, _ in data.batches(split):
-            log_weights = self.log_weights(x, self.config.eval_samples).double()
-            elbo += float(log_weights.mean(0).sum())
-            nll -= float(importance_weighted_bound(log_weights, dim=0).sum())
-            total += len(x)
-        samples = float(self.config.eval_samples)
-        metrics = {
-            "eval/nll_nats": nll / total,
-            "eval/elbo_nats": elbo / total,
-            "eval/bits_per_dim": bits_per_dim(nll / total, self.image.numel),
-            "eval/importance_samples": samples,
-        }
-        return metrics | self.distances(data, split)
+        metrics = split_means(data.batches(split), self.per_sample)
+        metrics["eval/bits_per_dim"] = bits_per_dim(metrics["eval/nll_nats"], self.image.numel)
+        metrics["eval/importance_samples"] = float(self.config.eval_samples)
+        return metrics | self.test_distances(data, split)
+
+    def per_sample(self, batch: Batch) -> dict[str, Tensor]:
+        """Importance-weighted negative log-likelihood and ELBO of each image: (B,) each."""
+        log_weights = self.log_weights(batch.x, self.config.eval_samples).double()
+        return {"eval/nll_nats": -importance_weighted_bound(log_weights, dim=0), "eval/elbo_nats": log_weights.mean(0)}
 
     def sample(
         self,
@@ -160,7 +156,7 @@ class Helmholtz(GenerativeLearner[HelmholtzConfig]):
         labels: Tensor | None = None,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
-        progress: Progress | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Tensor:
         """Pixel probabilities of fantasies. Raises UserError for a temperature, which binary units have none of."""
         self.draw_labels(num, labels, generator)

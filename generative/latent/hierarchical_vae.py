@@ -72,7 +72,7 @@ class HierarchicalVAE(VAE):
         return HierarchicalVAENet(self.config, self.data_spec, self.num_classes)
 
     @property
-    def noise_size(self) -> int:
+    def num_latents(self) -> int:
         return self.config.latents + self.config.top_latents
 
     def terms(self, x: Tensor, y: Tensor | None, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,7 +91,7 @@ class HierarchicalVAE(VAE):
 
     def loss(self, batch: Encoded) -> Loss:
         x, y, noise, beta = batch
-        log_px, log_ratio = self.terms(x, y if self.conditional else None, noise)
+        log_px, log_ratio = self.terms(x, self.condition(y), noise)
         log_weights = log_px + beta * log_ratio
         iwae = self.config.objective == "iwae"
         bound = likelihoods.importance_weighted_bound(log_weights, dim=0) if iwae else log_weights
@@ -103,16 +103,17 @@ class HierarchicalVAE(VAE):
         rows = self.rows_at_once(len(x))
         pieces = []
         for start in range(0, num, rows):
-            shape = (min(rows, num - start), len(x), self.noise_size)
+            shape = (min(rows, num - start), len(x), self.num_latents)
             log_px, log_ratio = self.terms(x, y, torch.randn(shape, generator=generator, device=x.device))
             pieces.append(log_px + log_ratio)
         return torch.cat(pieces)
 
     def distortion_and_rate(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-        log_px, log_ratio = self.terms(x, y, torch.randn(1, len(x), self.noise_size, device=x.device))
+        log_px, log_ratio = self.terms(x, y, torch.randn(1, len(x), self.num_latents, device=x.device))
         return -log_px[0], -log_ratio[0]
 
-    def decoded(self, z: Tensor, y: Tensor | None) -> Tensor:
+    def images_of(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """The mean images of latents z1 of p(z1|z2), made from noise beside z2: (N, D1 + D2) together."""
         noise1, z2 = z.split([self.config.latents, self.config.top_latents], dim=-1)
         mean, log_variance = self.net.prior(z2)
         z1 = mean + noise1 * torch.exp(0.5 * log_variance)

@@ -1,10 +1,11 @@
-"""What a decoder's output says of the pixels: Bernoulli, Gaussian with a learned scale, discretised logistic.
+"""Likelihoods of pixels, whose parameters a decoder gives: Bernoulli, Gaussian, discretized logistic.
 
 B images, P parameters a pixel (in all channels), C channels, H height, W width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
@@ -21,12 +22,13 @@ class PixelLikelihood(nn.Module):
     """p(x | parameters) of images (B, C, H, W) in [0, 1]; parameters (..., B, *parameter_shape)."""
 
     discrete: ClassVar[bool] = True
-    """whether log_prob is that of a discrete pixel, so that bits per dimension mean something"""
+    """whether pixels are discrete, so that log_prob has bits per dimension"""
 
-    def __init__(self, image: TensorSpec, parameters_a_value: int) -> None:
+    def __init__(self, image: TensorSpec, num_parameters: int) -> None:
+        """`num_parameters`: of each pixel value."""
         super().__init__()
         channels, height, width = image.shape
-        self.parameter_shape = (parameters_a_value * channels, height, width)
+        self.parameter_shape = (num_parameters * channels, height, width)
 
     def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
         """log p(x) in nats: (..., B)."""
@@ -37,7 +39,7 @@ class PixelLikelihood(nn.Module):
         raise NotImplementedError
 
 
-class Bernoulli(PixelLikelihood):
+class BernoulliLikelihood(PixelLikelihood):
     """Independent bits; the parameters are logits. Grey pixels count as probabilities of a bit."""
 
     def __init__(self, image: TensorSpec) -> None:
@@ -51,7 +53,7 @@ class Bernoulli(PixelLikelihood):
         return torch.sigmoid(parameters)
 
 
-class Gaussian(PixelLikelihood):
+class GaussianLikelihood(PixelLikelihood):
     """A density around a mean, with one learned scale a channel (sigma-VAE, Rybkin et al. 2021)."""
 
     discrete = False
@@ -68,7 +70,7 @@ class Gaussian(PixelLikelihood):
         return torch.sigmoid(parameters)
 
 
-class DiscretizedLogistic(PixelLikelihood):
+class LogisticLikelihood(PixelLikelihood):
     """Mass of a logistic in the bin of each grey level, mean and scale a pixel (Kingma et al. 2016)."""
 
     def __init__(self, image: TensorSpec) -> None:
@@ -87,13 +89,13 @@ class DiscretizedLogistic(PixelLikelihood):
         return torch.sigmoid(parameters.chunk(2, dim=-3)[0])
 
 
-_LIKELIHOODS: dict[Likelihood, type[Bernoulli] | type[Gaussian] | type[DiscretizedLogistic]] = {
-    "bernoulli": Bernoulli,
-    "gaussian": Gaussian,
-    "logistic": DiscretizedLogistic,
+_LIKELIHOODS: dict[Likelihood, Callable[[TensorSpec], PixelLikelihood]] = {
+    "bernoulli": BernoulliLikelihood,
+    "gaussian": GaussianLikelihood,
+    "logistic": LogisticLikelihood,
 }
 
 
 def build_likelihood(name: Likelihood, image: TensorSpec) -> PixelLikelihood:
-    """The likelihood of a name for images of the given spec. Raises UserError when they do not fit."""
+    """The likelihood of a name for images of a spec. Raises UserError when they do not fit."""
     return _LIKELIHOODS[name](image)

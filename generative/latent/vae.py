@@ -1,12 +1,13 @@
 """Variational autoencoders.
 
 Kingma and Welling 2014 (the VAE), Higgins et al. 2017 (beta), Kingma et al. 2016 (free bits), Burda et al. 2016 (IWAE),
-Sohn et al. 2015 (conditional). B images, K samples of the latents, D latents, C channels, H height, W width.
+Sohn et al. 2015 (conditional).
+
+B images, K samples of the latents, D latents, C channels, H height, W width.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -16,9 +17,8 @@ from torch import Tensor, nn
 from generative import likelihoods
 from generative.decoders import DecoderConfig, MlpDecoder, with_class
 from generative.evaluation.feature_nets import split_arrays
-from generative.export import of_images
 from generative.latent.pixel_likelihoods import Likelihood, build_likelihood
-from generative.learner import GenerativeLearner, Progress, slerp
+from generative.learner import LatentImageModel
 from lab.backbones import BackboneConfig
 from lab.backbones.image_features import ImageFeatures
 from lab.data.images import ImageModule
@@ -28,10 +28,9 @@ from lab.data.spec import Classes, DataSpec
 from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig
 from lab.experiment import ModuleConfig
-from lab.export import Exportable
 from lab.pictures import Image, image_grid, scatter, two_axes
 from lab.ranks import shared_noise
-from lab.training.learner import Monitor
+from lab.training.learner import Monitor, split_means
 
 _EVALUATION_ROWS = 1024
 """latent samples that go through the decoder at once: large enough for full speed, small enough for the cache"""
@@ -102,11 +101,11 @@ class VAENet(nn.Module):
         return parameters.unflatten(0, z.shape[:-1])
 
 
-class VAE(GenerativeLearner[VAEConfig]):
+class VAE(LatentImageModel[VAEConfig]):
     """Trains a VAENet."""
 
     monitor = Monitor("eval/elbo_nats", "max")
-    can_interpolate = True
+    image_net_name = "decoder"
     distance_images = 5000
 
     def __init__(self, config: VAEConfig, spec: DataSpec) -> None:
@@ -120,17 +119,12 @@ class VAE(GenerativeLearner[VAEConfig]):
         """The networks."""
         return VAENet(self.config, self.data_spec, self.num_classes)
 
-    @property
-    def noise_size(self) -> int:
-        """How many standard normal numbers one sample of the latents takes."""
-        return self.config.latents
-
     # ------------------------------------------------------------------ training
 
     def loss(self, batch: Encoded) -> Loss:
         """The negative bound, mean over the minibatch."""
         x, y, noise, beta = batch
-        labels = y if self.conditional else None
+        labels = self.condition(y)
         mean, log_variance = self.net.encode(x, labels)
         z = mean + noise * torch.exp(0.5 * log_variance)  # (K, B, D)
         repeated = None if labels is None else labels.expand(z.shape[:2])
@@ -154,7 +148,7 @@ class VAE(GenerativeLearner[VAEConfig]):
 
     def update(self, batch: Batch) -> Metrics:
         x, y = batch
-        noise = shared_noise.randn(self.config.samples, len(x), self.noise_size, dim=1, device=x.device)
+        noise = shared_noise.randn(self.config.samples, len(x), self.num_latents, dim=1, device=x.device)
         return super().update(Encoded(x, y, noise, self._beta))
 
     # ------------------------------------------------------------------ evaluation
@@ -186,74 +180,54 @@ class VAE(GenerativeLearner[VAEConfig]):
         With the Gaussian likelihood these are densities of pixels in [0, 1]; there are no bits per dimension then.
         """
         assert isinstance(data, ImageModule)
-        elbo = nll = kl = total = 0.0
         batch_size = max(1, min(500, 64 * _EVALUATION_ROWS // self.config.eval_samples))
-        for x, labels in data.batches(split, batch_size):
-            y = labels if self.conditional else None
-            distortion, rate = self.distortion_and_rate(x, y)
-            elbo -= float((distortion + rate).sum())
-            kl += float(rate.sum())
-            log_weights = self.log_weights(x, y, self.config.eval_samples)
-            nll -= float(likelihoods.importance_weighted_bound(log_weights, dim=0).double().sum())
-            total += len(x)
-        metrics = {"eval/elbo_nats": elbo / total, "eval/nll_nats": nll / total, "eval/kl_nats": kl / total}
+        metrics = split_means(data.batches(split, batch_size), self.per_sample)
         if self.net.likelihood.discrete:
-            metrics["eval/bits_per_dim"] = likelihoods.bits_per_dim(nll / total, math.prod(self.image.shape))
+            metrics["eval/bits_per_dim"] = likelihoods.bits_per_dim(metrics["eval/nll_nats"], self.image.numel)
         metrics["eval/importance_samples"] = float(self.config.eval_samples)
-        return metrics | self.distances(data, split)
+        return metrics | self.test_distances(data, split)
+
+    def per_sample(self, batch: Batch) -> dict[str, Tensor]:
+        """ELBO, KL and importance-weighted negative log-likelihood of each image: (B,) each."""
+        y = self.condition(batch.y)
+        distortion, rate = self.distortion_and_rate(batch.x, y)
+        log_weights = self.log_weights(batch.x, y, self.config.eval_samples)
+        nll = -likelihoods.importance_weighted_bound(log_weights, dim=0)
+        return {"eval/elbo_nats": -(distortion + rate), "eval/nll_nats": nll, "eval/kl_nats": rate}
 
     def distortion_and_rate(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         """-log p(x|z) of one sample of the latents, and the KL: (B,) each; their sum is the negative ELBO."""
         mean, log_variance = self.net.encode(x, y)
         z = mean + torch.randn_like(mean) * torch.exp(0.5 * log_variance)
-        return -self.net.likelihood.log_prob(self.net.decode(z, y), x), likelihoods.gaussian_kl(mean, log_variance).sum(
-            1
-        )
+        distortion = -self.net.likelihood.log_prob(self.net.decode(z, y), x)
+        return distortion, likelihoods.gaussian_kl(mean, log_variance).sum(1)
 
-    # ------------------------------------------------------------------ pictures
+    # ------------------------------------------------------------------ samples and pictures
 
-    def decoded(self, z: Tensor, y: Tensor | None) -> Tensor:
-        """The mean image (N, C, H, W) of prior noise (N, D), here the latents themselves."""
+    @property
+    def num_latents(self) -> int:
+        return self.config.latents
+
+    @property
+    def image_net(self) -> VAENet:
+        return self.net
+
+    def images_of(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """The mean images of latents z."""
         return self.net.likelihood.mean(self.net.decode(z, y))
-
-    def sample(
-        self,
-        num: int,
-        *,
-        labels: Tensor | None = None,
-        temperature: float = 1.0,
-        generator: torch.Generator | None = None,
-        progress: Progress | None = None,
-    ) -> Tensor:
-        """Mean images of latents drawn from the prior, whose standard deviation is `temperature`."""
-        y = self.draw_labels(num, labels, generator)
-        z = temperature * torch.randn(num, self.noise_size, generator=generator, device=self.device)
-        return self.decoded(z, y)
-
-    def interpolate(self, num: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
-        y = self.draw_labels(num, None, generator)
-        ends = torch.randn(2, num, self.noise_size, generator=generator, device=self.device)
-        z = slerp(ends[0], ends[1], steps)  # (num, steps, D)
-        repeated = None if y is None else y[:, None].expand(num, steps).flatten()
-        return self.decoded(z.flatten(0, 1), repeated).unflatten(0, (num, steps))
 
     def codes(self, x: Tensor, y: Tensor | None) -> Tensor:
         """The posterior's mean (B, D) for each image: of the latents next to the image, where there are several."""
         return self.net.encode(x, y)[0]
 
-    def exportable(self, data: LabDataModule) -> Exportable:
-        num_classes = self.num_classes if self.conditional else 0
-        return of_images("decoder", self.decoded, self.net, self.noise_size, num_classes)
-
     def pictures(self, data: LabDataModule) -> dict[str, Image]:
-        """What all models show, and: reconstructions beside their originals; the codes of validation images on a map,
-        coloured by class; the latents that vary most over them, each gone through around an image's code."""
+        """What all latent models show, and: reconstructions beside their originals; the codes of validation images on a
+        map, coloured by class; the latents that vary most over them, each gone through around an image's code."""
         assert isinstance(data, ImageModule)
         x, labels = split_arrays(data, "val", NUM_MAPPED)
-        y = labels if self.conditional else None
-        codes = torch.cat(
-            [self.codes(x[part], None if y is None else y[part]) for part in torch.arange(len(x)).split(500)]
-        )
+        y = self.condition(labels)
+        parts = torch.arange(len(x)).split(500)
+        codes = torch.cat([self.codes(x[part], None if y is None else y[part]) for part in parts])
         first = slice(0, 32)
         again = self.net.likelihood.mean(self.net.decode(codes[first], None if y is None else y[first]))
         pairs = torch.stack([x[first], again], dim=1)  # (N, 2, C, H, W)
@@ -271,10 +245,9 @@ class VAE(GenerativeLearner[VAEConfig]):
         The latents are the `num` whose means vary most over the images (an unused one stays at the prior's mean), from
         -3 to 3 of the prior's standard deviations; `label` (1,) is the class where the model is conditional.
         """
-        chosen = codes.var(0).topk(min(num, codes.shape[1])).indices
-        z = codes[0].expand(len(chosen), TRAVERSAL_STEPS, -1).clone()  # (rows, steps, D)
-        z[torch.arange(len(chosen), device=z.device), :, chosen] = torch.linspace(
-            -3, 3, TRAVERSAL_STEPS, device=z.device
-        )
+        latents = codes.var(0).topk(min(num, codes.shape[1])).indices  # (rows,)
+        z = codes[0].expand(len(latents), TRAVERSAL_STEPS, -1).clone()  # (rows, steps, D)
+        rows, values = torch.arange(len(latents), device=z.device), torch.linspace(-3, 3, TRAVERSAL_STEPS)
+        z[rows, :, latents] = values.to(z.device)
         z = z.flatten(0, 1)
         return self.net.likelihood.mean(self.net.decode(z, None if label is None else label.expand(len(z))))

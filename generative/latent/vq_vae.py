@@ -1,7 +1,7 @@
 """VQ-VAE: images as grids of discrete codes (van den Oord, Vinyals and Kavukcuoglu 2017).
 
-The codebook follows what is assigned to it: see `generative.latent.codebook`. A prior over the codes is a PixelCNN: see
-`generative.latent.code_data`.
+The codebook follows the vectors assigned to it: see `generative.latent.codebook`. A prior over the codes is a PixelCNN:
+see `generative.latent.code_data`.
 
 B images, K codes, D numbers in a code, C channels, H height, W width, h x w grid of codes, N vectors.
 """
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from generative.decoders import ConvDecoder, DecoderConfig
 from generative.latent.codebook import Codebook, flattened, straight_through
 from generative.latent.pixel_likelihoods import Likelihood, build_likelihood
-from generative.learner import GenerativeLearner, Progress
+from generative.learner import GenerativeLearner, OnProgress
 from generative.likelihoods import bits_per_dim
 from lab.backbones import BackboneConfig, build_backbone
 from lab.data.images import ImageModule
@@ -30,7 +30,7 @@ from lab.engine.optimizers import OptimizerConfig
 from lab.errors import UserError
 from lab.experiment import ModuleConfig
 from lab.pictures import Image, image_grid
-from lab.training.learner import Monitor
+from lab.training.learner import Monitor, split_means
 
 
 class VQVAEConfig(ModuleConfig):
@@ -147,26 +147,29 @@ class VQVAE(GenerativeLearner[VQVAEConfig]):
         eval/perplexity: exp of the entropy of the codes in the split; eval/used_codes: how many occur at all.
         """
         assert isinstance(data, ImageModule)
-        distortion = squared_error = total = 0.0
         counts = torch.zeros(self.config.num_codes, device=self.device)
-        for x, _ in data.batches(split):
-            codes = self.encode(x)
-            parameters = self.decode(codes)
-            distortion -= float(self.net.likelihood.log_prob(parameters, x).double().sum())
-            squared_error += float((self.net.likelihood.mean(parameters) - x).square().sum())
-            counts += torch.bincount(codes.flatten(), minlength=self.config.num_codes)
-            total += len(x)
-        rate = math.prod(self.grid) * math.log(self.config.num_codes)
-        metrics = {
-            "eval/elbo_nats": -distortion / total - rate,
-            "eval/distortion_nats": distortion / total,
-            "eval/squared_error": squared_error / total,
-            "eval/perplexity": float(torch.special.entr(counts / counts.sum()).sum().exp()),
-            "eval/used_codes": float((counts > 0).sum()),
-        }
+
+        def per_sample(batch: Batch) -> dict[str, Tensor]:
+            codes = self.encode(batch.x)
+            counts.add_(torch.bincount(codes.flatten(), minlength=self.config.num_codes))
+            return self.per_sample(batch, codes)
+
+        metrics = split_means(data.batches(split), per_sample)
+        metrics["eval/elbo_nats"] = -metrics["eval/distortion_nats"] - math.prod(self.grid) * math.log(len(counts))
+        metrics["eval/perplexity"] = float(torch.special.entr(counts / counts.sum()).sum().exp())
+        metrics["eval/used_codes"] = float((counts > 0).sum())
         if self.net.likelihood.discrete:
             metrics["eval/bits_per_dim"] = bits_per_dim(-metrics["eval/elbo_nats"], self.image.numel)
-        return metrics | self.distances(data, split)
+        return metrics | self.test_distances(data, split)
+
+    def per_sample(self, batch: Batch, codes: Tensor) -> dict[str, Tensor]:
+        """Negative log-likelihood and squared error of each image decoded from its codes (B, h, w): (B,) each."""
+        parameters = self.decode(codes)
+        error = self.net.likelihood.mean(parameters) - batch.x
+        return {
+            "eval/distortion_nats": -self.net.likelihood.log_prob(parameters, batch.x),
+            "eval/squared_error": error.square().flatten(1).sum(1),
+        }
 
     def sample(
         self,
@@ -175,7 +178,7 @@ class VQVAE(GenerativeLearner[VQVAEConfig]):
         labels: Tensor | None = None,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
-        progress: Progress | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Tensor:
         """Mean images of codes drawn each by itself, as often as training uses them: the prior without a PixelCNN."""
         self.draw_labels(num, labels, generator)

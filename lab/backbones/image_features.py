@@ -23,10 +23,10 @@ class ImageFeatures(nn.Module):
         self.num_features = self.backbone.num_features
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.recurrent:
-            rows = x.permute(2, 0, 1, 3).flatten(2)  # (H, B, C * W)
-            reset = torch.zeros(rows.shape[:2], dtype=torch.bool, device=x.device)
-            out: Tensor = self.backbone(rows, self.backbone.initial_state(x.shape[0]), reset)[0][-1]
-            return out
-        out = self.backbone(x)
-        return out.flatten(1)
+        if not self.recurrent:
+            return torch.flatten(self.backbone(x), 1)
+        rows = x.permute(2, 0, 1, 3).flatten(2)  # (H, B, C * W)
+        reset = torch.zeros(rows.shape[:2], dtype=torch.bool, device=x.device)
+        features, _ = self.backbone(rows, self.backbone.initial_state(x.shape[0]), reset)
+        last: Tensor = features[-1]
+        return last

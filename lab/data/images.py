@@ -109,12 +109,12 @@ class ImageModule(LabDataModule):
         return Chunk(self._draw(), self.config.batches_per_step)
 
     @property
-    def pictured(self) -> ImageModule:
-        """The images that a person sees: these, or those that codes stand for."""
+    def image_module(self) -> ImageModule:
+        """The data module of the images themselves: this one, or that of the images behind codes."""
         return self
 
-    def shown(self, x: Tensor) -> Tensor:
-        """What a person sees of x (N, C, H, W): x itself, or the images that codes stand for."""
+    def to_images(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) of inputs x (N, ...): x itself, or the images behind codes."""
         return x
 
     def num_samples(self, split: Split) -> int:
@@ -154,9 +154,14 @@ class ImageModule(LabDataModule):
         return x
 
 
+def data_folder(root: str | None) -> Path:
+    """Where data files are looked for: `root`, else LAB_DATA, else ./data."""
+    return Path(root or os.environ.get("LAB_DATA") or "data").expanduser()
+
+
 def load_images(name: str, root: str | None = None) -> ImageArrays:
     """The arrays of a data set. Raises UserError for one that is absent or damaged."""
-    folder = Path(root or os.environ.get("LAB_DATA") or "data").expanduser()
+    folder = data_folder(root)
     if name.startswith("hub:"):
         from lab.data.image_files import read_hub
 

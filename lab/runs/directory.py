@@ -29,7 +29,7 @@ from lab.experiment import Experiment
 from lab.runs.files import write_atomic
 from lab.runs.metrics_file import json_safe
 
-FORMAT = 2  # 1: optimizers without their name, decoders of another shape
+FORMAT = 3  # 1: optimizers without their name, decoders of another shape; 2: other names of parameters and modules
 _FILES = ("experiment.yaml", "result.json")
 
 

@@ -1,18 +1,18 @@
 """Classification: any registered backbone, a linear layer, cross-entropy.
 
-A recurrent backbone reads an image row by row and classifies after the last row. B batch, T rows, K classes.
+A recurrent backbone reads an image row by row and classifies after the last row. B batch, K classes.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.backbones import BackboneConfig, build_backbone
+from lab.backbones import BackboneConfig
+from lab.backbones.image_features import ImageFeatures
 from lab.data.images import ImageModule
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch
@@ -56,20 +56,11 @@ class ClassifierNet(nn.Module):
 
     def __init__(self, config: BackboneConfig, image: TensorSpec, num_classes: int) -> None:
         super().__init__()
-        channels, _, width = image.shape
-        self.recurrent = config.recurrent
-        self.backbone = build_backbone(config, (channels * width,) if self.recurrent else image.shape)
-        self.head = nn.Linear(self.backbone.num_features, num_classes)
+        self.features = ImageFeatures(config, image)
+        self.head = nn.Linear(self.features.num_features, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.recurrent:
-            rows = x.permute(2, 0, 1, 3).flatten(2)  # (T, B, C * W)
-            state = self.backbone.initial_state(x.shape[0])
-            features, _ = self.backbone(rows, state, torch.zeros(rows.shape[:2], dtype=torch.bool, device=x.device))
-            features = features[-1]
-        else:
-            features = self.backbone(x).flatten(1)
-        logits: Tensor = self.head(features)
+        logits: Tensor = self.head(self.features(x))
         return logits
 
 

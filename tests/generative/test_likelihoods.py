@@ -45,15 +45,6 @@ def test_gaussian_kl_agrees_with_integration(mean, log_variance):
     assert float(found) == pytest.approx(integral, abs=1e-6)
 
 
-def test_gaussian_kl_between_agrees_with_torch():
-    a, b, c, d = torch.randn(4, 5).double()
-    normal = torch.distributions.Normal
-    expected = torch.distributions.kl_divergence(normal(a, (b / 2).exp()), normal(c, (d / 2).exp()))
-    torch.testing.assert_close(likelihoods.gaussian_kl_between(a, b, c, d), expected)
-    zero = torch.zeros(5).double()
-    torch.testing.assert_close(likelihoods.gaussian_kl_between(a, b, zero, zero), likelihoods.gaussian_kl(a, b))
-
-
 @settings(max_examples=50, deadline=None)
 @given(st.floats(-0.5, 1.5), st.floats(-6, 2), st.sampled_from([2, 17, 256]))
 def test_discretized_logistic_probabilities_sum_to_one(mean, log_scale, levels):

@@ -1,9 +1,10 @@
-"""What autoregressive backbones share: the two ways in which they run, and the parts that they are made of.
+"""The base of autoregressive backbones, the two ways in which they run, and their common parts.
 
 All map images (B, C, H, W) to features (B, F, H, W), where the features at (i, j) see rows above i and, in row i,
 columns left of j. `forward` does whole images, for training; for sampling, `stream(batch_size, width, context)` gives a
-`Stream`: the same function one pixel at a time, where each layer keeps the rows that its kernel reaches and nothing
-else, so that a pixel costs the same in an image of any size. With `context=D` both take a conditioning vector (B, D).
+`PixelStream`: the same function one pixel at a time, where each layer remembers the rows that its kernel reaches and
+nothing else, so that a pixel costs the same in an image of any size. With `context=D` both take a conditioning vector
+(B, D).
 
 B batch, C channels, H height, W width, F features, K kernel size.
 """
@@ -17,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class Stream:
+class PixelStream:
     """An autoregressive backbone at work on one batch of images, row by row and pixel by pixel.
 
-    What `step` reads and writes lies in the same memory in every row, and what it does depends on the column and on
-    the row's remainder by `period` alone, so that the steps of a row can be recorded once (a CUDA graph) and replayed.
+    `step` reads and writes the same memory in every row, and its operators depend on the column and on the row's
+    remainder by `period` alone, so that the steps of a row can be recorded once (a CUDA graph) and replayed.
     """
 
     period: int | None = 1
@@ -42,7 +43,7 @@ class Causal(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         raise NotImplementedError
 
-    def stream(self, batch_size: int, width: int, context: Tensor | None = None) -> Stream:
+    def stream(self, batch_size: int, width: int, context: Tensor | None = None) -> PixelStream:
         """Begin a batch of images of `width` columns."""
         raise NotImplementedError
 
@@ -76,8 +77,8 @@ class RowBuffer:
         return self.rows[:, first:last, self.reach :].permute(0, 3, 1, 2)
 
 
-def keep(places: list[Tensor], tensors: Sequence[Tensor]) -> None:
-    """Copy what a row's steps read to where they read it in the row before; the first row decides where that is."""
+def store_in_place(places: list[Tensor], tensors: Sequence[Tensor]) -> None:
+    """Copy tensors into `places`, where the steps of every row read them; the first row makes the places."""
     if not places:
         places.extend(tensor.clone(memory_format=torch.contiguous_format) for tensor in tensors)
         return

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.autoregressive.backbones.causal import Causal, Stream, image_channels
+from generative.autoregressive.backbones.causal import Causal, PixelStream, image_channels
 from generative.autoregressive.backbones.gated import GatedPixelCNN
 from lab.backbones.registry import register
 
@@ -30,14 +30,14 @@ class SymbolPixelCNN(Causal):
         out: Tensor = self.net(self.embed(x.movedim(1, -1)).movedim(-1, 1), context)
         return out
 
-    def stream(self, batch_size: int, width: int, context: Tensor | None = None) -> Stream:
+    def stream(self, batch_size: int, width: int, context: Tensor | None = None) -> PixelStream:
         return SymbolStream(self, self.net.stream(batch_size, width, context))
 
 
-class SymbolStream(Stream):
-    """Embeds what the inner stream is given; outside of the image there is no symbol, only zeros."""
+class SymbolStream(PixelStream):
+    """Embeds the inputs of the inner stream; outside of the image there is no symbol, only zeros."""
 
-    def __init__(self, net: SymbolPixelCNN, inner: Stream) -> None:
+    def __init__(self, net: SymbolPixelCNN, inner: PixelStream) -> None:
         self.net, self.inner, self.period, self.first_row = net, inner, inner.period, True
 
     def begin_row(self, above: Tensor) -> None:

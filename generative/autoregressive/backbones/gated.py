@@ -1,6 +1,6 @@
 """Gated PixelCNN (van den Oord et al. 2016, Conditional Image Generation with PixelCNN Decoders).
 
-A vertical stack sees all rows above, a horizontal one the pixels on the left and what the vertical one found: no blind
+A vertical stack sees all rows above, a horizontal one the pixels on the left and the vertical one's features: no blind
 spot. The image enters the stacks shifted by a row and by a column, so that no layer masks anything.
 
 B batch, C channels, H height, W width, K kernel size.
@@ -17,16 +17,16 @@ from torch.nn import functional as F
 from generative.autoregressive.backbones.causal import (
     Causal,
     ContextBias,
+    PixelStream,
     RowBuffer,
-    Stream,
     add_bias,
     bias_of,
     channels_last,
     image_channels,
-    keep,
     pointwise,
     shift_down,
     shift_right,
+    store_in_place,
     tap_matrix,
 )
 from lab.backbones.registry import register
@@ -97,11 +97,11 @@ class GatedPixelCNN(Causal):
         assert skips is not None
         return skips
 
-    def stream(self, batch_size: int, width: int, context: Tensor | None = None) -> Stream:
+    def stream(self, batch_size: int, width: int, context: Tensor | None = None) -> PixelStream:
         return GatedStream(self, batch_size, width, context)
 
 
-class GatedStream(Stream):
+class GatedStream(PixelStream):
     """The vertical stack does whole rows; only the horizontal one works pixel by pixel.
 
     All layers' skip connections are one product of all their gates, made when the last layer is done.
@@ -132,7 +132,7 @@ class GatedStream(Stream):
             from_v = F.conv2d(image, conv.weight, conv.bias, padding=(0, layer.reach))[:, :, 0].transpose(1, 2)
             rows.append(add_bias(pointwise(layer.link, from_v) + bias_of(layer.horizontal), bias_h))
             v = gate(add_bias(from_v, bias_v))
-        keep(self.from_above, rows)
+        store_in_place(self.from_above, rows)
 
     def step(self, column: int, left: Tensor) -> Tensor:
         h = left

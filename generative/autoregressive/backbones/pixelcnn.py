@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from generative.autoregressive.backbones.causal import (
     Causal,
     ContextBias,
+    PixelStream,
     RowBuffer,
-    Stream,
     add_bias,
     bias_of,
     channels_last,
@@ -34,7 +34,7 @@ class CausalConv2d(nn.Module):
     """A KxK convolution over the pixels above and to the left: masks A and B of PixelRNN (van den Oord et al. 2016).
 
     Args:
-        center: whether the pixel itself is seen (mask B) or not (mask A).
+        center: whether it sees the pixel itself (mask B) or not (mask A).
     """
 
     def __init__(self, channels_in: int, channels_out: int, kernel_size: int, *, center: bool) -> None:
@@ -51,7 +51,7 @@ class CausalConv2d(nn.Module):
         self.bias = nn.Parameter(torch.empty(channels_out).uniform_(-bound, bound))
 
     def weight(self) -> Tensor:
-        """The taps as one kernel (out, in, reach + 1, K) over the rows that are seen.
+        """The taps as one kernel (out, in, reach + 1, K) over the rows that it sees.
 
         It beats two kernels that leave out the last row's few zeros as well.
         """
@@ -73,7 +73,7 @@ class CausalConvStream:
         self.from_above = layer.bias.new_zeros(batch_size, width, len(layer.bias))
 
     def begin_row(self, above: Tensor | None = None) -> None:
-        """`above` (B, W, in): the finished row of inputs, where `step` has not seen the last of it (mask A)."""
+        """`above` (B, W, in): the finished row of inputs, where `step` did not take its last pixel (mask A)."""
         if above is not None:
             self.buffer.fill(above)
         self.buffer.begin_row()
@@ -174,11 +174,11 @@ class PixelCNN(Causal):
             h = block(h, context)
         return h
 
-    def stream(self, batch_size: int, width: int, context: Tensor | None = None) -> Stream:
+    def stream(self, batch_size: int, width: int, context: Tensor | None = None) -> PixelStream:
         return PixelCNNStream(self, batch_size, width, context)
 
 
-class PixelCNNStream(Stream):
+class PixelCNNStream(PixelStream):
     def __init__(self, net: PixelCNN, batch_size: int, width: int, context: Tensor | None) -> None:
         self.input = net.input.stream(batch_size, width)
         self.blocks: list[PixelCNNBlock] = list(net.blocks)  # type: ignore[arg-type]

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from generative.autoregressive.backbones.causal import (
     Causal,
     ContextBias,
+    PixelStream,
     RowBuffer,
-    Stream,
     add_bias,
     bias_of,
     channels_last,
@@ -84,7 +84,7 @@ class DiagonalBiLSTM(nn.Module):
     """Along both diagonals at once: to the right and to the left, each from its neighbour and the pixel above.
 
     The part that runs to the left is moved down by a row before the two are added, so that it knows earlier rows alone.
-    So it may be given each pixel itself, without which no feature of the next row would know the last pixel of this.
+    So it may read each pixel itself, without which no feature of the next row would know the last pixel of this one.
     """
 
     def __init__(self, image_channels: int, channels_in: int, hidden: int, context: int) -> None:
@@ -186,11 +186,11 @@ class PixelRNN(Causal):
             h = h + out(lstm(h, x, context))
         return h
 
-    def stream(self, batch_size: int, width: int, context: Tensor | None = None) -> Stream:
+    def stream(self, batch_size: int, width: int, context: Tensor | None = None) -> PixelStream:
         return PixelRNNStream(self, batch_size, width, context)
 
 
-class PixelRNNStream(Stream):
+class PixelRNNStream(PixelStream):
     def __init__(self, net: PixelRNN, batch_size: int, width: int, context: Tensor | None) -> None:
         self.input = net.input.stream(batch_size, width)
         self.outs: list[nn.Conv2d] = list(net.outs)  # type: ignore[arg-type]

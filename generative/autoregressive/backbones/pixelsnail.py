@@ -2,7 +2,7 @@
 
 Each block is a few gated residual layers of 2x2 convolutions over the pixels above and on the left, then one attention
 over all pixels before: keys and values know the image at their pixel, so that a pixel may look at strictly earlier ones
-alone. In sampling, keys and values are computed once a pixel and kept; a pixel's cost grows by one product with them.
+alone. In sampling, keys and values are computed once a pixel; a pixel's cost grows by one product with those before it.
 
 B batch, C channels, H height, W width, F filters, K keys' size, V values' size.
 """
@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.autoregressive.backbones.causal import Causal, Stream, channels_last, image_channels, pointwise
+from generative.autoregressive.backbones.causal import Causal, PixelStream, channels_last, image_channels, pointwise
+from generative.autoregressive.backbones.gated_residual import GatedResidual, concat_elu, stream_block
 from generative.autoregressive.backbones.pixelcnn import CausalConv2d
-from generative.autoregressive.backbones.pixelcnn_pp import GatedResidual, concat_elu
-from generative.autoregressive.backbones.pixelcnn_pp_stream import BlockStream, ShiftedStream, at
 from lab.backbones.registry import register
 
 
@@ -53,8 +52,8 @@ class SnailBlock(nn.Module):
         )  # (B, H * W, K) and (B, H * W, V)
         query = self.query(torch.cat([h, where], 1)).flatten(2).transpose(1, 2)
         # The second pixel looks at the first, the third at two: a causal attention between sequences moved by one.
-        seen = F.scaled_dot_product_attention(query[:, 1:], key[:, :-1], value[:, :-1], is_causal=True)
-        attended = F.pad(seen, (0, 0, 1, 0)).transpose(1, 2).unflatten(2, h.shape[2:])
+        values = F.scaled_dot_product_attention(query[:, 1:], key[:, :-1], value[:, :-1], is_causal=True)
+        attended = F.pad(values, (0, 0, 1, 0)).transpose(1, 2).unflatten(2, h.shape[2:])
         joined = self.join(concat_elu(torch.cat([h, attended], 1)))
         return h + F.glu(joined, 1)
 
@@ -88,11 +87,11 @@ class PixelSNAIL(Causal):
             h = block(h, x, where, context)
         return h
 
-    def stream(self, batch_size: int, width: int, context: Tensor | None = None) -> Stream:
+    def stream(self, batch_size: int, width: int, context: Tensor | None = None) -> PixelStream:
         return PixelSNAILStream(self, batch_size, width, context)
 
 
-class PixelSNAILStream(Stream):
+class PixelSNAILStream(PixelStream):
     """Steps of later rows look at more keys, so that no row repeats another."""
 
     period = None
@@ -131,37 +130,33 @@ class SnailBlockStream:
     """The keys and values of all pixels so far, with room for more, and the rows that the convolutions reach."""
 
     def __init__(self, block: SnailBlock, batch_size: int, width: int, context: Tensor | None) -> None:
-        self.block, self.num_seen = block, 0
-        self.residuals: list[BlockStream] = []
-        for residual in block.residuals:
-            assert isinstance(residual, GatedResidual)
-            conv1, conv2 = (ShiftedStream(conv, batch_size, width) for conv in (residual.conv1, residual.conv2))
-            self.residuals.append(BlockStream(residual, residual.context(context), conv1, conv2))
+        self.block, self.num_pixels = block, 0
+        self.residuals = [stream_block(residual, batch_size, width, context) for residual in block.residuals]  # type: ignore[arg-type]
         self.memory = block.join.weight.new_zeros(batch_size, width, block.key_value.out_channels)  # (B, room, K + V)
         self.h = self.memory[:, 0]
 
     def begin_row(self) -> None:
-        for _, _, conv1, conv2 in self.residuals:
-            conv1.buffer.begin_row()
-            conv2.buffer.begin_row()
+        for residual in self.residuals:
+            residual.conv1.buffer.begin_row()
+            residual.conv2.buffer.begin_row()
 
     def remember(self, pixel: Tensor, where: Tensor) -> None:
-        """Keep the key and value of the pixel (B, C) that was drawn after the last step."""
-        if self.num_seen == self.memory.shape[1]:
+        """Add the key and value of the pixel (B, C) that was drawn after the last step."""
+        if self.num_pixels == self.memory.shape[1]:
             self.memory = torch.cat([self.memory, torch.zeros_like(self.memory)], 1)
-        self.memory[:, self.num_seen] = pointwise(self.block.key_value, torch.cat([pixel, self.h, where], 1))
-        self.num_seen += 1
+        self.memory[:, self.num_pixels] = pointwise(self.block.key_value, torch.cat([pixel, self.h, where], 1))
+        self.num_pixels += 1
 
     def step(self, column: int, h: Tensor, where: Tensor) -> Tensor:
         """The block's features (B, F) at `column` from those before it."""
-        for residual, bias, conv1, conv2 in self.residuals:
-            h = residual.run(h, None, bias, at(conv1, column), at(conv2, column))
+        for residual in self.residuals:
+            h = residual.pixel(column, h, None)
         self.h = h
         keys = self.block.keys
         query = pointwise(self.block.query, torch.cat([h, where], 1))
-        seen = self.memory[:, : self.num_seen]
-        scores = torch.einsum("bk,bnk->bn", query, seen[..., :keys]) * keys**-0.5
-        attended = torch.einsum("bn,bnv->bv", torch.softmax(scores, 1), seen[..., keys:])
+        memory = self.memory[:, : self.num_pixels]
+        scores = torch.einsum("bk,bnk->bn", query, memory[..., :keys]) * keys**-0.5
+        attended = torch.einsum("bn,bnv->bv", torch.softmax(scores, 1), memory[..., keys:])
         return h + F.glu(pointwise(self.block.join, concat_elu(torch.cat([h, attended], 1))), -1)
 
 

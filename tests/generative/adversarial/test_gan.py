@@ -6,12 +6,13 @@ import torch
 
 from generative import learner
 from generative.adversarial import gan
-from generative.adversarial.gan import GANConfig
+from generative.adversarial.gan import Contest, Fakes, GANConfig
 from generative.decoders import ConvDecoder, MlpDecoder
 from lab.backbones import BackboneConfig
 from lab.config.overrides import resolve
 from lab.data.images import ImageData
 from lab.engine.optimizers import OptimizerConfig
+from lab.errors import UserError
 from lab.runs.checkpoint import load
 from lab.runs.directory import Run
 from lab.training.train import train
@@ -44,22 +45,30 @@ def test_losses_by_hand():
         return -math.log1p(math.exp(-v))
 
     expected = -(log_sigmoid(2) + log_sigmoid(-0.5)) / 2 - (log_sigmoid(-1) + log_sigmoid(3)) / 2
-    assert float(gan.discriminator_loss("non_saturating", real, fake)) == pytest.approx(expected, rel=1e-5)
-    assert float(gan.generator_loss("non_saturating", fake)) == pytest.approx(
+    assert float(gan.objective("non_saturating").discriminator(real, fake)) == pytest.approx(expected, rel=1e-5)
+    assert float(gan.objective("non_saturating").generator(fake)) == pytest.approx(
         -(log_sigmoid(1) + log_sigmoid(-3)) / 2, rel=1e-5
     )
-    assert float(gan.discriminator_loss("least_squares", real, fake)) == pytest.approx((1 + 2.25 + 1 + 9) / 4)
-    assert float(gan.generator_loss("least_squares", fake)) == pytest.approx((0 + 16) / 4)
-    assert float(gan.discriminator_loss("hinge", real, fake)) == pytest.approx((0 + 1.5) / 2 + (2 + 0) / 2)
-    assert float(gan.generator_loss("hinge", fake)) == pytest.approx(1.0)
-    assert float(gan.discriminator_loss("wasserstein", real, fake)) == pytest.approx(-1.0 - 0.75)
-    assert float(gan.generator_loss("wasserstein", fake)) == pytest.approx(1.0)
+    assert float(gan.objective("least_squares").discriminator(real, fake)) == pytest.approx((1 + 2.25 + 1 + 9) / 4)
+    assert float(gan.objective("least_squares").generator(fake)) == pytest.approx((0 + 16) / 4)
+    assert float(gan.objective("hinge").discriminator(real, fake)) == pytest.approx((0 + 1.5) / 2 + (2 + 0) / 2)
+    assert float(gan.objective("hinge").generator(fake)) == pytest.approx(1.0)
+    assert float(gan.objective("wasserstein").discriminator(real, fake)) == pytest.approx(-1.0 - 0.75)
+    assert float(gan.objective("wasserstein").generator(fake)) == pytest.approx(1.0)
+
+
+def test_an_unknown_objective_is_refused_with_the_valid_ones(data):
+    with pytest.raises(UserError, match=r"unknown module.loss 'hinged'. Did you mean 'hinge'\?.*wasserstein"):
+        gan.objective("hinged")
+    with pytest.raises(UserError, match="hinged"):
+        small_gan(data).config.model_copy(update={"loss": "hinged"}).build(data.spec)
+    assert set(gan.OBJECTIVES) == set(LOSSES)
 
 
 def test_the_optimal_discriminators_loss_is_that_of_the_paper():
     # with D = 1/2 everywhere the value of the game is 2 log 2 (Goodfellow et al. 2014, theorem 1)
     zero = torch.zeros(5)
-    assert float(gan.discriminator_loss("non_saturating", zero, zero)) == pytest.approx(2 * math.log(2))
+    assert float(gan.objective("non_saturating").discriminator(zero, zero)) == pytest.approx(2 * math.log(2))
 
 
 def test_squared_gradient_norm_agrees_with_finite_differences():
@@ -67,7 +76,7 @@ def test_squared_gradient_norm_agrees_with_finite_differences():
         torch.nn.Flatten(), torch.nn.Linear(4, 6), torch.nn.Tanh(), torch.nn.Linear(6, 1)
     ).double()
     x = torch.randn(3, 1, 2, 2).double().requires_grad_()
-    found = gan.squared_gradient_norm(net(x)[:, 0], x)
+    squared_norm = gan.squared_gradient_norm(net(x)[:, 0], x)
     slow = torch.zeros(3).double()
     with torch.no_grad():
         for i in range(4):
@@ -75,8 +84,8 @@ def test_squared_gradient_norm_agrees_with_finite_differences():
             step[i] = 1e-5
             step = step.view(1, 1, 2, 2)
             slow += ((net(x + step) - net(x - step))[:, 0] / 2e-5).square()
-    torch.testing.assert_close(found, slow, rtol=1e-6, atol=1e-9)
-    found.sum().backward()
+    torch.testing.assert_close(squared_norm, slow, rtol=1e-6, atol=1e-9)
+    squared_norm.sum().backward()
     assert net[1].weight.grad is not None
 
 
@@ -89,7 +98,7 @@ def test_penalties_have_the_gradient_of_finite_differences(data, options):
 
     def loss():
         torch.manual_seed(1)  # the same points between real and fake
-        return model.discriminator_loss(x, fake, y)[0]
+        return model.discriminator_loss(Contest(x, fake, y)).value
 
     (gradient,) = torch.autograd.grad(loss(), weight)
     for index in ((0, 9), (7, 30)):
@@ -107,10 +116,11 @@ def test_lazy_penalties_come_every_nth_update_and_n_times_as_strong(data):
     lazy, eager = small_gan(data, r1=1.0, penalty_period=4), small_gan(data, r1=4.0)
     eager.load_state_dict(lazy.state_dict())
     x, fake, y = torch.rand(5, 1, 8, 8), torch.rand(5, 1, 8, 8), torch.zeros(5).long()
-    torch.testing.assert_close(lazy.discriminator_loss(x, fake, y)[0], eager.discriminator_loss(x, fake, y)[0])
+    batch = Contest(x, fake, y)
+    torch.testing.assert_close(lazy.discriminator_loss(batch).value, eager.discriminator_loss(batch).value)
     lazy.discriminator_updater.num_updates = 1
-    plain = gan.discriminator_loss("non_saturating", lazy.discriminator(x, None), lazy.discriminator(fake, None))
-    torch.testing.assert_close(lazy.discriminator_loss(x, fake, y)[0], plain)
+    plain = gan.objective("non_saturating").discriminator(lazy.discriminator(x, None), lazy.discriminator(fake, None))
+    torch.testing.assert_close(lazy.discriminator_loss(batch).value, plain)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -131,7 +141,7 @@ def test_switches_combine_freely(data, loss, options):
     after = [*model.generator.parameters(), *model.discriminator.parameters()]
     assert all(math.isfinite(float(value)) for value in metrics.values())
     assert sum(not torch.equal(a, b) for a, b in zip(before, after, strict=True)) > len(before) / 2
-    assert model.generator_updater.num_updates == 4 // model.settings.discriminator_steps
+    assert model.generator_updater.num_updates == 4 // model.config.discriminator_steps
     assert model.discriminator_updater.num_updates == 4
     images = model.eval().sample(5)
     assert images.shape == (5, 1, 8, 8)
@@ -150,14 +160,14 @@ def test_spectral_norm_divides_by_the_largest_singular_value(data):
 def test_the_average_follows_the_generator_by_hand(data):
     model = small_gan(data, ema=0.9, decoder=MlpDecoder(hidden=(8,), norm="batch"))
     expected = [p.detach().clone() for p in model.average.parameters()]
-    for done in range(1, 4):
-        model.generator_updater.num_updates = done
+    for num_updates in range(1, 4):
+        model.generator_updater.num_updates = num_updates
         with torch.no_grad():
             for p in model.generator.parameters():
                 p.add_(torch.randn_like(p))
-        decay = min(0.9, (1 + done) / (10 + done))
+        decay = min(0.9, (1 + num_updates) / (10 + num_updates))
         expected = [decay * e + (1 - decay) * p for e, p in zip(expected, model.generator.parameters(), strict=True)]
-        model._follow()
+        model._update_average()
     for e, p in zip(expected, model.average.parameters(), strict=True):
         torch.testing.assert_close(p, e.detach())
 
@@ -176,7 +186,7 @@ def test_a_generators_gradient_reaches_only_the_generator(data):
     model = small_gan(data)
     frozen = [p.detach().clone() for p in model.discriminator.parameters()]
     fake = model.generator(torch.randn(6, 4), None)
-    model.generator_updater.step(fake, torch.zeros(6).long())
+    model.generator_updater.step(Fakes(fake, torch.zeros(6).long()))
     for before, p in zip(frozen, model.discriminator.parameters(), strict=True):
         assert torch.equal(before, p)
         assert p.grad is None

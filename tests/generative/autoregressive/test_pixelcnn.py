@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from generative.autoregressive import pixelcnn
-from generative.autoregressive.pixelcnn import PixelCNN, PixelCNNConfig
-from generative.autoregressive.sampling import Given
+from generative.autoregressive.pixelcnn import AutoregressiveImageModel, PixelCNNConfig
+from generative.autoregressive.sampling import KnownPixels
 from lab.backbones import BackboneConfig
 from lab.data.images import ImageData
+from lab.data.resident import Batch
 from lab.data.spec import Classes, DataSpec, TensorSpec
 from lab.errors import UserError
 from tests.generative.autoregressive.backbones.causal import CAUSAL, SMALL
@@ -29,7 +30,7 @@ def model(name="gated_pixelcnn", shape=(1, 4, 4), levels=2, output="categorical"
         conditional=conditional,
     )
     spec = DataSpec(TensorSpec(shape, torch.float32, 0.0, 1.0, levels), Classes(3, ("a", "b", "c")))
-    learner = PixelCNN(config, spec).double().eval()
+    learner = AutoregressiveImageModel(config, spec).double().eval()
     with torch.no_grad():
         for parameter in learner.parameters():
             parameter.mul_(1.5)
@@ -99,7 +100,7 @@ def test_backends_agree_at_other_temperatures_and_with_known_pixels(output, temp
     image, known = torch.full((6, 1, 4, 4), 1 / 3, dtype=torch.float64), torch.rand(6, 1, 4, 4) < 0.4
     drawn = [
         learner.inpaint(
-            Given(image, known), temperature=temperature, backend=backend, generator=torch.Generator().manual_seed(0)
+            KnownPixels(image, known), temperature=temperature, backend=backend, generator=torch.Generator().manual_seed(0)
         )
         for backend in ("naive", "cached", "fixed_point")
     ]
@@ -133,7 +134,7 @@ def test_samples_have_the_models_frequencies(output):
 
 def test_progress_reaches_its_total():
     seen = []
-    model().sample(300, progress=lambda done, total: seen.append((done, total)))
+    model().sample(300, on_progress=lambda done, total: seen.append((done, total)))
     assert seen == sorted(seen)
     assert seen[-1][0] == seen[-1][1]
 
@@ -218,6 +219,6 @@ def test_traced_updates_equal_eager_ones(name, conditional):
         learner = model(name, conditional=conditional)
         learner.set_engine(engine)
         for _ in range(2):
-            learner.updater.step(x, labels)
+            learner.updater.step(Batch(x, labels))
         after.append(torch.cat([p.detach().flatten() for p in learner.parameters()]))
     torch.testing.assert_close(after[0], after[1])

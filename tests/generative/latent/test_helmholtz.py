@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from generative.latent.helmholtz import HelmholtzConfig, bits_log_prob
+from generative.latent.helmholtz import Fantasies, HelmholtzConfig, Pixels, bits_log_prob
 from generative.likelihoods import importance_weighted_bound
 from lab.data.images import ImageData
 from lab.data.spec import Classes, DataSpec, TensorSpec
@@ -57,8 +57,8 @@ def test_dreams_follow_the_generative_distribution():
 def test_wake_changes_generation_alone_and_sleep_recognition_alone():
     model = small()
     for step, moved, kept in (
-        (lambda: model.wake_updater.step(every(4)), model.generation, model.recognition),
-        (lambda: model.sleep_updater.step(*model.dream(8)), model.recognition, model.generation),
+        (lambda: model.wake_updater.step(Pixels(every(4))), model.generation, model.recognition),
+        (lambda: model.sleep_updater.step(Fantasies(torch.cat(model.dream(8), -1))), model.recognition, model.generation),
     ):
         before = [[p.detach().clone() for p in part.parameters()] for part in (moved, kept)]
         step()

@@ -43,7 +43,7 @@ def test_samples_of_the_prior_follow_both_layers():
     z = torch.zeros(1, 2)
     mean, _ = model.net.prior(z[:, 1:])
     expected = model.net.likelihood.mean(model.net.decode(mean, None))
-    torch.testing.assert_close(model.decoded(z, None), expected)
+    torch.testing.assert_close(model.images_of(z, None), expected)
 
 
 @pytest.mark.parametrize("objective", ["elbo", "iwae"])

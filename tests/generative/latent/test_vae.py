@@ -7,7 +7,7 @@ import torch
 from generative import likelihoods
 from generative.decoders import ConvDecoder, MlpDecoder, ResNetDecoder
 from generative.latent.pixel_likelihoods import build_likelihood
-from generative.latent.vae import VAEConfig
+from generative.latent.vae import Encoded, VAEConfig
 from lab.backbones import BackboneConfig
 from lab.data.images import ImageData
 from lab.data.spec import Classes, DataSpec, TensorSpec
@@ -95,7 +95,7 @@ def test_iwae_of_one_sample_is_the_elbo_with_a_sampled_kl():
     iwae = spread_weights(small_vae(objective="iwae", latents=3))
     x = torch.randint(0, 2, (4, 1, 3, 3)).float()
     noise = torch.randn(1, 4, 3)
-    loss, _ = iwae.loss(x, torch.zeros(4).long(), noise, torch.tensor(1.0))
+    loss = iwae.loss(Encoded(x, torch.zeros(4).long(), noise, torch.tensor(1.0))).value
     mean, log_variance = iwae.net.encode(x, None)
     z = mean + noise * (log_variance / 2).exp()
     sampled_kl = likelihoods.diagonal_gaussian_log_prob(z, mean, log_variance) - likelihoods.standard_normal_log_prob(z)
@@ -107,7 +107,7 @@ def test_the_analytic_loss_agrees_with_the_sampled_one_in_the_mean():
     vae = spread_weights(small_vae(latents=2))
     x, y = torch.randint(0, 2, (3, 1, 3, 3)).float(), torch.zeros(3).long()
     with torch.no_grad():
-        analytic = float(vae.loss(x, y, torch.randn(20_000, 3, 2), torch.tensor(1.0))[0])
+        analytic = float(vae.loss(Encoded(x, y, torch.randn(20_000, 3, 2), torch.tensor(1.0))).value)
         sampled = -float(vae.log_weights(x, None, 20_000).mean())
     assert analytic == pytest.approx(sampled, abs=0.05)
 
@@ -115,8 +115,8 @@ def test_the_analytic_loss_agrees_with_the_sampled_one_in_the_mean():
 def test_beta_weighs_the_kl_and_warms_up():
     vae = small_vae(beta=4.0, beta_warmup=0.5)
     x, y, noise = torch.rand(3, 1, 3, 3), torch.zeros(3).long(), torch.randn(1, 3, 1)
-    free, _ = vae.loss(x, y, noise, torch.tensor(0.0))
-    full, metrics = vae.loss(x, y, noise, torch.tensor(4.0))
+    free = vae.loss(Encoded(x, y, noise, torch.tensor(0.0))).value
+    full, metrics, _ = vae.loss(Encoded(x, y, noise, torch.tensor(4.0)))
     torch.testing.assert_close(full - free, 4 * metrics["kl_nats"])
     for progress, expected in ((0.0, 0.0), (0.25, 2.0), (0.5, 4.0), (1.0, 4.0)):
         vae.set_progress(progress)
@@ -129,7 +129,7 @@ def test_free_nats_stop_the_gradient_of_a_small_kl():
     mean, log_variance = vae.net.encode(x, None)
     z = mean + noise * (log_variance / 2).exp()
     distortion = -vae.net.likelihood.log_prob(vae.net.decode(z, None), x).mean()
-    loss, _ = vae.loss(x, y, noise, torch.tensor(1.0))
+    loss = vae.loss(Encoded(x, y, noise, torch.tensor(1.0))).value
     torch.testing.assert_close(loss, distortion + 100.0)
     ours = torch.autograd.grad(loss, vae.net.posterior.weight)[0]
     torch.testing.assert_close(ours, torch.autograd.grad(distortion, vae.net.posterior.weight)[0])
@@ -139,13 +139,13 @@ def test_the_loss_has_the_gradient_of_finite_differences():
     vae = spread_weights(small_vae(latents=2)).double()
     x, y, noise = torch.rand(3, 1, 3, 3).double(), torch.zeros(3).long(), torch.randn(1, 3, 2).double()
     weight = vae.net.posterior.weight
-    (gradient,) = torch.autograd.grad(vae.loss(x, y, noise, torch.tensor(1.0))[0], weight)
+    (gradient,) = torch.autograd.grad(vae.loss(Encoded(x, y, noise, torch.tensor(1.0))).value, weight)
     with torch.no_grad():
         for index in ((0, 0), (3, 5)):
             values = []
             for step in (1e-5, -2e-5):
                 weight[index] += step
-                values.append(float(vae.loss(x, y, noise, torch.tensor(1.0))[0]))
+                values.append(float(vae.loss(Encoded(x, y, noise, torch.tensor(1.0))).value))
             weight[index] += 1e-5
             assert float(gradient[index]) == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4, abs=1e-8)
 
@@ -171,7 +171,7 @@ def test_every_backbone_and_likelihood_trains(backbone, likelihood):
 def test_a_conditional_vae_uses_the_class():
     vae = small_vae(conditional=True)
     z = torch.zeros(2, 1)
-    images = vae.decoded(z, torch.tensor([0, 2]))
+    images = vae.images_of(z, torch.tensor([0, 2]))
     assert not torch.equal(images[0], images[1])
     labels = torch.tensor([1, 1, 2])
     again = [vae.sample(3, labels=labels, generator=torch.Generator().manual_seed(3)) for _ in range(2)]
@@ -185,8 +185,8 @@ def test_interpolation_begins_and_ends_at_samples():
     rows = vae.interpolate(2, 5, generator=torch.Generator().manual_seed(0))
     ends = torch.randn(2, 2, 3, generator=torch.Generator().manual_seed(0))
     assert rows.shape == (2, 5, 1, 3, 3)
-    torch.testing.assert_close(rows[:, 0], vae.decoded(ends[0], None))
-    torch.testing.assert_close(rows[:, -1], vae.decoded(ends[1], None))
+    torch.testing.assert_close(rows[:, 0], vae.images_of(ends[0], None))
+    torch.testing.assert_close(rows[:, -1], vae.images_of(ends[1], None))
 
 
 def test_evaluation_reports_bits_only_where_pixels_are_discrete():

@@ -14,6 +14,7 @@ from generative.latent.vq_vae import VQVAEConfig
 from lab.backbones import BackboneConfig
 from lab.config.overrides import resolve
 from lab.data.images import ImageData
+from lab.data.resident import Batch
 from lab.data.spec import Classes, DataSpec, TensorSpec
 from lab.errors import UserError
 from lab.runs.directory import Run
@@ -63,9 +64,10 @@ def test_the_straight_through_gradient_is_that_of_the_decoder_at_the_codes():
 def test_the_loss_has_the_gradient_that_the_paper_defines():
     model = small(commitment=0.7)
     x = torch.randint(0, 2, (4, 1, 4, 4)).float()
-    model.update(x)
+    batch = Batch(x, torch.zeros(4).long())
+    model.update(batch)
     weight = model.net.to_code.weight
-    (found,) = torch.autograd.grad(model.loss(x)[0], weight)
+    (gradient,) = torch.autograd.grad(model.loss(batch).value, weight)
     # the decoder's gradient at the codes, passed on to the encoder's vectors, and the pull towards the codes
     vectors = model.net.encode(x)
     quantized = model.codebook.look_up(model.encode(x)).requires_grad_()
@@ -73,7 +75,7 @@ def test_the_loss_has_the_gradient_that_the_paper_defines():
     (at_codes,) = torch.autograd.grad(distortion, quantized)
     pull = 2 * 0.7 * (vectors - quantized).detach() / len(x)
     (expected,) = torch.autograd.grad(vectors, weight, at_codes + pull)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient, expected)
 
 
 def test_the_codebook_follows_running_means_by_hand():
@@ -152,7 +154,7 @@ def test_the_codebook_starts_from_k_means_on_the_first_minibatch(monkeypatch):
     with torch.no_grad():
         first = codebook.flattened(model.net.encode(x))
     for _ in range(3):
-        model.update(x)
+        model.update(Batch(x, torch.zeros(8).long()))
     assert len(asked) == 1
     torch.testing.assert_close(asked[0], first)
 
@@ -208,7 +210,7 @@ def test_codes_as_data_are_the_encoders_codes_with_the_images_classes(vq_run):
         again = model.net.likelihood.mean(model.decode(expected))
     assert torch.equal((codes[:, 0] * 31).round().long(), expected)
     assert torch.equal(labels, y)
-    torch.testing.assert_close(data.shown(codes), again)
+    torch.testing.assert_close(data.to_images(codes), again)
     assert data.spec.inputs.shape == (1, 4, 4)
     assert data.spec.inputs.levels == 32
     assert data.spec.outputs == images.spec.outputs
