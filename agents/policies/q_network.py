@@ -19,6 +19,7 @@ from agents.policies.return_distributions import Returns
 from agents.types import Obs
 from lab.backbones import BackboneConfig
 from lab.data.spec import DataSpec, TensorSpec
+from lab.engine.torch_private import foreach_lerp_
 
 
 class NoisyLinear(nn.Module):
@@ -179,6 +180,6 @@ class QPolicy(EpsilonGreedyPolicy):
 def move_target(target: nn.Module, online: nn.Module, num_updates: int, *, period: int, tau: float) -> None:
     """Move a target network after the `num_updates`-th update: by the share tau, or if tau is 0 at once each period."""
     if tau > 0:
-        torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)
+        foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)
     elif num_updates % period == 0:
         target.load_state_dict(online.state_dict())

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from agents.types import Rollout
+from lab.engine.torch_private import foreach_copy_
 
 Array = np.ndarray[Any, Any]
 SMALL_BYTES = 90 * 2**10
@@ -40,13 +41,13 @@ class Parcel:
 
     def pack(self, weights: Mapping[str, Tensor]) -> Array:
         """The weights' bytes, in memory that the next call writes over."""
-        torch._foreach_copy_(self._parts, list(weights.values()))
+        foreach_copy_(self._parts, list(weights.values()))
         return self._bytes
 
     def unpack(self, message: Array | bytes, weights: Mapping[str, Tensor]) -> None:
         """Copy what another process has packed into these tensors, which keep their places in memory."""
         self._bytes[:] = np.frombuffer(message, np.uint8)
-        torch._foreach_copy_(list(weights.values()), self._parts)
+        foreach_copy_(list(weights.values()), self._parts)
 
 
 class _Packer(pickle.Pickler):

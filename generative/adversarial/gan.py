@@ -30,6 +30,7 @@ from lab.data.resident import Batch, Chunk
 from lab.data.spec import DataSpec
 from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig
+from lab.engine.torch_private import foreach_lerp_
 from lab.errors import UserError, unknown
 from lab.experiment import ModuleConfig
 from lab.pictures import Image, image_grid
@@ -271,7 +272,7 @@ class GAN(LatentImageModel[GANConfig]):
             return
         num_updates = self.generator_updater.num_updates
         weight = 1 - min(self.config.ema, (1 + num_updates) / (10 + num_updates))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), weight)
+        foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), weight)
         for average, value in zip(self.average.buffers(), self.generator.buffers(), strict=True):
             average.copy_(value)
 

@@ -14,6 +14,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from lab.engine.torch_private import foreach_copy_
 from lab.errors import UserError
 
 Recorder = Callable[[Callable[[], None]], Callable[[], None]]
@@ -99,7 +100,7 @@ class Captured:
             self._inputs = [t.clone() for t in inputs]
             with recording():
                 self._replay = cuda_graph(self._record)
-        torch._foreach_copy_(self._inputs, list(inputs))
+        foreach_copy_(self._inputs, list(inputs))
         self._replay()
         return self.places + [output.clone() for output in self._outputs]
 
@@ -111,5 +112,5 @@ class Captured:
         outputs = [output.detach() for output in self.function(*inputs)]
         if self.places:
             with torch.no_grad():
-                torch._foreach_copy_(self.places, outputs[: len(self.places)])
+                foreach_copy_(self.places, outputs[: len(self.places)])
         return outputs[len(self.places) :]

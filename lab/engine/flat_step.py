@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from lab.engine.torch_private import foreach_add_, foreach_copy_, fused_adam_
+
 
 class FlatGradients:
     """Gradients side by side in one buffer: their norm, clipping and mean over ranks are one call each."""
@@ -25,7 +27,7 @@ class FlatGradients:
         pairs = zip(self.views, gradients, strict=True)
         elsewhere = [(view, gradient) for view, gradient in pairs if view.data_ptr() != gradient.data_ptr()]
         if elsewhere:
-            torch._foreach_copy_([view for view, _ in elsewhere], [gradient for _, gradient in elsewhere])
+            foreach_copy_([view for view, _ in elsewhere], [gradient for _, gradient in elsewhere])
 
     def clip_(self, max_norm: float) -> Tensor:
         """Scale so that the global norm is at most `max_norm`; returns the norm before."""
@@ -69,7 +71,7 @@ class _Adam:
     def __call__(self, gradients: FlatGradients) -> None:
         self.step.add_(1)
         beta1, beta2 = self.settings["betas"]
-        torch._fused_adam_(
+        fused_adam_(
             self.parameters,
             gradients.views,
             self.exp_avgs,
@@ -102,7 +104,7 @@ class _RMSprop:
         g, alpha = gradients.buffer, self.settings["alpha"]
         self.square_avg.mul_(alpha).addcmul_(g, g, value=1 - alpha)
         g.div_(self.square_avg.sqrt().add_(self.settings["eps"]))
-        torch._foreach_add_(self.parameters, gradients.views, alpha=-self.settings["lr"])
+        foreach_add_(self.parameters, gradients.views, alpha=-self.settings["lr"])
 
 
 def _one_step(states: Sequence[dict[str, Tensor]]) -> Tensor:

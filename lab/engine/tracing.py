@@ -1,7 +1,7 @@
 """A function of parameters and a batch as a recorded graph of operators, replayed without autograd's book-keeping.
 
 For a small network most of an update's time is not arithmetic but bookkeeping and slow corner cases of single
-operators. On a CPU, recording (`make_fx`) takes the first away; exact rewrites (graph_passes.py) take away the second.
+operators. On a CPU, recording (`make_fx`) takes the first away; graph passes (graph_passes.py) take away the second.
 On a GPU the recording is a CUDA graph (cuda_graphs.py).
 
 The graph is a function of batch shapes: whatever depends on tensor values must not branch.
@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.nn.utils.stateless import _reparametrize_module
 
 from lab.engine.cuda_graphs import Captured, on_gpu
-from lab.engine.graph_passes import clean
+from lab.engine.graph_passes import optimize_graph
 from lab.engine.loss import LossFunction, Metrics
+from lab.engine.torch_private import reparametrize_module
 
 Function = Callable[..., Sequence[Tensor]]
 
@@ -48,13 +48,13 @@ def record(
 
     def flat(*tensors: Tensor) -> list[Tensor]:
         leaves, inputs = tensors[: len(names)], tensors[len(names) :]
-        with _reparametrize_module(module, dict(zip(names, leaves, strict=True))):
+        with reparametrize_module(module, dict(zip(names, leaves, strict=True))):
             return list(function(leaves, *inputs))
 
     with _undone(module):
         graph = make_fx(flat)(*(p.detach().requires_grad_() for p in parameters), *inputs)
     storage = [p.detach() for p in parameters]
-    constants = clean(graph, storage, inputs, places)
+    constants = optimize_graph(graph, storage, inputs, places)
     run = graph.forward
 
     def replay(inputs: Sequence[Tensor]) -> list[Tensor]:
