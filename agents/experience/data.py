@@ -102,7 +102,7 @@ class Experience(LabDataModule):
         first = dict(collectors[0], recent=[episode for state in collectors for episode in state["recent"]])
         if "collectors" in first:
             whole = [one for state in collectors for one in state["collectors"]]
-            first |= {"collectors": whole[ranks.part(len(whole))]}
+            first |= {"collectors": whole[ranks.shard(len(whole))]}
         else:
             position = zlib.crc32(first["generator"].numpy().tobytes())
             seed = derive_seed(self.seed, "regrouped", position, ranks.rank())
@@ -122,5 +122,5 @@ class OnPolicyExperience(Experience):
         options = {"whole_episodes": True} if self.config.whole_episodes else {}
         rollout = self.collector.collect(policy, self.config.num_steps, policy_version, **options)
         if self.config.whole_episodes:  # every rank updates as often as the others
-            rollout = rollout.lengthened(collectives.largest(len(rollout.reward)))
+            rollout = rollout.lengthened(collectives.all_reduce_max(len(rollout.reward)))
         return rollout

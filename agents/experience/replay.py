@@ -94,7 +94,7 @@ class ReplayExperience(Experience):
             log.warning("replay of single frames cannot be divided among another number of workers; it starts empty")
             return
         folders = [self._files.folder.parent / folder_name(rank, len(states)) for rank in range(len(states))]
-        columns = ranks.part(self.config.num_envs * ranks.num_ranks())
+        columns = ranks.shard(self.config.num_envs * ranks.num_ranks())
         self._files.load_columns(folders, [state["replay"] for state in states], columns)
         self.buffer.take_over([state["buffer"] for state in states])
 

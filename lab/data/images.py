@@ -139,7 +139,7 @@ class ImageModule(LabDataModule):
         for _ in range(self.config.batches_per_step):
             if self.config.binarize == "dynamic":  # drawn for the minibatches of all ranks, so that it is one process's
                 generator, index = self.order.generator(), self.order.next_of_all()
-                mine = ranks.part(len(index))
+                mine = ranks.shard(len(index))
                 yield Batch(self._as_float(images[index], generator)[mine], labels[index[mine]])
             else:
                 index = self.order.next()

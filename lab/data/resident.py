@@ -55,7 +55,7 @@ class ShuffledOrder:
     def next(self) -> Tensor:
         """Indices of this rank's next minibatch (B,)."""
         indices = self.next_of_all()
-        return indices[ranks.part(len(indices))]
+        return indices[ranks.shard(len(indices))]
 
     def next_of_all(self) -> Tensor:
         """Indices of the minibatches of all ranks (W B,)."""

@@ -1,1 +1,1 @@
-"""One experiment on several workers: what a rank knows of itself, and how ranks agree."""
+"""One experiment on several workers: which rank a process is, collectives, shares."""

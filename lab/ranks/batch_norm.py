@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lab.ranks import collectives, ranks
 
 
-class _Sum(torch.autograd.Function):
+class _AllReduce(torch.autograd.Function):
     """The sum over ranks; its gradient is the sum of the ranks' gradients."""
 
     @staticmethod
@@ -22,45 +22,69 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Tensor:
-        summed: Tensor = _Sum.apply(gradients[0])
-        return summed
+        total: Tensor = _AllReduce.apply(gradients[0])
+        return total
 
 
-class _WholeBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Training mode of BatchNorm*d over all ranks; the rest is theirs."""
+class _OverRanks(nn.Module):
+    """Training mode of BatchNorm*d over the equal minibatches of all ranks; the rest is theirs."""
+
+    eps: float
+    momentum: float | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, ...) -> the same shape.
+
+        The moments are those of x - shift for a shift near the mean: sums of squares of x itself lose the variance in
+        float32 where the mean is large. As a constant the shift has no part in the gradient.
+        """
         if not self.training or ranks.num_ranks() == 1:
-            return super().forward(x)
+            output: Tensor = super().forward(x)
+            return output
+        dtype, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))
         dims = [d for d in range(x.dim()) if d != 1]
-        rows = x.numel() // x.shape[1] * ranks.num_ranks()
-        first, second = _Sum.apply(torch.stack([x.sum(dims), x.square().sum(dims)])) / rows
-        var = second - first.square()
-        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
-            with torch.no_grad():
-                assert self.num_batches_tracked is not None
-                self.num_batches_tracked += 1
-                share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
-                self.running_mean.lerp_(first.detach(), share)
-                self.running_var.lerp_(var.detach() * (rows / max(rows - 1, 1)), share)
         shape = [1, -1] + [1] * (x.dim() - 2)
-        x = (x - first.view(shape)) * (var.view(shape) + self.eps).rsqrt()
-        return x if self.weight is None else x * self.weight.view(shape) + self.bias.view(shape)
+        num_rows = x.numel() // x.shape[1] * ranks.num_ranks()
+        shift = x.detach().sum(dims)  # (C,)
+        collectives.all_reduce(shift)
+        shift /= num_rows
+        shifted = x - shift.view(shape)
+        first, second = _AllReduce.apply(torch.stack([shifted.sum(dims), shifted.square().sum(dims)])) / num_rows
+        var = second - first.square()
+        self._update_running_statistics((shift + first).detach(), var.detach() * (num_rows / max(num_rows - 1, 1)))
+        normalized = (shifted - first.view(shape)) * (var.view(shape) + self.eps).rsqrt()
+        if self.weight is not None and self.bias is not None:
+            normalized = normalized * self.weight.view(shape) + self.bias.view(shape)
+        return normalized.to(dtype)
+
+    @torch.no_grad()
+    def _update_running_statistics(self, mean: Tensor, unbiased_var: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked += 1
+        weight = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean, weight)
+        self.running_var.lerp_(unbiased_var, weight)
 
 
-class _BatchNorm1d(_WholeBatchNorm, nn.BatchNorm1d):
+class _BatchNorm1d(_OverRanks, nn.BatchNorm1d):
     pass
 
 
-class _BatchNorm2d(_WholeBatchNorm, nn.BatchNorm2d):
+class _BatchNorm2d(_OverRanks, nn.BatchNorm2d):
     pass
 
 
-class _BatchNorm3d(_WholeBatchNorm, nn.BatchNorm3d):
+class _BatchNorm3d(_OverRanks, nn.BatchNorm3d):
     pass
 
 
-_WHOLE: dict[type[nn.Module], type[nn.Module]] = {
+_OVER_RANKS: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm1d: _BatchNorm1d,
     nn.BatchNorm2d: _BatchNorm2d,
     nn.BatchNorm3d: _BatchNorm3d,
@@ -68,8 +92,8 @@ _WHOLE: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def normalize_whole_batches(modules: Iterable[nn.Module]) -> bool:
-    """Let batch normalisation see the minibatches of all ranks; returns whether there is any."""
-    found = [module for module in modules if type(module) in _WHOLE] if ranks.num_ranks() > 1 else []
-    for module in found:
-        module.__class__ = _WHOLE[type(module)]
-    return bool(found)
+    """Let batch normalisation see the minibatches of all ranks, in place; returns whether there is any."""
+    layers = [module for module in modules if type(module) in _OVER_RANKS] if ranks.num_ranks() > 1 else []
+    for layer in layers:
+        layer.__class__ = _OVER_RANKS[type(layer)]
+    return bool(layers)

@@ -1,4 +1,4 @@
-"""How the ranks agree: sums, means, gathered values."""
+"""Collective operations: every rank calls them in the same order, and where there is one rank they do nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lab.ranks import ranks
 
 
 def all_reduce(x: Tensor) -> None:
-    """Replace x by its sum over ranks, of which there are several."""
+    """Replace x by its sum over ranks, the same bits on each; there must be several."""
     memory = ranks.shared_memory()
     if memory is not None and x.device.type == "cpu":
         memory.all_reduce(x)
@@ -46,8 +46,8 @@ def mean(value: Tensor) -> Tensor:
     return value / ranks.num_ranks()
 
 
-def largest(value: int) -> int:
-    """The largest of the ranks' numbers."""
+def all_reduce_max(value: int) -> int:
+    """The maximum over ranks of a number."""
     if ranks.num_ranks() == 1:
         return value
     number = torch.tensor(value)
@@ -56,7 +56,7 @@ def largest(value: int) -> int:
 
 
 def gather(value: Any) -> list[Any]:
-    """Every rank's value, in order, on rank 0; an empty list elsewhere."""
+    """On rank 0 the value of every rank (anything that pickles), in order; elsewhere an empty list."""
     if ranks.num_ranks() == 1:
         return [value]
     values: list[Any] | None = [None] * ranks.num_ranks() if ranks.rank() == 0 else None
@@ -65,13 +65,13 @@ def gather(value: Any) -> list[Any]:
 
 
 def barrier() -> None:
-    """Return when every rank has come here."""
+    """Return when every rank has called this."""
     if ranks.num_ranks() > 1:
         totals([0.0])
 
 
 def mean_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
-    """On rank 0 the mean of each metric over the ranks that have it; elsewhere what was given."""
+    """On rank 0 the mean of each metric over the ranks that have it; elsewhere this rank's own metrics."""
     if ranks.num_ranks() == 1:
         return metrics
     rows = gather({key: float(value) for key, value in metrics.items()})
@@ -92,7 +92,7 @@ def moments(x: Tensor) -> tuple[int, Tensor, Tensor]:
 
 
 def broadcast_parameters(module: nn.Module) -> None:
-    """Give every rank rank 0's parameters: machines may differ in how they initialise."""
+    """Set every rank's parameters to those of rank 0: machines may differ in how they initialise."""
     if ranks.num_ranks() > 1:
         for parameter in module.parameters():
             value = parameter.detach().contiguous()
@@ -101,7 +101,7 @@ def broadcast_parameters(module: nn.Module) -> None:
 
 
 def check_agreement(module: nn.Module) -> None:
-    """Raise Failure when the ranks' parameters or running statistics have come apart, as no update may let them."""
+    """Raise Failure when parameters or running statistics differ between ranks, which no update may cause."""
     if ranks.num_ranks() == 1:
         return
     values = dict(module.named_parameters()) | {k: v for k, v in module.named_buffers() if v.dim()}
@@ -109,6 +109,6 @@ def check_agreement(module: nn.Module) -> None:
     high, low = sums.clone(), sums.clone()
     dist.all_reduce(high, dist.ReduceOp.MAX)
     dist.all_reduce(low, dist.ReduceOp.MIN)
-    apart = [name for name, h, lo in zip(values, high, low, strict=True) if h != lo]
-    if apart:
-        raise Failure(f"the workers' weights have come apart ({apart[0]}); this module cannot be trained on several.")
+    name = next((name for name, h, lo in zip(values, high, low, strict=True) if h != lo), None)
+    if name is not None:
+        raise Failure(f"the workers' weights have come apart ({name}); this module cannot be trained on several.")

@@ -1,8 +1,8 @@
-"""One experiment on W workers (data parallelism): which of them this process is.
+"""One experiment on W workers (data parallelism): which rank this process is.
 
 Every rank runs the same `train` on its share of each minibatch and of the environments, and the updater averages the
-gradients: what is learned is what one process learns from the whole. A process that was not started as one of several
-is rank 0 of 1, and everything in this room is then the identity. cluster/ranks/ starts the ranks.
+gradients over ranks: the weights become those of one process that has all minibatches. A process that was not started
+as one of several is rank 0 of 1. cluster/ranks/ starts the ranks.
 """
 
 from __future__ import annotations
@@ -15,40 +15,42 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from lab.ranks.shared_memory import MachineRanks, fits
+from lab.ranks.shared_memory import SharedMemoryGroup, path_fits
 from lab.seeding import derive_seed
 
 TIMEOUT_SECONDS = 3600.0
-"""how long a rank waits for the others; evaluation, which rank 0 does alone, is within it"""
+"""how long a rank waits for the others; evaluation, which rank 0 does alone, must end within it"""
+
 _alone = False
-_machine: MachineRanks | None = None
+_shared_memory: SharedMemoryGroup | None = None
 
 
 @contextmanager
 def joined(init_method: str, rank: int, num_ranks: int) -> Iterator[None]:
-    """Be one of several ranks, which meet at `init_method` (see torch.distributed.init_process_group).
+    """Be one of several ranks until the context ends.
 
-    A file means that they all run on this machine.
+    `init_method` is where they meet (see torch.distributed.init_process_group): a `file://` means that all run on this
+    machine, and then they sum through shared memory.
     """
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     timeout = timedelta(seconds=TIMEOUT_SECONDS)
     dist.init_process_group(backend, init_method=init_method, rank=rank, world_size=num_ranks, timeout=timeout)
-    global _machine
+    global _shared_memory
     try:
         folder = Path(init_method.removeprefix("file://") + "-machine")
-        if init_method.startswith("file://") and fits(folder):
-            _machine = MachineRanks(folder, rank, num_ranks, TIMEOUT_SECONDS)
+        if init_method.startswith("file://") and path_fits(folder):
+            _shared_memory = SharedMemoryGroup(folder, rank, num_ranks, TIMEOUT_SECONDS)
         yield
     finally:
-        if _machine is not None:
-            _machine.close()
-            _machine = None
+        if _shared_memory is not None:
+            _shared_memory.close()
+            _shared_memory = None
         dist.destroy_process_group()
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Work that one rank does by itself, like evaluation: nothing in it waits for the others."""
+    """A context for what one rank does by itself, such as evaluation: in it this process is rank 0 of 1."""
     global _alone
     before, _alone = _alone, True
     try:
@@ -63,7 +65,7 @@ def is_joined() -> bool:
 
 
 def num_ranks() -> int:
-    """W."""
+    """The world size W."""
     return dist.get_world_size() if is_joined() and not _alone else 1
 
 
@@ -72,17 +74,17 @@ def rank() -> int:
     return dist.get_rank() if is_joined() and not _alone else 0
 
 
-def shared_memory() -> MachineRanks | None:
-    """The sums through shared memory, where all ranks run on this machine."""
-    return _machine
+def shared_memory() -> SharedMemoryGroup | None:
+    """The ranks as a group that shares memory, where all of them run on this machine."""
+    return _shared_memory
 
 
-def part(length: int) -> slice:
-    """This rank's equal share of `length` things in a row."""
+def shard(length: int) -> slice:
+    """This rank's equal share of `length` rows."""
     share = length // num_ranks()
     return slice(rank() * share, (rank() + 1) * share)
 
 
 def rank_seed(seed: int, name: str) -> int:
-    """A rank's own seed for a role; the only rank's is `seed` itself."""
+    """A rank's own seed for the role `name`; where there is one rank it is `seed` itself."""
     return seed if num_ranks() == 1 else derive_seed(seed, name, rank())

@@ -1,4 +1,8 @@
-"""Random numbers of several ranks: their own, and noise that they draw together and divide."""
+"""Random numbers on several ranks: each draws its own, but for noise of which each takes its rows.
+
+That noise comes from generators that are in the same state on every rank, so that the rows of all ranks together are
+those of one process.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +16,18 @@ from torch import Tensor
 from lab.ranks import ranks
 from lab.seeding import derive_seed
 
-_noise: dict[str, torch.Generator] = {}
+_shared: dict[str, torch.Generator] = {}  # by the kind of device
 
 
 def separate_generators(seed: int, device: torch.device) -> None:
-    """From here on each rank draws numbers of its own, but for the noise that `randn` and `rand` divide."""
+    """From here on the global generators of ranks differ, and `randn` and `rand` go on with the state before."""
     if ranks.num_ranks() == 1:
         return
     for kind in {"cpu", device.type}:
         generator = torch.Generator(kind)
         state = torch.get_rng_state() if kind == "cpu" else torch.cuda.get_rng_state(device)
         generator.set_state(state)
-        _noise[kind] = generator
+        _shared[kind] = generator
     own = derive_seed(seed, "rank", ranks.rank())
     random.seed(own)
     np.random.seed(own)
@@ -31,12 +35,12 @@ def separate_generators(seed: int, device: torch.device) -> None:
 
 
 def noise_state() -> dict[str, Tensor]:
-    """The state of the noise that all ranks draw together."""
-    return {kind: generator.get_state() for kind, generator in _noise.items()}
+    """The state of the generators that ranks share, by the kind of device."""
+    return {kind: generator.get_state() for kind, generator in _shared.items()}
 
 
 def set_noise_state(state: dict[str, Tensor]) -> None:
-    """Go on with what `noise_state` gave in the global generators, before they are separated (or for good)."""
+    """Set the global generators to what `noise_state` gave; `separate_generators` then goes on from it."""
     for kind, value in state.items():
         if kind == "cpu":
             torch.set_rng_state(value.cpu())
@@ -45,20 +49,20 @@ def set_noise_state(state: dict[str, Tensor]) -> None:
 
 
 def randn(*shape: int, dim: int = 0, device: torch.device) -> Tensor:
-    """Standard normal noise for this rank's rows along `dim`: its part of what one process would draw for all."""
-    return _divided(torch.randn, shape, dim, device)
+    """Standard normal noise (*shape): this rank's rows along `dim` of what one process would draw for all ranks."""
+    return _draw_shard(torch.randn, shape, dim, device)
 
 
 def rand(*shape: int, dim: int = 0, device: torch.device) -> Tensor:
-    """The same, uniform on [0, 1)."""
-    return _divided(torch.rand, shape, dim, device)
+    """The same of uniform noise on [0, 1)."""
+    return _draw_shard(torch.rand, shape, dim, device)
 
 
-def _divided(draw: Any, shape: tuple[int, ...], dim: int, device: torch.device) -> Tensor:
+def _draw_shard(draw: Any, shape: tuple[int, ...], dim: int, device: torch.device) -> Tensor:
     if ranks.num_ranks() == 1:
         drawn: Tensor = draw(*shape, device=device)
         return drawn
     whole = list(shape)
     whole[dim] *= ranks.num_ranks()
-    drawn = draw(*whole, generator=_noise[device.type], device=device)
+    drawn = draw(*whole, generator=_shared[device.type], device=device)
     return drawn.narrow(dim, ranks.rank() * shape[dim], shape[dim]).contiguous()

@@ -1,17 +1,16 @@
-"""A rank's share of an experiment, and of what another number of ranks left."""
+"""A rank's share of an experiment, and of the state that another number of ranks has left."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lab.config import serialization
 from lab.errors import UserError
-
-if TYPE_CHECKING:
-    from lab.experiment import Experiment
+from lab.experiment import Experiment
 from lab.ranks import ranks
 
 _EQUAL_SHARES = ("data.batch_size", "data.num_envs", "data.collector.num", "module.batch_size", "module.minibatch_size")
@@ -19,12 +18,10 @@ _ROUNDED_SHARES = ("data.learning_starts", "data.replay.capacity")
 
 
 def share(experiment: Experiment, num_ranks: int) -> Experiment:
-    """One rank's experiment: batch sizes, environments and replay are those of all ranks together.
+    """The experiment of one of `num_ranks` ranks: it has its share of batch sizes, environments and replay.
 
-    Raises UserError when they cannot be divided equally.
+    Raises UserError when these cannot be divided equally.
     """
-    from lab.config import serialization
-
     if num_ranks == 1:
         return experiment
     tree = serialization.dump(experiment)
@@ -47,17 +44,21 @@ def share(experiment: Experiment, num_ranks: int) -> Experiment:
 def regrouped(
     states: Sequence[dict[str, Any]], dims: Mapping[str, int | None], fresh: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """This rank's part of entries that another number of ranks left: joined along their dimension and divided anew.
+    """This rank's shard of the entries of a train state that another number of ranks has left.
 
-    Where there is no dimension, or nothing to join, the entry is as `fresh` has it.
+    Args:
+        states: one of each rank that there was.
+        dims: the dimension along which the ranks' tensors are joined and divided anew, for each entry.
+        fresh: the entries for which there is no dimension, or no tensor in some state.
     """
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for key, dim in dims.items():
         values = [state.get(key) for state in states]
-        if dim is None or not all(isinstance(value, Tensor) for value in values):
-            found[key] = fresh[key]
+        tensors = [value for value in values if isinstance(value, Tensor)]
+        if dim is None or len(tensors) < len(values):
+            entries[key] = fresh[key]
             continue
-        whole = torch.cat([value for value in values if isinstance(value, Tensor)], dim)
-        mine = ranks.part(whole.shape[dim])
-        found[key] = whole.narrow(dim, mine.start, mine.stop - mine.start).contiguous()
-    return found
+        whole = torch.cat(tensors, dim)
+        rows = ranks.shard(whole.shape[dim])
+        entries[key] = whole.narrow(dim, rows.start, rows.stop - rows.start).contiguous()
+    return entries

@@ -100,7 +100,10 @@ def test_backends_agree_at_other_temperatures_and_with_known_pixels(output, temp
     image, known = torch.full((6, 1, 4, 4), 1 / 3, dtype=torch.float64), torch.rand(6, 1, 4, 4) < 0.4
     drawn = [
         learner.inpaint(
-            KnownPixels(image, known), temperature=temperature, backend=backend, generator=torch.Generator().manual_seed(0)
+            KnownPixels(image, known),
+            temperature=temperature,
+            backend=backend,
+            generator=torch.Generator().manual_seed(0),
         )
         for backend in ("naive", "cached", "fixed_point")
     ]

@@ -58,7 +58,11 @@ def test_wake_changes_generation_alone_and_sleep_recognition_alone():
     model = small()
     for step, moved, kept in (
         (lambda: model.wake_updater.step(Pixels(every(4))), model.generation, model.recognition),
-        (lambda: model.sleep_updater.step(Fantasies(torch.cat(model.dream(8), -1))), model.recognition, model.generation),
+        (
+            lambda: model.sleep_updater.step(Fantasies(torch.cat(model.dream(8), -1))),
+            model.recognition,
+            model.generation,
+        ),
     ):
         before = [[p.detach().clone() for p in part.parameters()] for part in (moved, kept)]
         step()

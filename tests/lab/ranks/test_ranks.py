@@ -1,4 +1,4 @@
-"""Several ranks compute what one process computes: two processes on this machine against one."""
+"""Runs on several ranks are those of one process: two processes on this machine against one."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
-from lab.config.overrides import override, resolve
+from lab.config.overrides import resolve
 from lab.data.resident import ShuffledOrder
 from lab.errors import UserError
 from lab.experiment import Experiment
-from lab.ranks import collectives, ranks, shared_noise, shares
+from lab.ranks import ranks
 from lab.runs import checkpoint
 from lab.runs.directory import Run
 from lab.training.train import train
@@ -196,17 +195,6 @@ def test_a_run_of_one_process_goes_on_with_two_ranks(name: str, two: dict[str, R
         assert sorted(path.name for path in run.path.glob("replay*")) == ["replay-1-of-2", "replay-2-of-2"]
 
 
-def test_shares_are_equal_or_refused() -> None:
-    experiment = experiment_of("dqn", 2)
-    share = shares.share(experiment, 2)
-    assert (share.data.num_envs, share.data.learning_starts) == (2, 100)  # type: ignore[attr-defined]
-    assert share.module.batch_size * 2 == experiment.module.batch_size  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match=r"data\.num_envs=4 cannot be divided equally among 3 workers"):
-        shares.share(experiment, 3)
-    with pytest.raises(UserError, match="min_workers=3 is more than num_workers=2"):
-        override(experiment, ["trainer.min_workers=3"])
-
-
 def test_ranks_walk_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Disjoint shards of one permutation, whose union is the minibatch of one process."""
     cpu = torch.device("cpu")
@@ -223,13 +211,19 @@ def test_ranks_walk_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_single_process_is_rank_0_of_1() -> None:
-    assert (ranks.rank(), ranks.num_ranks(), ranks.part(7)) == (0, 1, slice(0, 7))
-    assert collectives.totals([1.0, 2.0]) == [1.0, 2.0]
-    assert collectives.gather("x") == ["x"]
-    generator = torch.get_rng_state()
-    drawn = shared_noise.randn(3, 2, device=torch.device("cpu"))
-    torch.set_rng_state(generator)
-    assert torch.equal(drawn, torch.randn(3, 2))
+    assert (ranks.rank(), ranks.num_ranks(), ranks.shard(7)) == (0, 1, slice(0, 7))
+    assert ranks.rank_seed(5, "replay") == 5
+
+
+def test_ranks_have_equal_shards_and_seeds_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "num_ranks", lambda: 3)
+    shards, seeds = [], set()
+    for rank in range(3):
+        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        shards.append(ranks.shard(6))
+        seeds.add(ranks.rank_seed(5, "replay"))
+    assert shards == [slice(0, 2), slice(2, 4), slice(4, 6)]
+    assert len(seeds) == 3
 
 
 def test_a_table_has_no_gradients_to_average(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -238,9 +232,3 @@ def test_a_table_has_no_gradients_to_average(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(ranks, "rank", lambda: 0)
     with pytest.raises(UserError, match=r"trainer\.num_workers must be 1"):
         train(resolve("q-learning/taxi", ["data.num_envs=2"]), run_dir=tmp_path / "run")
-
-
-def test_unknown_layers_keep_their_own_normalisation() -> None:
-    from lab.ranks.batch_norm import normalize_whole_batches
-
-    assert not normalize_whole_batches(nn.Sequential(nn.BatchNorm1d(3)).modules())  # one rank
