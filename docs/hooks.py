@@ -17,7 +17,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.utils import get_relative_url
 
 from lab import catalog
-from lab.cli import COMMANDS, Parser
+from lab.cli import Parser
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -71,7 +71,7 @@ def results(names: str, folder: str) -> str:
 def commands(_: str | None = None) -> str:
     """Every command: what it does, an example, its arguments and options."""
     parts = []
-    for name, entry in COMMANDS.items():
+    for name, entry in catalog.commands().items():
         parser = Parser(prog=f"lab {name}", add_help=False)
         importlib.import_module(entry.module).add_arguments(parser)
         rows = [f"| {_called(action)} | {_cell(_explained(action))} |" for action in parser._actions]

@@ -7,6 +7,7 @@ only name what is registered. A part of which there are several sorts (data, mod
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -23,6 +24,17 @@ from pydantic import (
 
 from lab import catalog
 from lab.errors import UserError, unknown
+from lab.registry import Registry
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Marks a field that counts something of all workers together: `batch_size: Annotated[int, Shared("equal")]`.
+
+    Each worker takes an `equal` part, and a number that cannot be divided so is refused; or a part `rounded` up.
+    """
+
+    parts: Literal["equal", "rounded"]
 
 
 class Config(BaseModel):
@@ -48,31 +60,28 @@ class KindConfig(Config):
 
     kind: str
 
-    _family: ClassVar[type[KindConfig]]
-    _members: ClassVar[dict[str, type[KindConfig]]]
+    family: ClassVar[type[KindConfig]]
+    """the class that opened the family"""
+    kinds: ClassVar[Registry[type[KindConfig]]]
+    """the family's members"""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         if KindConfig in cls.__bases__:
-            cls._family, cls._members = cls, {}
-        field = cls.model_fields["kind"]
-        if isinstance(field.default, str):
-            known = cls._members.get(field.default)
-            if known is not None and known.__module__ != cls.__module__:
-                raise ValueError(f"{cls._family.__name__} kind {field.default!r} is taken by {known.__module__}")
-            cls._members[field.default] = cls
+            cls.family, cls.kinds = cls, Registry(catalog.KIND, f"{cls.__name__} kind")
+        default = cls.model_fields["kind"].default
+        if isinstance(default, str):
+            cls.kinds.add(default, cls)
 
     @classmethod
     def member(cls, kind: str) -> type[KindConfig]:
         """The class of a kind. Raises UserError with the valid choices."""
-        if kind not in cls._members:
-            catalog.import_kind(kind)
-        found = cls._members.get(kind)
-        if found is None or not issubclass(found, cls):
-            catalog.import_every_kind()
-            choices = [name for name, member in cls._members.items() if issubclass(member, cls)]
-            raise unknown(f"{cls._family.__name__} kind", kind, choices)
-        return found
+        member = cls.kinds.get(kind)
+        if member is None or not issubclass(member, cls):
+            catalog.import_registered(catalog.KIND)
+            choices = [name for name, each in cls.kinds.imported().items() if issubclass(each, cls)]
+            raise unknown(cls.kinds.noun, kind, choices)
+        return member
 
     @model_validator(mode="wrap")
     @classmethod

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from lab.cli import COMMANDS, Parser
+from lab import catalog
+from lab.cli import Parser
 from lab.config.overrides import override, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +43,7 @@ def command_lines() -> list[Any]:
         indented = [line.strip() for line in FENCE.sub("", text).splitlines() if line.startswith("    lab ")]
         for line in [*fenced, *indented]:
             words = line.partition(" # ")[0].partition(" > ")[0].strip()
-            if re.match(r"lab \w+", words) and words.split()[1] in COMMANDS:
+            if re.match(r"lab \w+", words) and words.split()[1] in catalog.commands():
                 found[words] = pytest.param(words, id=f"{page.name}: {words}")
     return list(found.values())
 
@@ -57,7 +58,6 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("code", blocks("python"))
 def test_python_blocks_run(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the recipes in them train."""
-    from lab import catalog
     from lab.compare import records
     from lab.experiment import Experiment
     from lab.runs.directory import Run
@@ -89,7 +89,7 @@ def test_commands_parse_and_name_what_there_is(line: str, monkeypatch: pytest.Mo
     _, command, *words = shlex.split(line)
     monkeypatch.setitem(sys.modules, "mypkg", importlib.import_module("agents"))
     parser = Parser(prog="lab", allow_abbrev=False)
-    importlib.import_module(COMMANDS[command].module).add_arguments(parser)
+    importlib.import_module(catalog.commands()[command].module).add_arguments(parser)
     whole = any(action.nargs == "..." for action in parser._actions)
     if any("..." in word for word in words):
         words = [word.replace("-...", "") for word in words if word != "..."]
@@ -113,7 +113,7 @@ def test_the_site_builds_without_a_warning_and_lists_every_option(tmp_path: Path
 
     build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path / "site"), strict=True))
     page = unescape((tmp_path / "site" / "cli" / "index.html").read_text(encoding="utf-8"))
-    for name, command in COMMANDS.items():
+    for name, command in catalog.commands().items():
         assert f"lab {name}" in page
         parser = Parser(add_help=False)
         importlib.import_module(command.module).add_arguments(parser)

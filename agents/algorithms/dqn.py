@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import PositiveFloat, PositiveInt, SerializeAsAny
@@ -31,6 +31,7 @@ from lab.backbones import BackboneConfig
 from lab.data.spec import DataSpec
 from lab.engine.loss import Loss, Metrics
 from lab.engine.tracing import record
+from lab.experiment import Shared
 
 _ROWS_IN_CACHE = 256
 
@@ -45,7 +46,7 @@ class DQNConfig(QNetworkConfig):
     noisy_sigma: PositiveFloat | None = None
     """the layers after the backbone are noisy, with this initial scale (the papers: 0.5)"""
     returns: SerializeAsAny[ReturnsConfig] = ExpectedConfig()
-    batch_size: PositiveInt = 64
+    batch_size: Annotated[PositiveInt, Shared("equal")] = 64
     updates_per_env_step: PositiveFloat = 0.5
     double: bool = True
     """choose the next action with the online network"""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import repeat
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -22,6 +22,7 @@ from agents.types import Rollout
 from lab.data.spec import DataSpec
 from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
+from lab.experiment import Shared
 from lab.ranks import collectives
 
 
@@ -33,7 +34,7 @@ class PPOConfig(ActorCriticConfig):
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
     epochs: PositiveInt = 10
     """passes over each rollout"""
-    minibatch_size: PositiveInt = 64
+    minibatch_size: Annotated[PositiveInt, Shared("equal")] = 64
     """environment steps in a minibatch; recurrent policies take as many whole sequences"""
     clip: PositiveFloat = 0.2
     """how far the probability ratio may move from 1"""

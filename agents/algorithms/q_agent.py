@@ -5,7 +5,7 @@ K minibatches, N environments.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from lab.data.spec import DataSpec, Discrete
 from lab.engine.loss import Metrics
 from lab.engine.optimizers import OptimizerConfig
 from lab.errors import UserError
-from lab.experiment import ModuleConfig
+from lab.experiment import ModuleConfig, Shared
 from lab.ranks import collectives
 from lab.training.learner import StepMetrics
 
@@ -60,7 +60,7 @@ class QNetworkConfig(QConfig):
     head_hidden: tuple[PositiveInt, ...] = ()
     """hidden layers after the backbone"""
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3, max_grad_norm=10.0)
-    batch_size: PositiveInt
+    batch_size: Annotated[PositiveInt, Shared("equal")]
     updates_per_env_step: PositiveFloat
     initial_value: float = 0.0
     """what all values start at; the highest possible return is optimism (Sutton and Barto 2018, section 2.6)"""

@@ -17,7 +17,7 @@ L steps of a sequence (burn-in included), B sequences, A actions, D inputs.
 from __future__ import annotations
 
 import copy
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
@@ -32,6 +32,7 @@ from lab.backbones import BackboneConfig
 from lab.data.spec import DataSpec
 from lab.engine.loss import Loss, Metrics
 from lab.errors import UserError
+from lab.experiment import Shared
 
 
 class RecurrentQConfig(QNetworkConfig):
@@ -43,7 +44,7 @@ class RecurrentQConfig(QNetworkConfig):
     """steps that are learned from"""
     burn_in: NonNegativeInt = 10
     """steps before them that only warm the state up"""
-    batch_size: PositiveInt = 32
+    batch_size: Annotated[PositiveInt, Shared("equal")] = 32
     """sequences"""
     updates_per_env_step: PositiveFloat = 0.1
     previous_action: bool = True

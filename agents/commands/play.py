@@ -1,6 +1,7 @@
-"""lab play: a trained agent in its environment, or another of the same spaces: in a window, a film, the terminal.
+"""lab play: play a trained agent in its environment.
 
-With `--human` a person plays instead (agents/play/human.py). `--record` keeps the episodes as a data set.
+The environment may be another of the same spaces; it is shown in a window, a film or the terminal. With `--human` a
+person plays instead (agents/play/human.py). `--record` keeps the episodes as a data set.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from agents.play.screens import OnFrame
     from agents.types import Episode
 from agents.episodes import fps_of, play
+
+EXAMPLE = "lab play runs/dqn-cartpole-s3-... --video pole.gif"
+ORDER = 40
 
 RENDERERS = ("auto", "human", "ansi", "none")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, PositiveInt, SerializeAsAny
@@ -19,7 +19,7 @@ from agents.types import Rollout
 from lab.data.module import LabDataModule
 from lab.data.spec import DataSpec
 from lab.errors import UserError
-from lab.experiment import DataConfig
+from lab.experiment import DataConfig, Shared
 from lab.ranks import collectives, ranks
 from lab.seeding import derive_seed
 
@@ -36,7 +36,7 @@ class EnvironmentData(DataConfig):
 class EnvData(EnvironmentData):
     """What all experience has: an environment, how many of it, and a collector."""
 
-    num_envs: PositiveInt = 1
+    num_envs: Annotated[PositiveInt, Shared("equal")] = 1
     rounds: PositiveInt = 1
     """collect-and-update rounds in one training step; set so that it lasts 50 ms or more"""
     collector: SerializeAsAny[CollectorConfig] = LocalCollectorConfig()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import PositiveInt
@@ -18,6 +18,7 @@ from agents.policies.policy import Policy
 from agents.replay.buffer import ReplayBuffer, ReplayConfig
 from agents.replay.files import RingFiles, folder_name
 from agents.types import Rollout, Sequences, Transition
+from lab.experiment import Shared
 from lab.ranks import ranks
 from lab.seeding import derive_seed
 
@@ -30,7 +31,7 @@ class ReplayData(EnvData):
     kind: Literal["replay"] = "replay"
     num_steps: PositiveInt = 1
     """steps of each environment between updates"""
-    learning_starts: PositiveInt = 1_000
+    learning_starts: Annotated[PositiveInt, Shared("rounded")] = 1_000
     """environment steps before the first update"""
     replay: ReplayConfig = ReplayConfig()
 

@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from lab.data.module import LabDataModule
 from lab.data.resident import ShuffledOrder
 from lab.data.spec import Continuous, DataSpec, Discrete, MultiDiscrete, TensorSpec
 from lab.errors import UserError
+from lab.experiment import Shared
 from lab.runs.files import disk_failure, write_atomic
 
 Array = np.ndarray[Any, Any]
@@ -180,7 +181,7 @@ class DemonstrationData(EnvironmentData):
     kind: Literal["demonstrations"] = "demonstrations"
     path: str | None = None
     """the folder of a data set"""
-    batch_size: PositiveInt = 64
+    batch_size: Annotated[PositiveInt, Shared("equal")] = 64
     batches_per_step: PositiveInt = 20
     """minibatches in one training step"""
     validation: float = Field(default=0.2, gt=0, lt=1)

@@ -8,7 +8,7 @@ on, or at its episode's end. An index is slot * N + environment. T time steps, L
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from agents.returns import n_step_returns
 from agents.types import Rollout, Sequences, Transition
 from lab.data.spec import Continuous, DataSpec, MultiDiscrete
 from lab.errors import UserError
-from lab.experiment import Config
+from lab.experiment import Config, Shared
 
 if TYPE_CHECKING:
     from agents.replay.sum_tree import SumTree
@@ -51,7 +51,7 @@ class PriorityConfig(Config):
 class ReplayConfig(Config):
     """A replay buffer."""
 
-    capacity: PositiveInt = 100_000
+    capacity: Annotated[PositiveInt, Shared("rounded")] = 100_000
     """transitions kept"""
     n_step: PositiveInt = 1
     """rewards summed before bootstrapping"""

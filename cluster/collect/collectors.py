@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import pickle
 from collections import deque
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -33,6 +33,7 @@ from cluster.collect.messages import SMALL_BYTES, Parcel, join, packed
 from cluster.collect.object_store import put
 from lab.data.spec import DataSpec
 from lab.errors import UserError
+from lab.experiment import Shared
 from lab.seeding import derive_seed
 
 _RECENT_EPISODES = 100
@@ -42,7 +43,7 @@ class RemoteCollectorConfig(CollectorConfig):
     """A fleet of collector processes on a Ray cluster."""
 
     kind: Literal["remote"] = "remote"
-    num: PositiveInt = 2
+    num: Annotated[PositiveInt, Shared("equal")] = 2
     """collector processes; data.num_envs is divided among them"""
     mode: Literal["synchronous", "pipelined", "asynchronous"] = "synchronous"
     """whether collectors wait for the learner, work one rollout ahead, or up to max_staleness ahead"""

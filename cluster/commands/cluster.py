@@ -1,8 +1,11 @@
-"""lab cluster: start, join, look at and stop a Ray cluster of one's own."""
+"""lab cluster: start, join, show or stop a Ray cluster of your own."""
 
 from __future__ import annotations
 
 import argparse
+
+EXAMPLE = "lab cluster start"
+ORDER = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""lab demo: every family trained side by side on a local cluster, then measured, compared and shown.
+"""lab demo: train every family side by side and write a report.
 
 `lab resume` goes on with a demo that was interrupted.
 """
@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+EXAMPLE = "lab demo --out demo"
+ORDER = 180
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,7 @@
-"""lab fetch: bring a submitted job's run directories back, W&B offline files included."""
+"""lab fetch: bring a submitted job's runs back.
+
+The offline files of W&B come too.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ from pathlib import Path
 
 from cluster.commands.address import add_address_arguments
 from lab.errors import UserError
+
+EXAMPLE = "lab fetch lab-20260102-030405-a1b2"
+ORDER = 120
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

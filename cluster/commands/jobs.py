@@ -1,10 +1,13 @@
-"""lab jobs: what was submitted to a cluster."""
+"""lab jobs: list submitted jobs."""
 
 from __future__ import annotations
 
 import argparse
 
 from cluster.commands.address import add_address_arguments
+
+EXAMPLE = "lab jobs"
+ORDER = 90
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

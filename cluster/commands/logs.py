@@ -1,4 +1,4 @@
-"""lab logs: a submitted job's log, followed until the job ends."""
+"""lab logs: follow a submitted job's log."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import argparse
 
 from cluster.commands.address import add_address_arguments
 from lab.cli import INTERRUPTED
+
+EXAMPLE = "lab logs lab-20260102-030405-a1b2"
+ORDER = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,10 +1,16 @@
-"""lab stop: end a submitted job; its runs save themselves first and can be resumed."""
+"""lab stop: end a submitted job, saved.
+
+The runs save themselves first and can be resumed.
+"""
 
 from __future__ import annotations
 
 import argparse
 
 from cluster.commands.address import add_address_arguments
+
+EXAMPLE = "lab stop lab-20260102-030405-a1b2"
+ORDER = 110
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""lab submit: ship a lab command, with the code, to a cluster as a Ray job.
+"""lab submit: ship a lab command to a cluster as a job.
 
 lab cluster start
 lab submit sweep dqn/cartpole --seeds 5
@@ -12,6 +12,8 @@ import argparse
 from cluster.commands.address import add_address_arguments
 from lab.cli import INTERRUPTED
 
+EXAMPLE = "lab submit sweep dqn/cartpole --seeds 5"
+ORDER = 80
 _RUNS = "~/lab-runs"
 
 

@@ -1,4 +1,4 @@
-"""lab sweep: many recipes, seeds and values side by side on a Ray cluster, a run directory each.
+"""lab sweep: train many recipes, seeds and values on a Ray cluster.
 
     lab sweep dqn/cartpole pg/cartpole --seeds 5 module.gamma=0.97,0.99
     lab sweep vae/mnist "module.optimizer.lr=log(1e-5,1e-2)" --search asha --num-samples 40
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lab.cli import add_import_argument
+from lab.cli import add_import_argument, completed
 
 _SETTINGS = (
     "seeds",
@@ -27,15 +27,19 @@ _SETTINGS = (
 )
 """the options that are fields of SweepConfig"""
 
+EXAMPLE = "lab sweep dqn/cartpole --seeds 5 module.gamma=0.97,0.99"
+ORDER = 70
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    targets = parser.add_argument(
         "targets",
         nargs="*",
         metavar="recipe | field=value",
         help="recipes (lab list), package.module:recipe or experiment.yaml; then overrides: field=a,b tries both, "
         "field=log(1e-5,1e-2), uniform(0,1) or int(1,8) are ranges",
     )
+    completed(targets, "recipes")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 of each point (default: 1)")
     parser.add_argument(
         "--search",

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import lab
+from lab import catalog
 from lab.errors import UserError
 
 MAX_BYTES = 256 * 2**20
@@ -48,8 +49,7 @@ def tracked(folder: Path) -> list[Path]:
     if listing.returncode == 0:
         names = [Path(name) for name in listing.stdout.split("\0") if name]
     elif (folder / "lab" / "__init__.py").is_file():  # the installed packages
-        packages = ("lab", "agents", "generative", "cluster")
-        names = [path.relative_to(folder) for package in packages for path in (folder / package).rglob("*")]
+        names = [path.relative_to(folder) for package in catalog.PACKAGES for path in (folder / package).rglob("*")]
     else:
         names = [path.relative_to(folder) for path in folder.glob("*.py")]
     return [name for name in names if (folder / name).is_file() and "__pycache__" not in name.parts]

@@ -33,6 +33,7 @@ from cluster.session.session import Resources, Session, current_session
 from lab.config import serialization
 from lab.errors import Failure, UserError
 from lab.experiment import Experiment
+from lab.launchers import register_launcher
 from lab.ranks import shares
 from lab.runs.directory import Run
 from lab.training.progress import Progress
@@ -49,6 +50,7 @@ _MAX_FAILURES = 3  # in a row, without a new checkpoint
 _DIED = "died"
 
 
+@register_launcher("workers")
 def train(
     experiment: Experiment,
     run_dir: Path | None,

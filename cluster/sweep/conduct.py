@@ -18,8 +18,10 @@ from lab import catalog
 from lab.cli import INTERRUPTED
 from lab.errors import UserError
 from lab.experiment import Experiment
+from lab.launchers import register_launcher
 
 
+@register_launcher("sweep")
 def resume(path: Path, overrides: Sequence[str], quiet: bool, address: str | None = None) -> int:
     """Go on with a sweep: what had not ended goes on from its checkpoint, what had failed is tried again.
 

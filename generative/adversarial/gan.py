@@ -158,7 +158,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: GANConfig, spec: DataSpec, num_classes: int) -> None:
         super().__init__()
-        self.features = ImageFeatures(config.backbone, spec.inputs)  # type: ignore[arg-type]
+        self.features = ImageFeatures(config.backbone, spec.inputs.shape)  # type: ignore[union-attr]
         self.head = nn.Linear(self.features.num_features, 1)
         self.classes = nn.Embedding(num_classes, self.features.num_features) if config.conditional else None
         if config.spectral_norm:

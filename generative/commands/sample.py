@@ -1,4 +1,7 @@
-"""lab sample: a grid of images from a trained generative model, or texts from a language model."""
+"""lab sample: sample from a trained generative model.
+
+An image model gives a grid of images, a language model gives texts.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ import argparse
 from pathlib import Path
 
 from lab.cli import add_override_arguments
+
+EXAMPLE = "lab sample runs/vae-digits-s0-... --n 64 --out grid.png"
+ORDER = 50
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

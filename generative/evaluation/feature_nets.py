@@ -24,7 +24,8 @@ from torch.nn import functional as F
 
 from generative.evaluation.weight_files import load_weights, save_weights
 from lab.backbones import BackboneConfig
-from lab.data.images import ImageModule, data_folder, load_images
+from lab.data.datasets import data_folder
+from lab.data.images import ImageModule, load_images
 from lab.data.resident import Batch
 from lab.data.spec import Classes, TensorSpec
 from lab.engine.loss import Loss

@@ -17,7 +17,8 @@ import torch
 
 from generative.evaluation.feature_nets import RECIPE, WEIGHTS, data_hash, lenet, split_arrays, train
 from generative.evaluation.weight_files import save_weights
-from lab.data.images import ImageData, data_folder
+from lab.data.datasets import data_folder
+from lab.data.images import ImageData
 from lab.data.spec import TensorSpec
 
 NAMES = ("digits", "mnist", "fashion-mnist")

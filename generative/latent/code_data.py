@@ -8,7 +8,7 @@ B images, K codes, h x w grid.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, PositiveInt
@@ -20,7 +20,7 @@ from lab.data.module import LabDataModule
 from lab.data.resident import ShuffledOrder
 from lab.data.spec import DataSpec, TensorSpec
 from lab.errors import UserError
-from lab.experiment import DataConfig
+from lab.experiment import DataConfig, Shared
 from lab.runs.directory import Run
 from lab.training.train import restore
 
@@ -31,7 +31,7 @@ class CodeData(DataConfig):
     kind: Literal["codes"] = "codes"
     run: str
     """the run directory of the VQ-VAE"""
-    batch_size: int = Field(default=64, ge=1, le=65_536)
+    batch_size: Annotated[int, Shared("equal")] = Field(default=64, ge=1, le=65_536)
     batches_per_step: PositiveInt = 8
     """minibatches in one training step"""
 

@@ -82,7 +82,7 @@ class VAENet(nn.Module):
 
     def __init__(self, config: VAEConfig, spec: DataSpec, num_classes: int) -> None:
         super().__init__()
-        self.features = ImageFeatures(config.backbone, spec.inputs)  # type: ignore[arg-type]
+        self.features = ImageFeatures(config.backbone, spec.inputs.shape)  # type: ignore[union-attr]
         self.num_classes = num_classes if config.conditional else 0
         self.posterior = nn.Linear(self.features.num_features + self.num_classes, 2 * config.latents)
         self.likelihood = build_likelihood(config.likelihood, spec.inputs)  # type: ignore[arg-type]

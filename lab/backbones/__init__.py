@@ -1,9 +1,10 @@
 """Backbones: networks that know nothing of their task. Importing this package registers the built-in ones."""
 
 from lab.backbones import conv, mlp, recurrent
-from lab.backbones.registry import Backbone, BackboneConfig, build_backbone, register, registered
+from lab.backbones.registry import BACKBONES, Backbone, BackboneConfig, build_backbone, register
 
 __all__ = [
+    "BACKBONES",
     "Backbone",
     "BackboneConfig",
     "build_backbone",
@@ -11,5 +12,4 @@ __all__ = [
     "mlp",
     "recurrent",
     "register",
-    "registered",
 ]

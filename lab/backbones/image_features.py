@@ -5,21 +5,22 @@ B batch, C channels, H rows, W columns, F features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from lab.backbones import BackboneConfig, build_backbone
-from lab.data.spec import TensorSpec
 
 
 class ImageFeatures(nn.Module):
     """Images (B, C, H, W) to features (B, F). A recurrent backbone reads row by row and gives its last output."""
 
-    def __init__(self, config: BackboneConfig, image: TensorSpec) -> None:
+    def __init__(self, config: BackboneConfig, image_shape: Sequence[int]) -> None:
         super().__init__()
-        channels, _, width = image.shape
+        channels, _, width = image_shape
         self.recurrent = config.recurrent
-        self.backbone = build_backbone(config, (channels * width,) if self.recurrent else image.shape)
+        self.backbone = build_backbone(config, (channels * width,) if self.recurrent else image_shape)
         self.num_features = self.backbone.num_features
 
     def forward(self, x: Tensor) -> Tensor:

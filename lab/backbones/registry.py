@@ -27,9 +27,9 @@ from pydantic import (
 )
 from torch import Tensor, nn
 
-from lab import catalog
 from lab.errors import UserError, reason, unknown
 from lab.experiment import Config
+from lab.registry import Registry
 
 
 class Registered(NamedTuple):
@@ -38,10 +38,9 @@ class Registered(NamedTuple):
     factory: Callable[..., nn.Module]
     example_shape: tuple[int, ...]
     recurrent: bool
-    summary: str
 
 
-_registry: dict[str, Registered] = {}
+BACKBONES: Registry[Registered] = Registry("register", "backbone", "backbones")
 
 
 class Backbone(nn.Module):
@@ -100,7 +99,7 @@ class BackboneConfig(Config):
     @property
     def recurrent(self) -> bool:
         """Whether the backbone reads sequences and carries a state."""
-        return registered(self.name).recurrent
+        return BACKBONES[self.name].recurrent
 
     @model_validator(mode="before")
     @classmethod
@@ -139,39 +138,17 @@ def register(
     """
 
     def decorate(factory: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-        known = _registry.get(name)
-        if known is not None and (known.factory.__module__, known.factory.__qualname__) != (
-            factory.__module__,
-            factory.__qualname__,
-        ):
-            raise ValueError(f"backbone {name!r} is already registered by {known.factory.__module__}")
-        summary = (factory.__doc__ or "").strip().partition("\n")[0]
-        _registry[name] = Registered(factory, tuple(example_shape), recurrent, summary)
+        BACKBONES.add(name, Registered(factory, tuple(example_shape), recurrent), factory)
         _options_model.cache_clear()
         return factory
 
     return decorate
 
 
-def registered(name: str) -> Registered:
-    """The registered backbone of a name, its module imported when it is one of the lab's own. Raises UserError."""
-    if name not in _registry:
-        entry = catalog.scan().backbones.get(name)
-        if entry is None:
-            raise unknown("backbone", name, {*_registry, *catalog.scan().backbones})
-        __import__(entry.module)
-    return _registry[name]
-
-
-def names() -> list[str]:
-    """Every backbone's name, built in or registered from outside."""
-    return sorted({*_registry, *catalog.scan().backbones})
-
-
 def build_backbone(config: BackboneConfig, input_shape: Sequence[int]) -> Backbone:
     """Build a backbone. Raises UserError when it cannot take `input_shape`."""
     options = {key: value for key, value in config if key != "name"}
-    entry = registered(config.name)
+    entry = BACKBONES[config.name]
     try:
         return Backbone(entry.factory(tuple(input_shape), **options), tuple(input_shape), entry.recurrent)
     except (ValueError, IndexError, RuntimeError) as error:
@@ -182,7 +159,7 @@ def build_backbone(config: BackboneConfig, input_shape: Sequence[int]) -> Backbo
 
 @lru_cache
 def _options_model(name: str) -> type[BaseModel]:
-    factory = registered(name).factory
+    factory = BACKBONES[name].factory
     hints = get_type_hints(factory)
     fields: dict[str, Any] = {
         key: (_counting(hints.get(key, Any), parameter.default), parameter.default)

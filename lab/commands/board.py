@@ -1,4 +1,7 @@
-"""lab board: the comparison page live, served on this machine only while runs are going."""
+"""lab board: show runs live in a browser.
+
+It serves the comparison page to this machine only, and keeps nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from lab.compare.page.server import PORT, Board, serve
-from lab.errors import UserError
+EXAMPLE = "lab board runs"
+ORDER = 150
+PORT = 8675
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from lab.compare.page.server import Board, serve
+    from lab.errors import UserError
     from lab.runs.directory import runs_root
 
     folders = [Path(name).expanduser() for name in arguments.runs] or [runs_root()]

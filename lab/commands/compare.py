@@ -1,4 +1,7 @@
-"""lab compare: groups by what differs, seeds aggregated, as a table, JSON or a page."""
+"""lab compare: compare runs in a table and a report.
+
+Runs are grouped by what differs between them, seeds together; the result is a table, JSON or a page.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,20 @@ import argparse
 import json
 from pathlib import Path
 
+from lab.cli import completed
+
+EXAMPLE = "lab compare runs/sweep-*"
+ORDER = 140
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    runs = parser.add_argument(
         "runs",
         nargs="+",
         metavar="RUN",
         help="run directories, folders of runs (a sweep), globs, or wandb:entity/project/group",
     )
+    completed(runs, "runs")
     parser.add_argument("--metric", metavar="NAME", help="compare by this metric; by default each run's monitored one")
     parser.add_argument("--mode", choices=("max", "min"), help="whether the metric is to be high or low")
     parser.add_argument("--at", choices=("last", "best"), default="last", help="each run's value (default: last)")

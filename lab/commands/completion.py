@@ -1,4 +1,7 @@
-"""lab completion: a script for bash, zsh or fish that completes commands, options, recipes, fields, values and runs."""
+"""lab completion: print the shell's completion script.
+
+The script, for bash, zsh or fish, completes commands, options, recipes, fields, values and runs.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lab import catalog
-from lab.cli import COMMANDS
+
+EXAMPLE = "source <(lab completion bash)"
+ORDER = 210
 
 _BASH = """\
 _lab() {
@@ -44,19 +49,6 @@ _FISH = """\
 complete -c lab -a '(lab completion --words (commandline -opc)[2..] (commandline -ct) 2>/dev/null)'
 """
 SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
-_TARGETS = {
-    "train": ("recipes",),
-    "sweep": ("recipes",),
-    "show": ("recipes", "runs"),
-    "resume": ("runs",),
-    "evaluate": ("runs",),
-    "play": ("runs",),
-    "sample": ("runs",),
-    "export": ("runs",),
-    "compare": ("runs",),
-    "sync": ("runs",),
-}
-_MANY_TARGETS = ("compare", "sync")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,28 +77,27 @@ def candidates(words: Sequence[str]) -> list[str]:
     """What the last of the words after `lab` could become."""
     *before, last = words or [""]
     if not before:
-        return _starting(last, [*COMMANDS, "--help", "--version"])
-    command = before[0]
-    if command not in COMMANDS:
+        return _starting(last, [*catalog.commands(), "--help", "--version"])
+    command = catalog.commands().get(before[0])
+    if command is None:
         return []
     parser = argparse.ArgumentParser(add_help=True)
-    importlib.import_module(COMMANDS[command].module).add_arguments(parser)
+    importlib.import_module(command.module).add_arguments(parser)
     options = {name: action for action in parser._actions for name in action.option_strings}
-    asked = options.get(before[-1])
-    if asked is not None and asked.nargs != 0:
-        return _starting(last, map(str, asked.choices or ()))
+    option = options.get(before[-1])
+    if option is not None and option.nargs != 0:
+        return _starting(last, map(str, option.choices or ()))
     if last.startswith("-"):
         return _starting(last, [*options, "--debug"])
-    given = _positionals(before[1:], options)
-    choices = [
-        str(choice) for action in parser._actions if not action.option_strings for choice in action.choices or ()
-    ]
-    kinds = _TARGETS.get(command, ())
-    if kinds and (not given or command in _MANY_TARGETS):
-        return _starting(last, [name for kind in kinds for name in (_runs(last) if kind == "runs" else _recipes())])
-    if kinds and any(action.dest == "overrides" for action in parser._actions):
-        return _overrides(given[0], last)
-    return _starting(last, choices)
+    words_before = _positionals(before[1:], options)
+    arguments = [action for action in parser._actions if not action.option_strings]
+    target = next((action for action in arguments if hasattr(action, "completes")), None)
+    if target is None:
+        return _starting(last, [str(choice) for action in arguments for choice in action.choices or ()])
+    if not words_before or target.nargs == "+":
+        names = {"recipes": _recipes, "runs": lambda: _runs(last)}
+        return _starting(last, [name for kind in target.completes for name in names[kind]()])
+    return _overrides(words_before[0], last) if any(action.dest == "overrides" for action in arguments) else []
 
 
 def _starting(text: str, names: Iterable[str]) -> list[str]:
@@ -114,7 +105,7 @@ def _starting(text: str, names: Iterable[str]) -> list[str]:
 
 
 def _positionals(words: Sequence[str], options: dict[str, argparse.Action]) -> list[str]:
-    given = []
+    positionals = []
     skip = False
     for word in words:
         if skip:
@@ -123,8 +114,8 @@ def _positionals(words: Sequence[str], options: dict[str, argparse.Action]) -> l
             action = options.get(word)
             skip = action is not None and action.nargs != 0
         else:
-            given.append(word)
-    return given
+            positionals.append(word)
+    return positionals
 
 
 def _recipes() -> list[str]:

@@ -1,14 +1,15 @@
-"""lab dashboard: a W&B workspace and report for the runs of a group, with the panels that their metrics ask for.
+"""lab dashboard: make a W&B workspace and report of a group.
 
-Built and validated offline from the run directories on this machine; saved when there is a key.
+The metrics of the runs say which panels there are. Both are built and validated offline from the run directories on
+this machine, and saved when there is a key.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from lab.compare.workspace import build, group_of
-from lab.errors import Failure, UserError
+EXAMPLE = "lab dashboard dqn/cartpole"
+ORDER = 170
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,32 +21,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from lab.compare import records
+    from lab.compare.workspace import build, members_of, place_of, save
     from lab.runs import directory
     from lab.runs.tracking import has_key
 
-    found = records.read_all(directory.find(arguments.runs or [str(directory.runs_root())]))
-    members = [record for record in found if group_of(record) == arguments.group]
-    if not members:
-        known = ", ".join(sorted({group_of(record) for record in found}))
-        raise UserError(f"there are no runs of the group {arguments.group!r} here. Groups: {known}.")
-    project = arguments.project or str(members[0].config.get("tracking.project") or "lab")
-    entity = arguments.entity or members[0].config.get("tracking.entity")
-    keyed = has_key()
-    if keyed and entity is None:
-        import wandb
-
-        entity = wandb.Api().default_entity
-    made = build(members, arguments.group, str(entity or "entity"), project)
-    for part in made:
-        part._to_model()
-    metrics = len({name for record in members for name in record.curves})
-    print(f"workspace and report of {arguments.group}: {len(members)} runs, {metrics} metrics, valid")
-    if not keyed:
+    runs = records.read_all(directory.find(arguments.runs or [str(directory.runs_root())]))
+    members = members_of(arguments.group, runs)
+    entity, project = place_of(members)
+    parts = build(members, arguments.group, arguments.entity or entity, arguments.project or project)
+    num_metrics = len({name for record in members for name in record.curves})
+    print(f"workspace and report of {arguments.group}: {len(members)} runs, {num_metrics} metrics, valid")
+    if not has_key():
         print("not saved: there is no W&B key. Set WANDB_API_KEY or run wandb login, then the same again.")
         return 0
-    for part in made:
-        try:
-            print(f"saved: {part.save().url}")
-        except Exception as error:  # the client raises many kinds
-            raise Failure(f"W&B did not take it: {' '.join(str(error).split())[:300]}") from error
+    for part in parts:
+        print(f"saved: {save(part)}")
     return 0

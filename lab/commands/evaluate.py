@@ -1,4 +1,7 @@
-"""lab evaluate: measure a trained run on its test split, or over greedy episodes."""
+"""lab evaluate: measure a trained run.
+
+An agent plays greedy episodes; other models are measured on a split of their data.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ import argparse
 import json
 
 from lab.cli import add_override_arguments
+
+EXAMPLE = "lab evaluate runs/dqn-cartpole-s3-... --episodes 100"
+ORDER = 30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,7 @@
-"""lab export: a trained network as torch.export and ONNX files that run without the lab."""
+"""lab export: write a trained network as torch.export and ONNX.
+
+The files run without the lab.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,14 @@ import argparse
 import json
 from pathlib import Path
 
-from lab.cli import add_import_argument
+from lab.cli import add_import_argument, completed
+
+EXAMPLE = "lab export runs/dqn-cartpole-s3-..."
+ORDER = 60
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", help="a run directory")
+    completed(parser.add_argument("target", help="a run directory"), "runs")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write (default: export/ in the run)")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which weights (default: best)")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -25,8 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
     from lab.runs.directory import Run
     from lab.training.train import restore
 
-    found = Run.open(arguments.target)
-    experiment, data, module, _ = restore(found, arguments.checkpoint, ["trainer.device=cpu"])
+    trained = Run.open(arguments.target)
+    experiment, data, module, _ = restore(trained, arguments.checkpoint, ["trainer.device=cpu"])
     try:
         what = module.exportable(data)
     finally:
@@ -36,13 +42,13 @@ def run(arguments: argparse.Namespace) -> int:
             f"{experiment.name} trains module.kind={experiment.module.kind!r}, of which lab export knows no network; "
             f"it takes policies, classifiers, decoders and generators."
         )
-    folder = arguments.out or found.path / "export"
+    folder = arguments.out or trained.path / "export"
     with Console(stderr=True).status("exporting, and comparing outputs"):
-        told = export(what, folder)
+        report = export(what, folder)
     if arguments.json:
-        print(json.dumps({"folder": str(folder), **told}, indent=2))
+        print(json.dumps({"folder": str(folder), **report}, indent=2))
         return 0
-    for form, difference in told["largest_difference"].items():
+    for form, difference in report["largest_difference"].items():
         print(f"{form}: equal to the network on random inputs, to {difference:.1e}")
     print(f"{folder}: {what.name}.pt2, {what.name}.onnx, model.json, example.py")
     print(f"next: python {folder / 'example.py'}")

@@ -1,27 +1,32 @@
-"""lab list: recipes, backbones, data sets and runs, with a line each."""
+"""lab list: show recipes, backbones, data sets, runs."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from lab import catalog
 from lab.cli import add_import_argument
 
-WHAT = ("recipes", "backbones", "datasets", "runs")
+EXAMPLE = "lab list recipes"
+ORDER = 190
+
+RUNS = "runs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", nargs="?", choices=WHAT, help="only these; by default recipes, backbones and data sets")
-    parser.add_argument("--runs", action="store_const", const="runs", dest="what", help="the same as: lab list runs")
+    choices = [*catalog.scan().sections(), RUNS]
+    parser.add_argument("what", nargs="?", choices=choices, help="only these; by default all but runs")
+    parser.add_argument("--runs", action="store_const", const=RUNS, dest="what", help="the same as: lab list runs")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_import_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    sections = [arguments.what] if arguments.what else ["recipes", "backbones", "datasets"]
-    content = {section: _runs() if section == "runs" else _entries(section) for section in sections}
+    sections = [arguments.what] if arguments.what else catalog.scan().sections()
+    content = {section: _runs() if section == RUNS else _entries(section) for section in sections}
     if arguments.json:
         print(json.dumps(content, indent=2))
         return 0
@@ -34,23 +39,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _entries(section: str) -> dict[str, str]:
-    lines = {entry.name: entry.summary for entry in getattr(catalog.scan(), section).values()}
-    if catalog.allowed_imports():
-        lines |= _registered_outside(section)
+    """What the source declares, and what modules that the user named have registered."""
+    scanned = catalog.scan()
+    lines = {entry.name: entry.summary for entry in scanned.section(section).values()}
+    for entry in scanned.registries.values():
+        if entry.section == section and entry.module in sys.modules:
+            lines |= getattr(sys.modules[entry.module], entry.attribute).summaries()
     return dict(sorted(lines.items()))
-
-
-def _registered_outside(section: str) -> dict[str, str]:
-    if section == "backbones":
-        from lab.backbones import registry
-
-        return {name: registry.registered(name).summary for name in registry.names()}
-    if section == "datasets":
-        from lab.data.images import registered_images
-        from lab.data.text import registered_texts
-
-        return registered_images() | registered_texts()
-    return {}
 
 
 def _runs() -> dict[str, str]:

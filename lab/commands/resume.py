@@ -1,4 +1,7 @@
-"""lab resume: go on with a run or a sweep exactly where its last checkpoint is."""
+"""lab resume: go on with a run or a sweep.
+
+It goes on exactly where the last checkpoint is.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ import argparse
 from pathlib import Path
 
 from lab.cli import INTERRUPTED, add_override_arguments
+
+EXAMPLE = "lab resume runs/dqn-cartpole-s3-20260102-030405"
+ORDER = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,17 +22,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from lab.errors import UserError
+    from lab.launchers import launch
 
     if (Path(arguments.target) / "sweep.yaml").is_file():
-        from importlib import import_module
-
-        resume_sweep = import_module("cluster.sweep.conduct").resume
-        code: int = resume_sweep(Path(arguments.target), arguments.overrides, arguments.quiet, arguments.address)
+        code: int = launch("sweep", Path(arguments.target), arguments.overrides, arguments.quiet, arguments.address)
         return code
     if arguments.address:
         raise UserError(f"--address goes with a sweep, and {arguments.target!r} is none.")
 
-    from lab.commands.outcome import report
+    from lab.commands.outcome import report  # this loads torch; a wrong name is answered before
     from lab.training.train import resume
 
     result = resume(arguments.target, *arguments.overrides, progress=not arguments.quiet)

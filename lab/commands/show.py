@@ -1,4 +1,7 @@
-"""lab show: print the resolved experiment of a recipe, a file or a run as YAML that `lab train` takes back."""
+"""lab show: print a recipe or a run's experiment as YAML.
+
+The YAML is the resolved experiment, which `lab train` takes back.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,13 @@ from pathlib import Path
 
 from lab.cli import add_override_arguments
 
+EXAMPLE = "lab show dqn/cartpole > my.yaml"
+ORDER = 200
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_override_arguments(parser, "a recipe (lab list), package.module:recipe, an experiment.yaml, or a run directory")
+    target = "a recipe (lab list), package.module:recipe, an experiment.yaml, or a run directory"
+    add_override_arguments(parser, target, completes=["recipes", "runs"])
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,7 +7,8 @@ from typing import Any
 
 from lab.compare.groups import group
 from lab.compare.records import Record
-from lab.errors import UserError
+from lab.errors import Failure, UserError
+from lab.runs.tracking import has_key
 
 _TITLES = {"eval": "Evaluation", "losses": "Losses", "charts": "Training"}
 
@@ -17,8 +18,36 @@ def group_of(record: Record) -> str:
     return str(record.config.get("tracking.group") or record.recipe)
 
 
+def members_of(name: str, runs: Sequence[Record]) -> list[Record]:
+    """The runs of a W&B group. Raises UserError when there are none."""
+    members = [record for record in runs if group_of(record) == name]
+    if not members:
+        groups = ", ".join(sorted({group_of(record) for record in runs}))
+        raise UserError(f"there are no runs of the group {name!r} here. Groups: {groups}.")
+    return members
+
+
+def place_of(members: Sequence[Record]) -> tuple[str, str]:
+    """The W&B entity and project of a group's runs; where they name no entity, that of the key, if there is one."""
+    config = members[0].config
+    entity = config.get("tracking.entity")
+    if entity is None and has_key():
+        import wandb
+
+        entity = wandb.Api().default_entity
+    return str(entity or "entity"), str(config.get("tracking.project") or "lab")
+
+
+def save(part: Any) -> str:
+    """Save a workspace or a report on W&B and return its address. Raises Failure when W&B refuses it."""
+    try:
+        return str(part.save().url)
+    except Exception as error:  # the client raises many kinds
+        raise Failure(f"W&B did not take it: {' '.join(str(error).split())[:300]}") from error
+
+
 def build(members: Sequence[Record], name: str, entity: str, project: str) -> tuple[Any, Any]:
-    """A workspace and a report of a group's runs, seeds of one configuration drawn as one line.
+    """A workspace and a report of a group's runs, valid; seeds of one configuration are drawn as one line.
 
     Raises UserError when wandb-workspaces is not installed.
     """
@@ -53,6 +82,8 @@ def build(members: Sequence[Record], name: str, entity: str, project: str) -> tu
         blocks.append(reports.H2(title))
         blocks.append(reports.PanelGrid(runsets=[shown], panels=_panels(reports, title, names, counter)))
     report = reports.Report(entity=entity, project=project, title=name, blocks=blocks)
+    for part in (workspace, report):
+        part._to_model()  # which validates
     return workspace, report
 
 

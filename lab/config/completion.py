@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 from lab import catalog
@@ -48,20 +47,17 @@ def fields_of(recipe: str) -> dict[str, tuple[str, ...]]:
 
 @lru_cache(maxsize=1)
 def source() -> Source:
-    """Parse the lab's own packages."""
+    """Parse the lab's own packages and the installed plugins."""
     found = Source({}, {}, {})
-    root = Path(catalog.__file__).resolve().parent.parent
-    for package in catalog.PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
-            text = path.read_text(encoding="utf-8")
-            if "Config" in text or "kind: Literal[" in text:
-                module = ".".join(path.relative_to(root).with_suffix("").parts)
-                for node in ast.parse(text).body:
-                    if isinstance(node, ast.ClassDef):
-                        found.bases[node.name] = tuple(base.id for base in node.bases if isinstance(base, ast.Name))
-                        found.fields[node.name] = dict(_own_fields(node))
-                    elif isinstance(node, ast.FunctionDef):
-                        found.functions[module, node.name] = node
+    for module, path in catalog.sources():
+        text = path.read_text(encoding="utf-8")
+        if "Config" in text or "kind: Literal[" in text:
+            for node in ast.parse(text).body:
+                if isinstance(node, ast.ClassDef):
+                    found.bases[node.name] = tuple(base.id for base in node.bases if isinstance(base, ast.Name))
+                    found.fields[node.name] = dict(_own_fields(node))
+                elif isinstance(node, ast.FunctionDef):
+                    found.functions[module, node.name] = node
     return found
 
 
@@ -140,7 +136,7 @@ def _is_config(name: str, found: Source) -> bool:
 def _backbone_options(found: Source) -> list[str]:
     """The keyword options of all registered backbones."""
     options: dict[str, None] = {}
-    for entry in catalog.scan().backbones.values():
+    for entry in catalog.scan().section("backbones").values():
         node = found.functions.get((entry.module, entry.attribute))
         if node is not None:
             options |= dict.fromkeys(argument.arg for argument in node.args.kwonlyargs)
@@ -150,5 +146,5 @@ def _backbone_options(found: Source) -> list[str]:
 def _registered(path: str) -> tuple[str, ...]:
     """The names that a registry gives a field."""
     if path.endswith("backbone.name"):
-        return tuple(sorted(catalog.scan().backbones))
-    return tuple(sorted(catalog.scan().datasets)) if path == "data.name" else ()
+        return tuple(sorted(catalog.scan().section("backbones")))
+    return tuple(sorted(catalog.scan().section("datasets"))) if path == "data.name" else ()

@@ -100,7 +100,7 @@ def _keep_common(tree: dict[str, Any], path: list[str], value: Any) -> None:
     fields: set[str] | None = None
     if path[-1] == "kind" and owner is not None and issubclass(owner, KindConfig):
         with contextlib.suppress(UserError):
-            fields = set(owner._family.member(str(value)).model_fields)
+            fields = set(owner.family.member(str(value)).model_fields)
     elif owner is not None and hasattr(owner, "options_of"):
         with contextlib.suppress(UserError):
             fields = {"name", *(key for key in owner.options_of(str(value)) if _fits(owner, str(value), key, node))}

@@ -13,43 +13,34 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from lab import catalog
+from lab.data.datasets import DataSet, load_named
 from lab.data.image_arrays import Array, ImageArrays
+from lab.data.image_files import read_hub, read_idx_folder, read_path
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch, Chunk, ShuffledOrder
 from lab.data.spec import Classes, DataSpec, TensorSpec
-from lab.errors import UserError, unknown
-from lab.experiment import DataConfig
+from lab.errors import UserError
+from lab.experiment import DataConfig, Shared
 from lab.ranks import ranks
+from lab.registry import Registry
 
 Split = Literal["train", "val", "test"]
+ImageSet = DataSet[ImageArrays]
+IMAGES: Registry[ImageSet] = Registry("register_images", "data set", "datasets")
 
 
-Loader = Callable[[Path], ImageArrays]
-_loaders: dict[str, Loader] = {}
-
-
-def register_images(name: str) -> Callable[[Loader], Loader]:
+def register_images(name: str) -> Callable[[ImageSet], ImageSet]:
     """Register a function `root -> ImageArrays` as the data set `name`. Raises ValueError for a taken name."""
-
-    def decorate(loader: Loader) -> Loader:
-        known = _loaders.get(name)
-        if known is not None and (known.__module__, known.__qualname__) != (loader.__module__, loader.__qualname__):
-            raise ValueError(f"data set {name!r} is already registered by {known.__module__}")
-        _loaders[name] = loader
-        return loader
-
-    return decorate
+    return IMAGES.register(name)
 
 
 class ImageData(DataConfig):
@@ -60,7 +51,7 @@ class ImageData(DataConfig):
     """a registered data set, a .npz file, a folder, or hub:NAME"""
     root: str | None = None
     """folder of data files; by default LAB_DATA, else ./data"""
-    batch_size: int = Field(default=128, ge=1, le=65_536)
+    batch_size: Annotated[int, Shared("equal")] = Field(default=128, ge=1, le=65_536)
     batches_per_step: PositiveInt = 8
     """minibatches in one training step; more of them, less overhead"""
     binarize: Literal["none", "threshold", "dynamic"] = "none"
@@ -154,33 +145,11 @@ class ImageModule(LabDataModule):
         return x
 
 
-def data_folder(root: str | None) -> Path:
-    """Where data files are looked for: `root`, else LAB_DATA, else ./data."""
-    return Path(root or os.environ.get("LAB_DATA") or "data").expanduser()
-
-
 def load_images(name: str, root: str | None = None) -> ImageArrays:
     """The arrays of a data set. Raises UserError for one that is absent or damaged."""
-    folder = data_folder(root)
     if name.startswith("hub:"):
-        from lab.data.image_files import read_hub
-
         return read_hub(name.removeprefix("hub:"))
-    if name not in _loaders and name in catalog.scan().images:
-        __import__(catalog.scan().images[name].module)
-    if name in _loaders:
-        return _loaders[name](folder)
-    from lab.data.image_files import read_path
-
-    for path in (Path(name).expanduser(), folder / name):
-        if path.exists():
-            return read_path(path)
-    raise unknown("data set (or path)", name, {*_loaders, *catalog.scan().images})
-
-
-def registered_images() -> dict[str, str]:
-    """Every registered image data set with its line."""
-    return {name: (loader.__doc__ or "").strip().partition("\n")[0] for name, loader in _loaders.items()}
+    return load_named(IMAGES, name, root, read_path)
 
 
 def _check(arrays: ImageArrays, name: str) -> None:
@@ -223,16 +192,12 @@ def digits(root: Path) -> ImageArrays:
 @register_images("mnist")
 def mnist(root: Path) -> ImageArrays:
     """MNIST: 60,000 + 10,000 digits of 28x28 (LeCun et al. 1998), from IDX files in LAB_DATA."""
-    from lab.data.image_files import read_idx_folder
-
     return read_idx_folder(root / "mnist", root)
 
 
 @register_images("fashion-mnist")
 def fashion_mnist(root: Path) -> ImageArrays:
     """Fashion-MNIST: 60,000 + 10,000 articles of 28x28 (Xiao et al. 2017), from IDX files in LAB_DATA."""
-    from lab.data.image_files import read_idx_folder
-
     names = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
     return read_idx_folder(root / "fashion-mnist", root)._replace(class_names=names)
 
@@ -240,14 +205,10 @@ def fashion_mnist(root: Path) -> ImageArrays:
 @register_images("binarized-mnist")
 def binarized_mnist(root: Path) -> ImageArrays:
     """Static binarized MNIST: 50,000 + 10,000 + 10,000 (Larochelle and Murray 2011), from an .npz in LAB_DATA."""
-    from lab.data.image_files import read_path
-
     return read_path(root / "binarized-mnist")
 
 
 @register_images("cifar10-subset")
 def cifar10_subset(root: Path) -> ImageArrays:
     """3,000 + 1,000 colour images of CIFAR-10 (Krizhevsky 2009), from an .npz in LAB_DATA."""
-    from lab.data.image_files import read_path
-
     return read_path(root / "cifar10-subset")

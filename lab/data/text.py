@@ -10,27 +10,27 @@ B streams, T characters in a window.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from lab import catalog
+from lab.data.datasets import DataSet, load_named
 from lab.data.module import LabDataModule
 from lab.data.resident import Chunk
 from lab.data.spec import DataSpec, Symbols, TensorSpec
-from lab.errors import UserError, unknown
-from lab.experiment import DataConfig
+from lab.errors import UserError
+from lab.experiment import DataConfig, Shared
 from lab.ranks import ranks
+from lab.registry import Registry
 from lab.seeding import derive_seed
 
-Loader = Callable[[Path], str]
-_loaders: dict[str, Loader] = {}
+Text = DataSet[str]
+TEXTS: Registry[Text] = Registry("register_text", "text", "datasets")
 
 
 class Window(NamedTuple):
@@ -41,17 +41,9 @@ class Window(NamedTuple):
     starts: bool
 
 
-def register_text(name: str) -> Callable[[Loader], Loader]:
+def register_text(name: str) -> Callable[[Text], Text]:
     """Register a function `root -> str` as the text `name`. Raises ValueError for a taken name."""
-
-    def decorate(loader: Loader) -> Loader:
-        known = _loaders.get(name)
-        if known is not None and (known.__module__, known.__qualname__) != (loader.__module__, loader.__qualname__):
-            raise ValueError(f"text {name!r} is already registered by {known.__module__}")
-        _loaders[name] = loader
-        return loader
-
-    return decorate
+    return TEXTS.register(name)
 
 
 class TextData(DataConfig):
@@ -62,7 +54,7 @@ class TextData(DataConfig):
     """a registered text, or the path of a UTF-8 file"""
     root: str | None = None
     """folder of data files; by default LAB_DATA, else ./data"""
-    batch_size: PositiveInt = 32
+    batch_size: Annotated[PositiveInt, Shared("equal")] = 32
     """places of the text read in parallel"""
     window: PositiveInt = 64
     """characters through which gradients flow back"""
@@ -144,15 +136,7 @@ class TextModule(LabDataModule):
 
 def load_text(name: str, root: str | None = None) -> str:
     """A registered text or a file's content. Raises UserError for one that is absent, empty or not UTF-8."""
-    folder = Path(root or os.environ.get("LAB_DATA") or "data").expanduser()
-    if name not in _loaders and name in catalog.scan().texts:
-        __import__(catalog.scan().texts[name].module)
-    if name in _loaders:
-        return _loaders[name](folder)
-    for path in (Path(name).expanduser(), folder / name):
-        if path.exists():
-            return read_text(path)
-    raise unknown("text (or path)", name, {*_loaders, *catalog.scan().texts})
+    return load_named(TEXTS, name, root, read_text)
 
 
 def read_text(path: Path) -> str:
@@ -168,11 +152,6 @@ def read_text(path: Path) -> str:
     if not text:
         raise UserError(f"text file {str(path)!r} is empty.")
     return text
-
-
-def registered_texts() -> dict[str, str]:
-    """Every registered text with its line."""
-    return {name: (loader.__doc__ or "").strip().partition("\n")[0] for name, loader in _loaders.items()}
 
 
 @register_text("python-reference")

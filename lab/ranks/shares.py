@@ -2,43 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from lab.config import serialization
 from lab.errors import UserError
-from lab.experiment import Experiment
+from lab.experiment import Experiment, Shared
 from lab.ranks import ranks
-
-_EQUAL_SHARES = ("data.batch_size", "data.num_envs", "data.collector.num", "module.batch_size", "module.minibatch_size")
-_ROUNDED_SHARES = ("data.learning_starts", "data.replay.capacity")
 
 
 def share(experiment: Experiment, num_ranks: int) -> Experiment:
-    """The experiment of one of `num_ranks` ranks: it has its share of batch sizes, environments and replay.
+    """The experiment of one of `num_ranks` ranks: each field that is marked as `Shared` holds its part.
 
-    Raises UserError when these cannot be divided equally.
+    Raises UserError when one cannot be divided equally.
     """
     if num_ranks == 1:
         return experiment
     tree = serialization.dump(experiment)
-    for path in (*_EQUAL_SHARES, *_ROUNDED_SHARES):
-        *parents, field = path.split(".")
-        node: Any = tree
+    for path, parts in _shared_fields(experiment):
+        *parents, field = path
+        node: dict[str, Any] = tree
         for key in parents:
-            node = node.get(key) if isinstance(node, dict) else None
-        if not isinstance(node, dict) or not isinstance(node.get(field), int):
-            continue
-        if path in _EQUAL_SHARES and node[field] % num_ranks:
+            node = node[key]
+        if parts == "equal" and node[field] % num_ranks:
             raise UserError(
-                f"{path}={node[field]} cannot be divided equally among {num_ranks} workers (trainer.num_workers): "
-                f"it counts those of all workers together."
+                f"{'.'.join(path)}={node[field]} cannot be divided equally among {num_ranks} workers "
+                f"(trainer.num_workers): it counts those of all workers together."
             )
         node[field] = -(-node[field] // num_ranks)
     return serialization.validate(tree)
+
+
+def _shared_fields(config: BaseModel, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The paths of the whole numbers that are marked as shared, with how they are divided."""
+    for name, field in type(config).model_fields.items():
+        path, value = (*above, name), getattr(config, name)
+        if isinstance(value, BaseModel):
+            yield from _shared_fields(value, path)
+        for mark in field.metadata:
+            if isinstance(mark, Shared) and isinstance(value, int):
+                yield path, mark.parts
 
 
 def regrouped(

@@ -8,7 +8,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +20,7 @@ from lab.config.overrides import override
 from lab.data.module import LabDataModule
 from lab.errors import UserError
 from lab.experiment import Experiment, TrackingConfig
+from lab.launchers import launch
 from lab.ranks import ranks, shares
 from lab.ranks.batch_norm import normalize_whole_batches
 from lab.runs import checkpoint
@@ -81,8 +81,7 @@ def train(
     if experiment.trainer.num_workers > 1 and not ranks.is_joined():
         if on_evaluation is not None:
             raise UserError("on_evaluation is called in the process that trains: trainer.num_workers must be 1.")
-        workers: Any = import_module("cluster.ranks.team")
-        result: Result = workers.train(experiment, run_dir, root, resume, shown, callbacks, on_loop)
+        result: Result = launch("workers", experiment, run_dir, root, resume, shown, callbacks, on_loop)
         return result
     resolve_device(experiment.trainer.device)
     seed_everything(experiment.seed)

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from lab.cli import COMMANDS
+from lab import catalog
 from lab.config import serialization
 from lab.config.overrides import resolve
 from lab.errors import Failure
@@ -46,7 +46,7 @@ def assert_one_sentence(done: Any, code: int, *parts: str) -> None:
         assert part in done.err, done.err
 
 
-@pytest.mark.parametrize("command", sorted(COMMANDS))
+@pytest.mark.parametrize("command", sorted(catalog.commands()))
 def test_every_command_explains_each_option_and_gives_an_example(lab: Lab, command: str) -> None:
     done = lab(command, "--help")
     assert done.code == 0
@@ -62,7 +62,7 @@ def test_every_command_explains_each_option_and_gives_an_example(lab: Lab, comma
 def test_help_names_every_command(lab: Lab) -> None:
     done = lab("--help")
     assert done.code == 0
-    for command in COMMANDS:
+    for command in catalog.commands():
         assert f"  {command} " in done.out
 
 

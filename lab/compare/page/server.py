@@ -18,7 +18,6 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from lab.errors import UserError
 
-PORT = 8675
 _CURVE_POINTS = 120_000
 _SCAN_SECONDS = 1.0
 _SHOWN_AS_TEXT = (".yaml", ".json", ".jsonl", ".txt", ".log")

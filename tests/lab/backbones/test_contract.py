@@ -7,17 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from lab.backbones import BackboneConfig, build_backbone
-from lab.backbones.registry import Backbone, names, registered
+from lab.backbones.registry import BACKBONES, Backbone
 from lab.errors import UserError
 
-NAMES = names()
-FEED_FORWARD = [name for name in NAMES if not registered(name).recurrent]
-RECURRENT = [name for name in NAMES if registered(name).recurrent]
+NAMES = BACKBONES.names()
+FEED_FORWARD = [name for name in NAMES if not BACKBONES[name].recurrent]
+RECURRENT = [name for name in NAMES if BACKBONES[name].recurrent]
 
 
 def build(name: str, **options: object) -> Backbone:
     torch.manual_seed(0)
-    return build_backbone(BackboneConfig(name=name, **options), registered(name).example_shape)
+    return build_backbone(BackboneConfig(name=name, **options), BACKBONES[name].example_shape)
 
 
 def run(backbone: Backbone, x: Tensor, reset: Tensor | None = None, state: Tensor | None = None) -> Tensor:
@@ -43,7 +43,7 @@ def test_output_has_the_promised_shape(name: str) -> None:
     lead = x.shape[: 2 if backbone.recurrent else 1]
     assert run(backbone, x).shape == (*lead, *backbone.output_shape)
     assert backbone.num_features == int(torch.Size(backbone.output_shape).numel())
-    assert registered(name).summary
+    assert BACKBONES.summaries()[name]
 
 
 @pytest.mark.parametrize("name", NAMES)

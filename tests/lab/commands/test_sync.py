@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.commands.sync import pending
 from lab.runs.directory import Run
+from lab.runs.uploads import pending
 from tests.lab.compare.fake_wandb import KEY, FakeWandb
 from tests.lab.compare.synthetic import make_run
 

@@ -222,7 +222,7 @@ def test_every_wrong_field_of_a_file_is_named(tmp_path: Path) -> None:
 def test_a_taken_kind_is_refused() -> None:
     from typing import Literal
 
-    with pytest.raises(ValueError, match="taken"):
+    with pytest.raises(ValueError, match=r"DataConfig kind 'images' is already registered by lab\.data\.images"):
 
         class Impostor(DataConfig):
             kind: Literal["images"] = "images"

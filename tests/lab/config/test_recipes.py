@@ -14,7 +14,13 @@ import yaml
 from lab import catalog
 from lab.backbones import registry
 from lab.config import recipes, serialization
+from lab.data.images import IMAGES
+from lab.data.text import TEXTS
 from lab.errors import UserError
+from lab.experiment import DataConfig, ModuleConfig
+from lab.launchers import LAUNCHERS
+
+REGISTRIES = (registry.BACKBONES, IMAGES, TEXTS)
 
 OUTSIDE = '''
 """A package that knows the lab, and that the lab does not know."""
@@ -81,15 +87,9 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (package / "__init__.py").touch()
     (package / "things.py").write_text(OUTSIDE, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    from lab.data import images, text
-
-    kept: list[tuple[dict[str, Any], dict[str, Any]]] = [
-        (table, dict(table)) for table in (registry._registry, images._loaders, text._loaders)
-    ]
+    for each in REGISTRIES:
+        monkeypatch.setattr(each, "_registrations", dict(each._registrations))
     yield "outsidepkg.things"
-    for table, content in kept:
-        table.clear()
-        table.update(content)
     registry._options_model.cache_clear()
     for name in [name for name in sys.modules if name.startswith("outsidepkg")]:
         del sys.modules[name]
@@ -116,19 +116,19 @@ def test_a_wrong_recipe_names_the_nearest() -> None:
 
 
 def test_the_catalog_agrees_with_what_is_registered_at_run_time() -> None:
-    from lab.data import images, text
-
     scanned = catalog.scan()
-    for entry in [*scanned.backbones.values(), *scanned.datasets.values()]:
-        importlib.import_module(entry.module)
-    assert set(scanned.backbones) <= set(registry._registry)
-    assert set(scanned.images) <= set(images._loaders)
-    assert set(scanned.texts) <= set(text._loaders)
-    catalog.import_every_kind()
-    from lab.experiment import DataConfig, ModuleConfig
-
-    for kind, config_class in [*DataConfig._members.items(), *ModuleConfig._members.items()]:
-        assert kind in scanned.kinds or not config_class.__module__.startswith(catalog.PACKAGES), kind
+    for declared in scanned.registries.values():
+        catalog.import_registered(declared.decorator)
+        live = getattr(importlib.import_module(declared.module), declared.attribute)
+        assert (live.decorator, live.section) == (declared.decorator, declared.section)
+        assert set(scanned.registered[declared.decorator]) <= set(live.imported())
+    assert {registry.BACKBONES, IMAGES, TEXTS, LAUNCHERS} == {
+        getattr(sys.modules[declared.module], declared.attribute) for declared in scanned.registries.values()
+    }
+    catalog.import_registered(catalog.KIND)
+    for kind, config_class in [*DataConfig.kinds.imported().items(), *ModuleConfig.kinds.imported().items()]:
+        own = config_class.__module__.startswith(catalog.PACKAGES)
+        assert kind in scanned.registered[catalog.KIND] or not own, kind
 
 
 def test_a_recipe_from_outside_trains_like_one_of_ours(outside: str, lab: Callable[..., Any], tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_file_does_not_decide_what_is_imported(outside: str, lab: Callable[...
     tree = serialization.dump(recipes.find(f"{outside}:stripes_recipe")())
     path = tmp_path / "outside.yaml"
     path.write_text(yaml.safe_dump(tree), encoding="utf-8")
-    registry._registry.pop("outside_net")
+    registry.BACKBONES._registrations.pop("outside_net")
     registry._options_model.cache_clear()
     del sys.modules[outside], sys.modules["outsidepkg"]
     refused = lab("show", path)

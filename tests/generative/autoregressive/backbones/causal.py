@@ -2,7 +2,7 @@
 
 import torch
 
-from lab.backbones.registry import registered
+from lab.backbones.registry import BACKBONES
 
 SMALL = {
     "pixelcnn": {"channels": 3, "blocks": 3, "first_kernel": 5},
@@ -19,7 +19,7 @@ NO_BLIND_SPOT = tuple(name for name in SMALL if name not in ("pixelcnn", "row_ls
 def causal_net(name, shape, *, seed=0, **options):
     """A small network in float64 and evaluation mode, with weights large enough to matter."""
     torch.manual_seed(seed)
-    net = registered(name).factory(shape, **{**SMALL[name], **options}).double().eval()
+    net = BACKBONES[name].factory(shape, **{**SMALL[name], **options}).double().eval()
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.mul_(1.5)

@@ -5,14 +5,14 @@ import torch
 from torch.nn import functional as F
 
 from lab.backbones import BackboneConfig, build_backbone
-from lab.backbones.registry import registered
+from lab.backbones.registry import BACKBONES
 from lab.errors import UserError
 
 
 def small_net(**options):
     torch.manual_seed(0)
     options = {"levels": 5, "embedding": 3, "channels": 4, "layers": 4, "first_kernel": 5} | options
-    return registered("symbol_pixelcnn").factory((2, 6, 4), **options).double().eval()
+    return BACKBONES["symbol_pixelcnn"].factory((2, 6, 4), **options).double().eval()
 
 
 def symbols(*shape):

@@ -5,12 +5,12 @@ import itertools
 import torch
 
 from generative.autoregressive.backbones.gated import GATE_SLOPE, gate
-from lab.backbones.registry import registered
+from lab.backbones.registry import BACKBONES
 
 
 def test_a_small_signal_keeps_its_scale_down_the_vertical_stack():
     torch.manual_seed(0)
-    net = registered("gated_pixelcnn").factory((1, 28, 28), channels=16, layers=8, kernel=5).double()
+    net = BACKBONES["gated_pixelcnn"].factory((1, 28, 28), channels=16, layers=8, kernel=5).double()
     image = torch.rand(1, 1, 28, 28, dtype=torch.float64)
     v = torch.cat([image, image + 0.05 * torch.randn_like(image)])
     h, spread = v, []
