@@ -32,39 +32,15 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser()
     command = next((word for word in arguments if not word.startswith("-")), None)
-    if command is not None:
-        return _run(command, arguments)
-    parser.parse_args(arguments)
-    parser.print_help()
-    return 2
-
-
-def _run(command: str, arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
-        commands = catalog.commands()
-        if command not in commands:
-            raise unknown("command", command, commands)
-        entry = commands[command]
-        module = importlib.import_module(entry.module)
-        parser = Parser(
-            prog=f"lab {command}",
-            description=f"{entry.summary[0].upper()}{entry.summary[1:]}.",
-            epilog=f"example: {entry.example}" if entry.example else None,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        module.add_arguments(parser)
-        parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        arguments.remove(command)
-        whole = any(action.nargs == argparse.REMAINDER for action in parser._actions)  # takes another command line
-        parsed = parser.parse_args(arguments) if whole else parser.parse_intermixed_args(arguments)
-        for name in getattr(parsed, "imports", None) or ():
-            catalog.allow_import(name)
-        code: int = module.run(parsed)
-        return code
+        if command is not None:
+            return _run(command, arguments)
+        parser = _parser()
+        parser.parse_args(arguments)
+        parser.print_help()
+        return 2
     except UserError as error:
         if debug:
             raise
@@ -86,6 +62,33 @@ def _run(command: str, arguments: list[str]) -> int:
             raise
         reason = " ".join(str(error).split())[:500]
         return _say(f"{type(error).__name__}: {reason} (--debug shows where)", 1)
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    commands = catalog.commands()
+    if command not in commands:
+        raise unknown("command", command, commands)
+    entry = commands[command]
+    try:
+        module = importlib.import_module(entry.module)
+    except ModuleNotFoundError as error:
+        raise UserError(f"command {command!r} needs {error.name!r}, which is not installed.") from error
+    parser = Parser(
+        prog=f"lab {command}",
+        description=f"{entry.summary[:1].upper()}{entry.summary[1:]}.",
+        epilog=f"example: {entry.example}" if entry.example else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    arguments.remove(command)
+    whole = any(action.nargs == argparse.REMAINDER for action in parser._actions)  # takes another command line
+    parsed = parser.parse_args(arguments) if whole else parser.parse_intermixed_args(arguments)
+    for name in getattr(parsed, "imports", None) or ():
+        catalog.allow_import(name)
+    code: int = module.run(parsed)
+    return code
 
 
 def _say(error: object, code: int) -> int:

@@ -1,8 +1,9 @@
-"""Which part may know which: cluster -> agents -> lab <- generative, and what importing the lab loads."""
+"""Which part may know which: cluster -> agents -> lab <- generative, floors within each, no circles; what is loaded."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +16,36 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("lab", "agents", "generative", "cluster")
 MAY_IMPORT = {"lab": set(), "agents": {"lab"}, "generative": {"lab"}, "cluster": {"lab", "agents"}}
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+FLOORS = {  # from the top; what is named here in none stands on the ground floor, below all
+    "lab": (
+        *("commands", "cli", "compare", "supervised", "training", "export"),
+        *("data", "backbones", "engine", "ranks", "runs", "config"),
+    ),
+    "agents": ("commands", "algorithms", "play", "episodes", "experience", "policies", "replay", "envs"),
+    "generative": ("commands", "adversarial", "latent", "autoregressive", "learner", "evaluation"),
+    "cluster": ("commands", "sweep", "ranks", "collect", "rllib", "jobs", "session"),
+}
+GROUND = {
+    "lab": {"__init__", "catalog", "errors", "experiment", "launchers", "pictures", "plugins", "registry", "seeding"},
+    "agents": {"__init__", "returns", "types"},
+    "generative": {"__init__", "decoders", "export", "likelihoods"},
+    "cluster": {"__init__", "deploy"},
+}
+_TO_MEND = {  # to be emptied: imports that climb, each of which fails the test once it is gone
+    ("agents.episodes", "agents.play.demonstrations"),
+    ("agents.episodes", "agents.play.explain"),
+    ("agents.episodes", "agents.play.key_bindings"),
+    ("agents.episodes", "agents.play.screens"),
+    ("agents.episodes", "agents.play.video"),
+    ("agents.play.human", "agents.commands.play"),
+    ("cluster.ranks.team", "cluster.sweep.worker"),
+    ("cluster.ranks.worker", "cluster.sweep.worker"),
+}
+_CIRCLES_TO_MEND = {  # to be emptied, likewise
+    ("agents.commands.play", "agents.play.human"),
+    ("cluster.rllib.agent", "cluster.rllib.modules"),
+    ("generative.autoregressive.backbones.pixelcnn_pp", "generative.autoregressive.backbones.pixelcnn_pp_stream"),
+}
 
 
 def imports(path: Path, *, at_import_time: bool) -> Iterator[tuple[str, int]]:
@@ -56,6 +87,95 @@ def test_wandb_and_torchvision_are_never_imported_early(path: Path) -> None:
         assert top not in ("wandb", "datasets", "moviepy"), f"{path.relative_to(ROOT)}:{line} imports {module}"
     for module, line in imports(path, at_import_time=False):
         assert module.partition(".")[0] != "torchvision", f"{path.relative_to(ROOT)}:{line}"
+
+
+def module_of(path: Path) -> str:
+    """The name of a file's module."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def import_graph() -> dict[str, set[str]]:
+    """The modules of the four houses that each of them imports, in functions and TYPE_CHECKING blocks too."""
+    modules = {module_of(path): path for path in FILES}
+    graph = {}
+    for module, path in modules.items():
+        targets = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                targets |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                targets |= {name if name in modules else str(node.module) for name in names}
+        graph[module] = (targets & set(modules)) - {module}
+    return graph
+
+
+def floor(module: str) -> int:
+    """How far a module's room lies below the top of its house."""
+    house, _, rest = module.partition(".")
+    room = rest.partition(".")[0]
+    return FLOORS[house].index(room) if room in FLOORS[house] else len(FLOORS[house])
+
+
+def circles(graph: dict[str, set[str]]) -> set[tuple[str, ...]]:
+    """The sets of modules each of which leads to all others of its set."""
+
+    def reachable(start: str) -> set[str]:
+        waiting, targets = [start], set[str]()
+        while waiting:
+            new = graph[waiting.pop()] - targets
+            targets |= new
+            waiting += new
+        return targets
+
+    reach = {module: reachable(module) for module in graph}
+    return {
+        tuple(sorted({module, *(other for other in reach[module] if module in reach[other])}))
+        for module in graph
+        if module in reach[module]
+    }
+
+
+def test_every_room_has_a_floor() -> None:
+    for package in PACKAGES:
+        rooms = {path.stem for path in (ROOT / package).iterdir() if path.suffix == ".py" or path.is_dir()}
+        assert rooms - {"__pycache__"} == {*FLOORS[package], *GROUND[package]}, package
+
+
+def test_a_room_imports_only_rooms_below_it() -> None:
+    climbing = {
+        (module, target)
+        for module, targets in import_graph().items()
+        for target in targets
+        if module.partition(".")[0] == target.partition(".")[0] and floor(target) < floor(module)
+    }
+    assert climbing == _TO_MEND
+
+
+def test_no_imports_go_in_circles() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == {("b", "c")}
+    assert circles(import_graph()) == _CIRCLES_TO_MEND
+
+
+def test_the_kernel_names_its_guests_in_one_place() -> None:
+    """Strings that name another house, or a module of it, stand in the catalog's list of packages alone."""
+    guest = re.compile(rf"({'|'.join(PACKAGES[1:])})(\.\w+)*")
+    named = [
+        (module_of(path), node.value)
+        for path in FILES
+        if module_of(path).partition(".")[0] == "lab"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and guest.fullmatch(node.value)
+    ]
+    assert named == [("lab.catalog", package) for package in PACKAGES[1:]]
+
+
+def test_private_names_stay_in_their_module() -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] in PACKAGES:
+                for alias in node.names:
+                    assert not re.match(r"_[^_]", alias.name), f"{path.relative_to(ROOT)}:{node.lineno}"
 
 
 def loaded_by(code: str) -> set[str]:

@@ -20,8 +20,6 @@ from lab.errors import UserError
 from lab.experiment import DataConfig, ModuleConfig
 from lab.launchers import LAUNCHERS
 
-REGISTRIES = (registry.BACKBONES, IMAGES, TEXTS)
-
 OUTSIDE = '''
 """A package that knows the lab, and that the lab does not know."""
 
@@ -80,17 +78,14 @@ def fails():
 
 
 @pytest.fixture
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_registries: None) -> Iterator[str]:
     """A package `outsidepkg.things` on the path, forgotten afterwards."""
     package = tmp_path / "outsidepkg"
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "things.py").write_text(OUTSIDE, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    for each in REGISTRIES:
-        monkeypatch.setattr(each, "_registrations", dict(each._registrations))
     yield "outsidepkg.things"
-    registry._options_model.cache_clear()
     for name in [name for name in sys.modules if name.startswith("outsidepkg")]:
         del sys.modules[name]
 
