@@ -12,7 +12,6 @@ from lab.cli import add_import_argument
 
 EXAMPLE = "lab list recipes"
 ORDER = 190
-
 RUNS = "runs"
 
 
@@ -44,7 +43,7 @@ def _entries(section: str) -> dict[str, str]:
     lines = {entry.name: entry.summary for entry in scanned.section(section).values()}
     for entry in scanned.registries.values():
         if entry.section == section and entry.module in sys.modules:
-            lines |= getattr(sys.modules[entry.module], entry.attribute).summaries()
+            lines = getattr(sys.modules[entry.module], entry.attribute).summaries() | lines
     return dict(sorted(lines.items()))
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +67,33 @@ def test_help_names_every_command(lab: Lab) -> None:
     assert done.code == 0
     for command in catalog.commands():
         assert f"  {command} " in done.out
+
+
+def test_a_tree_that_is_not_installed_has_the_commands_and_recipes_of_its_packages(tmp_path: Path) -> None:
+    """A submitted job, a machine with a GPU: there is no metadata, and perhaps not every package."""
+    root = Path(catalog.__file__).parent
+    for package in ("lab", "agents"):
+        shutil.copytree(root.parent / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def printed(*words: str) -> str:
+        command = [sys.executable, "-S", "-m", "lab.cli", *words]  # without the folder of installed packages
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    commands = printed("--help").partition("commands:")[2]
+    assert [name for name in ("train", "play", "sweep", "sample") if f"\n  {name} " in commands] == ["train", "play"]
+    recipes = printed("list", "recipes")
+    assert "dqn/cartpole" in recipes
+    assert "vae/digits" not in recipes
+
+
+def test_help_has_the_commands_in_their_order() -> None:
+    """From training to looking at what came out; the order is a number in each command's file, each its own."""
+    commands = catalog.commands()
+    assert list(commands)[:5] == ["train", "resume", "evaluate", "play", "sample"]
+    assert list(commands)[-3:] == ["list", "show", "completion"]
+    assert len({command.order for command in commands.values()}) == len(commands)
+    assert all(command.summary and "\n" not in command.summary for command in commands.values())
 
 
 def test_list(lab: Lab) -> None:

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from lab import catalog, plugins
-from lab.commands.completion import candidates
 from lab.config.overrides import resolve
+from lab.config.words import candidates
 from lab.errors import UserError
 from lab.ranks import shares
 

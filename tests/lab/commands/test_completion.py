@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from lab import catalog
-from lab.commands.completion import SCRIPTS, candidates
+from lab.commands.completion import SCRIPTS
 from lab.config import recipes, serialization
 from lab.config.completion import fields_of
+from lab.config.words import candidates
 
 
 def test_commands_and_options():

@@ -2,12 +2,55 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
+from lab import catalog
 from lab.config.overrides import override, resolve
 from lab.errors import UserError
+from lab.experiment import Config, Shared
 from lab.ranks import ranks, shares
+
+
+def test_the_fields_that_workers_divide() -> None:
+    """Each is marked where it stands; what a worker holds of it is what the mark says."""
+    catalog.import_registered(catalog.KIND)
+    waiting, marked = [Config], set[tuple[str, str, str]]()
+    while waiting:
+        config = waiting.pop()
+        waiting += config.__subclasses__()
+        own = set(vars(config).get("__annotations__", ())) if config.__module__.startswith(catalog.PACKAGES) else set()
+        marked |= {
+            (config.__name__, name, mark.parts)
+            for name, field in config.model_fields.items()
+            for mark in field.metadata
+            if isinstance(mark, Shared) and name in own
+        }
+    assert marked == {
+        ("CodeData", "batch_size", "equal"),
+        ("DQNConfig", "batch_size", "equal"),
+        ("DemonstrationData", "batch_size", "equal"),
+        ("EnvData", "num_envs", "equal"),
+        ("ImageData", "batch_size", "equal"),
+        ("QNetworkConfig", "batch_size", "equal"),
+        ("PPOConfig", "minibatch_size", "equal"),
+        ("RecurrentQConfig", "batch_size", "equal"),
+        ("RemoteCollectorConfig", "num", "equal"),
+        ("ReplayConfig", "capacity", "rounded"),
+        ("ReplayData", "learning_starts", "rounded"),
+        ("TextData", "batch_size", "equal"),
+    }
+
+
+def test_shares_within_parts_of_an_experiment() -> None:
+    overrides = ["data.collector.kind=remote", "data.collector.num=4", "data.num_envs=8", "data.replay.capacity=101"]
+    experiment = resolve("dqn/cartpole", [*overrides, "data.learning_starts=7"])
+    data: Any = shares.share(experiment, 2).data
+    assert (data.collector.num, data.num_envs, data.replay.capacity, data.learning_starts) == (2, 4, 51, 4)
+    with pytest.raises(UserError, match=r"data\.collector\.num=4 cannot be divided equally among 8 workers"):
+        shares.share(experiment, 8)
 
 
 def test_shares_are_equal_or_refused() -> None:
