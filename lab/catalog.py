@@ -222,21 +222,21 @@ def _check_free(what: str, entry: Entry, old: Entry | None = None) -> None:
 
 @lru_cache(maxsize=4)
 def _commands(installed: Sequence[plugins.EntryPoint]) -> dict[str, Command]:
-    found: dict[str, Command] = {}
+    commands: dict[str, Command] = {}
     for package in PACKAGES:
         for module, path in plugins.modules_below(_ROOT / package / "commands", f"{package}.commands"):
             command = _command(path.stem, module, path)
             if command.example:
-                found[path.stem] = command
+                commands[path.stem] = command
     for entry in installed:
-        if entry.name in found:
+        if entry.name in commands:
             raise UserError(
-                f"command {entry.name!r} of package {entry.distribution!r} is taken: {found[entry.name].module} has it."
+                f"command {entry.name!r} of package {entry.distribution!r} is taken: {commands[entry.name].module} has it."
             )
-        path = plugins.source(entry.module)
+        file = plugins.source(entry.module)
         missing = Command(entry.module, f"(package {entry.distribution} lacks {entry.module})", "", _LAST)
-        found[entry.name] = missing if path is None else _command(entry.name, entry.module, path)
-    return dict(sorted(found.items(), key=lambda item: item[1].order))
+        commands[entry.name] = missing if file is None else _command(entry.name, entry.module, file)
+    return dict(sorted(commands.items(), key=lambda item: item[1].order))
 
 
 def _command(name: str, module: str, path: Path) -> Command:
