@@ -230,9 +230,8 @@ def _commands(installed: Sequence[plugins.EntryPoint]) -> dict[str, Command]:
                 commands[path.stem] = command
     for entry in installed:
         if entry.name in commands:
-            raise UserError(
-                f"command {entry.name!r} of package {entry.distribution!r} is taken: {commands[entry.name].module} has it."
-            )
+            owner = commands[entry.name].module
+            raise UserError(f"command {entry.name!r} of package {entry.distribution!r} is taken: {owner} has it.")
         file = plugins.source(entry.module)
         missing = Command(entry.module, f"(package {entry.distribution} lacks {entry.module})", "", _LAST)
         commands[entry.name] = missing if file is None else _command(entry.name, entry.module, file)

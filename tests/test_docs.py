@@ -100,7 +100,9 @@ def test_commands_parse_and_name_what_there_is(line: str, monkeypatch: pytest.Mo
             plain = [
                 item
                 for item in parsed.overrides
-                if not item.startswith(("data.env=my_envs", "module.backbone.name=wide"))
+                if not item.startswith(
+                    ("data.env=my_envs", "module.backbone.name=wide", "data.kind=boards", "data.name=empty")
+                )
             ]
             resolve(target, plain)
 
