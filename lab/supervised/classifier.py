@@ -56,7 +56,7 @@ class ClassifierNet(nn.Module):
 
     def __init__(self, config: BackboneConfig, image: TensorSpec, num_classes: int) -> None:
         super().__init__()
-        self.features = ImageFeatures(config, image)
+        self.features = ImageFeatures(config, image.shape)
         self.head = nn.Linear(self.features.num_features, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -184,6 +184,7 @@ def test_a_command(site: Path, lab: Lab) -> None:
     assert "example: lab maze --size 3" in shown
 
 
+@pytest.mark.slow
 def test_a_recipe_trains_and_its_run_is_read_without_asking(site: Path, lab: Lab, tmp_path: Path) -> None:
     """An installed plugin's names count as registered: a file may name them."""
     done = lab("train", "maze/small", "--quiet", "--out", tmp_path / "run")
@@ -195,6 +196,7 @@ def test_a_recipe_trains_and_its_run_is_read_without_asking(site: Path, lab: Lab
         catalog.check_allowed("other_lab", "environment", "other_lab:Maze-v0")
 
 
+@pytest.mark.slow
 def test_without_the_package_the_run_is_refused(site: Path, lab: Lab, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(lab("show", "maze/small").out, encoding="utf-8")

@@ -56,6 +56,7 @@ def test_a_taken_name_is_refused_and_the_same_function_taken_again(flavours: Reg
     assert flavours["sour"] is sour
 
 
+@pytest.mark.slow
 def test_asking_for_a_name_imports_the_module_that_registers_it_and_no_other() -> None:
     code = (
         "import sys\n"
