@@ -5,28 +5,40 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from agents.envs.make import ENDLESS, make_envs
-from agents.experience.collector import as_tensor, clear_state
+from agents.envs.display import use_display
+from agents.envs.make import ENDLESS, InProcessEnvs, Step, make_env, make_envs, with_limit
+from agents.envs.spaces import Array, ObsArray
+from agents.experience.arrays import as_tensor, clear_state
 from agents.policies.policy import Policy
-from agents.types import Episode
+from agents.types import Episode, Frame, Obs
 from lab.errors import UserError
-
-if TYPE_CHECKING:
-    from agents.play.demonstrations import Recorder
-    from agents.play.screens import OnFrame
-    from agents.play.video import Frame
-    from agents.policies.policy import Policy
-    from agents.types import Episode
-
 
 log = logging.getLogger("lab")
 
 _PARALLEL_EPISODES = 20
+
+OnFrame = Callable[[Frame, Any], None]
+"""takes each picture (H, W, 3), and the explanation of the action (None without an explainer)"""
+
+
+class Explains(Protocol):
+    """Explains a policy's actions."""
+
+    def explain(self, obs: Obs, state: Tensor | None) -> Any:
+        """The explanation of the action at one observation (1, ...)."""
+
+
+class Records(Protocol):
+    """Keeps the steps of one environment."""
+
+    def add(self, obs: ObsArray, action: Array, step: Step) -> None:
+        """One step: arrays with a leading axis of 1."""
 
 
 @torch.no_grad()
@@ -39,7 +51,8 @@ def play_episodes(
     envs = make_envs(env_id, num_envs, options, training=False)
     device = next(policy.parameters()).device
     try:
-        obs, played = envs.reset(seed), []
+        obs = envs.reset(seed)
+        finished: list[Episode] = []
         state = policy.initial_state(num_envs)
         returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
         while quota.any():
@@ -51,22 +64,23 @@ def play_episodes(
             done = step.terminated | step.truncated
             for i in np.flatnonzero(done):
                 if quota[i]:
-                    played.append(Episode(float(returns[i]), int(lengths[i])))
+                    finished.append(Episode(float(returns[i]), int(lengths[i])))
                     quota[i] -= 1
                 returns[i], lengths[i] = 0.0, 0
             state = clear_state(state, (done | ~valid) & ~envs.resetting)
             obs = step.obs
-        if any(episode.length == ENDLESS for episode in played):
+        if any(episode.length == ENDLESS for episode in finished):
             log.warning(
                 "episodes of %s were cut off after %s steps; max_episode_steps in data.env_options sets another limit",
                 env_id,
                 f"{ENDLESS:,}",
             )
-        return played
+        return finished
     finally:
         envs.close()
 
 
+@torch.no_grad()
 def play(
     policy: Policy,
     env_id: str,
@@ -77,34 +91,27 @@ def play(
     sample: bool = False,
     render: str = "none",
     on_frame: OnFrame | None = None,
-    explain: bool = False,
+    explainer: Callable[[InProcessEnvs, Obs], Explains] | None = None,
     pace: float = 0.0,
     max_steps: int | None = None,
-    recorder: Recorder | None = None,
+    recorder: Records | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> list[Episode]:
-    """Play episodes one after the other.
+    """Play episodes one after the other; returns those that ended.
 
     Args:
         sample: draw actions as in training; otherwise greedy, or the mean.
         render: "human" opens the environment's own window.
-        on_frame: called with each picture (H, W, 3), and with what the policy thought (None unless `explain`).
+        on_frame: called with each picture and its explanation.
+        explainer: builds what explains actions, from the environment and its first observation.
         pace: 1 is the environment's own speed, 4 a quarter of it, 0 as fast as it goes.
         max_steps: stop after so many steps in all, in the middle of an episode if need be.
-        recorder: keeps what was seen and done.
+        recorder: takes each step.
         stop: asked after each step whether to end.
 
     Raises:
         UserError: when the environment cannot be made, drawn, or has other spaces than the policy.
     """
-    import torch
-
-    from agents.envs.display import use_display
-    from agents.envs.make import InProcessEnvs, make_env, with_limit
-    from agents.experience.collector import as_tensor
-    from agents.play.key_bindings import action_names
-    from agents.types import Episode
-
     mode = "human" if render == "human" else ("rgb_array" if on_frame else None)
     use_display(render == "human")
     envs = InProcessEnvs([lambda: make_env(env_id, with_limit(env_id, options), render_mode=mode)])
@@ -113,47 +120,39 @@ def play(
         generator = torch.Generator().manual_seed(seed)
         device = next(policy.parameters()).device
         obs, state = envs.reset(seed), policy.initial_state(1)
-        explainer = None
-        if explain and on_frame is not None:
-            from agents.play.explain import Explainer
-
-            names = action_names(env_id, envs.envs[0], envs.spec.outputs)
-            explainer = Explainer(policy, envs.spec.outputs, names, as_tensor(obs, device))
+        explains = None if explainer is None or on_frame is None else explainer(envs, as_tensor(obs, device))
         episodes: list[Episode] = []
-        total, length, taken = 0.0, 0, 0
-        with torch.no_grad():
-            while len(episodes) < num_episodes and taken != max_steps and not (stop is not None and stop()):
-                began = time.perf_counter()
-                noise = policy.draw_noise(1, 1, generator)[0].to(device) if sample else None
-                try:
-                    seen = as_tensor(obs, device)
-                    explanation = None if explainer is None else explainer.explain(seen, state)
-                    if on_frame is not None:
-                        on_frame(picture(envs.envs[0], env_id), explanation)
-                    action, state, _ = policy.act(seen, state, noise)
-                    chosen = policy.env_action(action).cpu().numpy()
-                    step = envs.step(chosen)
-                except (RuntimeError, IndexError, KeyError, AssertionError) as error:
-                    reason = " ".join(str(error).split())[:200]
-                    raise UserError(f"environment {env_id!r} does not fit this agent: {reason}") from None
-                if recorder is not None:
-                    recorder.add(obs, chosen, step)
-                total, length, obs = total + float(step.reward[0]), length + 1, step.obs
-                taken += 1
-                if step.terminated[0] or step.truncated[0]:
-                    episodes.append(Episode(total, length))
-                    total, length, state = 0.0, 0, policy.initial_state(1)
-                if frame_seconds:
-                    time.sleep(max(0.0, frame_seconds - (time.perf_counter() - began)))
+        total, length, num_steps = 0.0, 0, 0
+        while len(episodes) < num_episodes and num_steps != max_steps and not (stop is not None and stop()):
+            began = time.perf_counter()
+            noise = policy.draw_noise(1, 1, generator)[0].to(device) if sample else None
+            try:
+                observation = as_tensor(obs, device)
+                explanation = None if explains is None else explains.explain(observation, state)
+                if on_frame is not None:
+                    on_frame(picture(envs.envs[0], env_id), explanation)
+                action, state, _ = policy.act(observation, state, noise)
+                env_action = policy.env_action(action).cpu().numpy()
+                step = envs.step(env_action)
+            except (RuntimeError, IndexError, KeyError, AssertionError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise UserError(f"environment {env_id!r} does not fit this agent: {reason}") from None
+            if recorder is not None:
+                recorder.add(obs, env_action, step)
+            total, length, obs = total + float(step.reward[0]), length + 1, step.obs
+            num_steps += 1
+            if step.terminated[0] or step.truncated[0]:
+                episodes.append(Episode(total, length))
+                total, length, state = 0.0, 0, policy.initial_state(1)
+            if frame_seconds:
+                time.sleep(max(0.0, frame_seconds - (time.perf_counter() - began)))
         return episodes
     finally:
         envs.close()
 
 
 def picture(env: Any, env_id: str) -> Frame:
-    """What an environment looks like now. Raises UserError when it cannot be drawn."""
-    import numpy as np
-
+    """The picture (H, W, 3) of an environment now. Raises UserError when it cannot be drawn."""
     frame = env.render()
     if not isinstance(frame, np.ndarray) or frame.ndim != 3:
         raise UserError(f"environment {env_id!r} cannot be drawn as pictures (render_mode='rgb_array').")
@@ -162,8 +161,6 @@ def picture(env: Any, env_id: str) -> Frame:
 
 def fps_of(env_id: str, options: dict[str, Any] | None) -> float:
     """Frames a second at an environment's own speed."""
-    from agents.envs.make import make_env
-
     env = make_env(env_id, options)
     try:
         return float(env.metadata.get("render_fps") or 30)

@@ -1,7 +1,7 @@
 """lab play: play a trained agent in its environment.
 
 The environment may be another of the same spaces; it is shown in a window, a film or the terminal. With `--human` a
-person plays instead (agents/play/human.py). `--record` keeps the episodes as a data set.
+person plays instead. `--record` keeps the episodes as a data set.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from statistics import mean, pstdev
 from typing import TYPE_CHECKING, Any
 
 from lab.cli import add_override_arguments
@@ -16,9 +17,8 @@ from lab.errors import UserError
 
 if TYPE_CHECKING:
     from agents.algorithms.agent import Agent
-    from agents.play.screens import OnFrame
+    from agents.episodes import OnFrame
     from agents.types import Episode
-from agents.episodes import fps_of, play
 
 EXAMPLE = "lab play runs/dqn-cartpole-s3-... --video pole.gif"
 ORDER = 40
@@ -57,47 +57,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from agents.play.video import check_video_path
+
     if arguments.episodes < 1:
         raise UserError(f"--episodes {arguments.episodes} is not a number of episodes; give 1 or more.")
     if arguments.video is not None:
-        from agents.play.video import check_video_path
-
         check_video_path(arguments.video)
-    if arguments.human is not None:
-        from agents.play import human
+    return _human(arguments) if arguments.human is not None else _agent(arguments)
 
-        return human.run(arguments)
+
+def _agent(arguments: argparse.Namespace) -> int:
+    """A trained agent plays."""
+    from agents.algorithms.agent import Agent
+    from agents.experience.data import EnvironmentData
+    from lab.runs.directory import Run
+    from lab.training.train import restore
+
     if arguments.target is None:
         raise UserError("say which run is to play (lab list --runs), or --human ENV to play yourself.")
     if arguments.keys is not None:
         raise UserError("--keys belongs to --human ENV.")
     render = _renderer(arguments.render)
-
-    from lab.runs.directory import Run
-    from lab.training.train import restore
-
     experiment, data, module, _ = restore(Run.open(arguments.target), arguments.checkpoint, arguments.overrides)
     data.close()
-
-    from agents.algorithms.agent import Agent
-    from agents.experience.data import EnvironmentData
-
     if not isinstance(module, Agent) or not isinstance(experiment.data, EnvironmentData):
         raise UserError(f"run {arguments.target!r} is no agent ({experiment.name}); lab sample or lab evaluate it.")
     env_id = arguments.env or experiment.data.env
     options = experiment.data.env_options if arguments.env in (None, experiment.data.env) else {}
-    episodes = _watch(module, env_id, options, render, arguments)
-    report(episodes, env_id, arguments)
+    _report(_show(module, env_id, options, render, arguments), env_id, arguments)
     return 0
 
 
-def _watch(
-    agent: Agent, env_id: str, options: dict[str, Any], render: str, arguments: argparse.Namespace
+def _show(
+    agent: Agent[Any], env_id: str, options: dict[str, Any], render: str, arguments: argparse.Namespace
 ) -> list[Episode]:
     """Play on the screens, into the film and the data set that were asked for."""
     from agents.envs.display import use_display
+    from agents.episodes import fps_of, play
     from agents.play.demonstrations import Recorder
-    from agents.play.screens import Film, Terminal, Window, to_all
+    from agents.play.explain import explainer_of
+    from agents.play.screens import Film, GameWindow, Terminal, to_all
     from agents.play.video import write_video
 
     if arguments.explain and render == "none" and arguments.video is None:
@@ -105,7 +104,7 @@ def _watch(
     own_window = render == "human" and arguments.explain
     use_display(render == "human")
     film = Film() if arguments.video is not None else None
-    window = Window(f"{arguments.target}: {env_id}") if own_window else None
+    window = GameWindow(f"{arguments.target}: {env_id}") if own_window else None
     terminal = Terminal() if render == "ansi" else None
     screens: list[OnFrame] = [screen for screen in (film, window, terminal) if screen is not None]
     recorder = None
@@ -121,7 +120,7 @@ def _watch(
             sample=arguments.sample,
             render="none" if own_window else render,
             on_frame=to_all(screens),
-            explain=arguments.explain,
+            explainer=explainer_of(agent.policy, env_id) if arguments.explain else None,
             pace=(4.0 if arguments.slow else 1.0) if render != "none" else 0.0,
             recorder=recorder,
             stop=None if window is None else lambda: window.closed,
@@ -134,34 +133,83 @@ def _watch(
     return episodes
 
 
-def _renderer(wanted: str) -> str:
+def _human(arguments: argparse.Namespace) -> int:
+    """A person plays. Raises UserError without a display."""
+    from agents.envs.display import has_display, no_display, use_display
+    from agents.envs.make import InProcessEnvs, make_env
+    from agents.episodes import fps_of
+    from agents.play.demonstrations import Recorder
+    from agents.play.human import play_by_hand
+    from agents.play.key_bindings import action_names, controls_of
+    from agents.play.screens import Film, GameWindow
+    from agents.play.video import write_video
+
+    if arguments.target is not None or arguments.explain or arguments.sample:
+        raise UserError("--human ENV takes no run, and no --explain or --sample: it is you who plays.")
+    if not has_display():
+        raise no_display("--human needs a window", "a machine with a screen, or lab play RUN --record FOLDER")
+    env_id = arguments.human
+    use_display(True)
+    envs = InProcessEnvs([lambda: make_env(env_id, None, render_mode="rgb_array")])
+    film = Film() if arguments.video is not None else None
+    window = None
+    try:
+        controls = controls_of(env_id, envs.envs[0], envs.spec.outputs, arguments.keys)
+        names = action_names(env_id, envs.envs[0], envs.spec.outputs)
+        recorder = None
+        if arguments.record is not None:
+            recorder = Recorder(arguments.record, env_id, {}, envs.spec, "human")
+        if not arguments.json:
+            print("\n".join([*controls.lines(names), "      escape  end"]), flush=True)
+        window = GameWindow(f"{env_id}: {arguments.episodes} episodes, Escape ends")
+        episodes = play_by_hand(
+            envs,
+            env_id,
+            controls,
+            window,
+            arguments.episodes,
+            seed=arguments.seed,
+            frame_seconds=(4.0 if arguments.slow else 1.0) / fps_of(env_id, None),
+            recorder=recorder,
+            also=film,
+        )
+    finally:
+        envs.close()
+        if window is not None:
+            window.close()
+    if film is not None and film.num_frames:
+        write_video(arguments.video, film.frames, fps_of(env_id, None))
+    _report(episodes, env_id, arguments)
+    return 0
+
+
+def _renderer(choice: str) -> str:
+    """The renderer for `--render`. Raises UserError for a window where there is no display."""
     from agents.envs.display import has_display, no_display
 
-    if wanted == "human" and not has_display():
+    if choice == "human" and not has_display():
         raise no_display("--render human", "--render ansi, --video play.gif")
-    if wanted == "auto":
+    if choice == "auto":
         return "human" if has_display() else "none"
-    return wanted
+    return choice
 
 
-def report(episodes: list[Episode], env_id: str, arguments: argparse.Namespace) -> None:
+def _report(episodes: list[Episode], env_id: str, arguments: argparse.Namespace) -> None:
     """Print returns and lengths, as a table or as JSON."""
-    import numpy as np
-
     if not episodes:
         print("no episode was finished.")
         return
     returns = [episode.episode_return for episode in episodes]
     if arguments.json:
         rows = [{"return": episode.episode_return, "length": episode.length} for episode in episodes]
-        summary = {"return_mean": float(np.mean(returns)), "return_std": float(np.std(returns))}
+        summary = {"return_mean": mean(returns), "return_std": pstdev(returns)}
         video, record = (str(path) if path else None for path in (arguments.video, arguments.record))
         print(json.dumps({"env": env_id, "episodes": rows, **summary, "video": video, "record": record}, indent=2))
         return
     print(f"{'episode':>7}  {'return':>10}  {'length':>6}")
     for i, episode in enumerate(episodes, 1):
         print(f"{i:>7}  {episode.episode_return:>10.4g}  {episode.length:>6}")
-    print(f"return {np.mean(returns):.4g} +- {np.std(returns):.3g} over {len(episodes)} episodes of {env_id}")
+    print(f"return {mean(returns):.4g} +- {pstdev(returns):.3g} over {len(episodes)} episodes of {env_id}")
     if arguments.video is not None:
         print(f"film: {arguments.video}")
     if arguments.record is not None:

@@ -13,6 +13,8 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv, CartPoleVectorE
 from gymnasium.vector.utils import batch_space
 
 ENV_ID = "CartPolePositions-v1"
+FROM_GYMNASIUM = "gym.wrappers.TransformObservation(gym.make('CartPole-v1'{options}), lambda obs: obs[[0, 2]], None)"
+"""an expression for one such environment that needs gymnasium alone"""
 
 _POSITIONS = [0, 2]  # of (cart position, cart velocity, pole angle, pole angular velocity)
 
@@ -23,7 +25,7 @@ def _positions(space: gym.Space[Any]) -> gym.spaces.Box:
 
 
 class PositionsCartPole(CartPoleEnv):
-    """One of them."""
+    """One environment."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -39,7 +41,7 @@ class PositionsCartPole(CartPoleEnv):
 
 
 class PositionsCartPoleVector(CartPoleVectorEnv):
-    """N of them."""
+    """N environments side by side."""
 
     def __init__(self, num_envs: int = 1, **options: Any) -> None:
         super().__init__(num_envs, **options)

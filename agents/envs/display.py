@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from lab.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 
 def has_display() -> bool:
     """Whether a window can open here."""
-    named = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    return bool(named) or sys.platform in ("darwin", "win32")
+    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return bool(display) or sys.platform in ("darwin", "win32")
 
 
-def use_display(wanted: bool) -> None:
+def use_display(window: bool) -> None:
     """Let pygame open windows, or draw without a screen; sound is left out, since few servers have any."""
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
-    if not wanted:
+    if not window:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 

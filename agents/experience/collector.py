@@ -1,4 +1,4 @@
-"""Collectors bring rollouts. The local one steps environments in this process.
+"""Collectors make rollouts. The local one steps environments in this process.
 
 T time steps, N environments. The state of a collector is everything between two rollouts: environments, last
 observation, recurrent state, running returns, random generator.
@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.envs.make import Envs, Step, make_envs
+from agents.envs.make import Envs, make_envs
 from agents.envs.spaces import Array, ObsArray
-from agents.policies.numpy_mlp import Actor
+from agents.experience.arrays import as_tensor, clear_state, copied_array, copied_tensor
+from agents.experience.record import RolloutRecord
 from agents.policies.policy import Policy
-from agents.replay.ring import aligned_empty
-from agents.types import Episode, Obs, Rollout, map_obs
+from agents.types import Episode, Obs, Rollout
 from lab.data.spec import DataSpec
 from lab.errors import Failure
 from lab.experiment import KindConfig
@@ -110,7 +110,7 @@ class LocalCollector:
         first_state = self._state = clear_state(self._state, self._start)
         noise = policy.draw_noise(num_steps, self.num_envs, self.generator)
         actor = policy.array_actor(noise) or TorchActor(policy, noise, first_state)
-        record, waiting = _Record(num_steps, self.num_envs, self._obs), np.zeros(self.num_envs, bool)
+        record, waiting = RolloutRecord(num_steps, self.num_envs, self._obs), np.zeros(self.num_envs, bool)
         for t in range(num_steps):
             obs = record.before(t, self._obs, self.envs.resetting, waiting)
             step = self.envs.step(actor(t, obs))
@@ -144,7 +144,7 @@ class LocalCollector:
     def state_dict(self) -> dict[str, Any]:
         return {
             "envs": self.envs.state_dict() if self._obs is not None else None,
-            "obs": None if self._obs is None else _copy(self._obs),
+            "obs": None if self._obs is None else copied_tensor(self._obs),
             "state": self._state,
             "start": torch.from_numpy(self._start.copy()),
             "returns": torch.from_numpy(self._returns.copy()),
@@ -163,7 +163,7 @@ class LocalCollector:
             return
         self._obs = self.envs.reset(self._seed)
         self.envs.load_state_dict(state["envs"])
-        self._obs = _to_numpy(state["obs"])
+        self._obs = copied_array(state["obs"])
         self._state = state["state"]
         self._start = state["start"].numpy().copy()
         self._returns, self._lengths = state["returns"].numpy().copy(), state["lengths"].numpy().copy()
@@ -192,7 +192,7 @@ class LocalCollector:
 
 
 class TorchActor:
-    """Any policy at work for one rollout, where its parameters are; arrays in, arrays out."""
+    """Acts by any policy for one rollout, where its parameters are; arrays in, arrays out."""
 
     def __init__(self, policy: Policy, noise: Tensor, state: Tensor | None) -> None:
         self.policy, self.state, self._device = policy, state, next(policy.parameters()).device
@@ -216,53 +216,6 @@ class TorchActor:
         return {key: torch.stack([e[key] for e in self._extras]).cpu() for key in self._extras[0]}
 
 
-class _Record:
-    """Arrays that fill up to a rollout of at most T steps."""
-
-    def __init__(self, num_steps: int, num_envs: int, obs: ObsArray) -> None:
-        shape = (num_steps, num_envs)
-        self.reward = np.zeros(shape, np.float32)
-        self.terminated, self.truncated = np.zeros(shape, bool), np.zeros(shape, bool)
-        self.resetting, self.resting = np.zeros((num_steps + 1, num_envs), bool), np.zeros(shape, bool)
-        self.obs, self.next_obs = _empty(obs, num_steps), _empty(obs, num_steps)
-        self.taken = 0
-
-    def before(self, t: int, obs: ObsArray, resetting: Array, waiting: Array) -> ObsArray:
-        """Note what step t begins with; gives the observations back from memory that no environment writes over."""
-        self.resetting[t] = resetting
-        np.logical_or(resetting, waiting, out=self.resting[t])
-        return _write(self.obs, t, obs)
-
-    def after(self, t: int, step: Step) -> None:
-        self.reward[t], self.terminated[t], self.truncated[t] = step.reward, step.terminated, step.truncated
-        _write(self.next_obs, t, step.next_obs)
-        self.taken = t + 1
-
-    def finish(self, start: Array, resetting: Array) -> Array:
-        """Which observations (T + 1, N) begin an episode, the one after the last step included."""
-        taken = self.taken
-        self.resetting[taken] = resetting
-        ended = self.terminated[:taken] | self.truncated[:taken] | self.resting[:taken]
-        return np.concatenate([start[None], ended & ~self.resetting[1 : taken + 1]])
-
-    def rollout(self, actor: Actor, start: Array, first_state: Tensor | None, policy_version: int) -> Rollout:
-        taken = self.taken
-        return Rollout(
-            obs=map_obs(as_tensor(self.obs), lambda t: t[:taken]),
-            action=actor.actions(),
-            reward=torch.from_numpy(self.reward[:taken]),
-            terminated=torch.from_numpy(self.terminated[:taken]),
-            truncated=torch.from_numpy(self.truncated[:taken]),
-            next_obs=map_obs(as_tensor(self.next_obs), lambda t: t[:taken]),
-            start=torch.from_numpy(start),
-            valid=torch.from_numpy(~self.resting[:taken]),
-            first_state=first_state,
-            extras=actor.extras(),
-            episodes=[],
-            policy_version=policy_version,
-        )
-
-
 def check_finite(what: str, values: Obs) -> None:
     """Raise Failure when an environment gave infinities or what is not a number: no agent can learn from them."""
     if isinstance(values, dict):
@@ -270,44 +223,3 @@ def check_finite(what: str, values: Obs) -> None:
             check_finite(f"{what} {key!r}", value)
     elif values.is_floating_point() and not math.isfinite(values.sum()):
         raise Failure(f"the environment's {what} are not all finite: they hold inf or nan.")
-
-
-def clear_state(state: Tensor | None, start: Array) -> Tensor | None:
-    """A recurrent state (S, N, F), cleared for environments whose episode starts (N,)."""
-    if state is None or not start.any():
-        return state
-    return state * torch.from_numpy(~start).to(state)[None, :, None]
-
-
-def as_tensor(obs: ObsArray, device: torch.device | None = None) -> Obs:
-    """An observation array as a tensor, or a dict of them."""
-    if isinstance(obs, dict):
-        return {key: torch.from_numpy(value).to(device) for key, value in obs.items()}
-    return torch.from_numpy(obs) if device is None or device.type == "cpu" else torch.from_numpy(obs).to(device)
-
-
-def _empty(obs: ObsArray, num_steps: int) -> Any:
-    if isinstance(obs, dict):
-        return {key: _empty(value, num_steps) for key, value in obs.items()}
-    return aligned_empty((num_steps, *obs.shape), obs.dtype)
-
-
-def _write(buffer: Any, t: int, obs: ObsArray) -> ObsArray:
-    if isinstance(obs, dict):
-        return {key: _write(buffer[key], t, value) for key, value in obs.items()}  # type: ignore[misc]
-    buffer[t] = obs
-    row: Array = buffer[t]
-    return row
-
-
-def _copy(obs: ObsArray) -> Any:
-    if isinstance(obs, dict):
-        return {key: _copy(value) for key, value in obs.items()}
-    return torch.from_numpy(obs.copy())
-
-
-def _to_numpy(obs: Any) -> ObsArray:
-    if isinstance(obs, dict):
-        return {key: value.numpy().copy() for key, value in obs.items()}
-    array: Array = obs.numpy().copy()
-    return array

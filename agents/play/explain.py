@@ -1,4 +1,4 @@
-"""What a policy thinks while it plays: what speaks for each action, and which pixels moved it.
+"""Explanations of a policy's actions: the scores of all actions, and the pixels that move the best one's.
 
 The map of an image policy is the gradient of the chosen action's score, averaged over noisy copies of the picture
 (SmoothGrad, Smilkov et al. 2017), by Captum. N environments, K choices, C channels.
@@ -6,6 +6,7 @@ The map of an image policy is the gradient of the chosen action's score, average
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +14,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from agents.play.video import Frame
+from agents.envs.make import InProcessEnvs
+from agents.play.key_bindings import action_names
 from agents.policies.policy import Policy, Preferences
-from agents.types import Obs, to_float
+from agents.types import Frame, Obs, to_float
 from lab.data.spec import MultiDiscrete, Outputs
 from lab.errors import UserError
 
@@ -27,15 +29,15 @@ _PAPER, _INK, _SOFT, _BAR, _CHOSEN = (250, 250, 248), (30, 34, 42), (130, 138, 1
 
 
 class Explanation(NamedTuple):
-    """What a policy thought at one observation."""
+    """Of a policy's action at one observation."""
 
     preferences: Preferences  # of one environment
     names: tuple[str, ...]
     """of the K choices, or of a continuous action's components"""
     chosen: tuple[int, ...]
     """the best choice of each action component; empty for continuous actions"""
-    seen: Frame | None
-    """what an image policy saw, in grey, with what moved its choice in red"""
+    saliency_picture: Frame | None
+    """the observation of an image policy in grey, the pixels that move its choice in red"""
 
     @property
     def scores(self) -> list[float]:
@@ -52,7 +54,7 @@ class Explanation(NamedTuple):
 
 
 class Explainer:
-    """Looks into a policy. Raises UserError for an image policy when Captum is not installed."""
+    """Explains a policy's actions. Raises UserError for an image policy when Captum is not installed."""
 
     def __init__(self, policy: Policy, outputs: Outputs, names: tuple[str, ...], obs: Obs) -> None:
         self.policy, self.outputs, self.names = policy, outputs, names
@@ -61,14 +63,14 @@ class Explainer:
             _captum()
 
     def explain(self, obs: Obs, state: Tensor | None) -> Explanation:
-        """What the policy thinks at one observation (1, ...)."""
+        """The explanation of the action at one observation (1, ...)."""
         with torch.no_grad():
             preferences = self.policy.preferences(obs, state)
-        seen = None
+        picture = None
         if self.sees_images:
             assert isinstance(obs, Tensor)
-            seen = overlay(_grey(obs), saliency(self.policy, obs, state))
-        return Explanation(preferences, self.names, self._chosen(preferences), seen)
+            picture = overlay(_grey(obs), saliency(self.policy, obs, state))
+        return Explanation(preferences, self.names, self._chosen(preferences), picture)
 
     def _chosen(self, preferences: Preferences) -> tuple[int, ...]:
         if preferences.kind == "action":
@@ -83,13 +85,22 @@ class Explainer:
         return tuple(chosen)
 
 
+def explainer_of(policy: Policy, env_id: str) -> Callable[[InProcessEnvs, Obs], Explainer]:
+    """Builds the explainer of a policy, from the environment and its first observation."""
+
+    def build(envs: InProcessEnvs, obs: Obs) -> Explainer:
+        names = action_names(env_id, envs.envs[0], envs.spec.outputs)
+        return Explainer(policy, envs.spec.outputs, names, obs)
+
+    return build
+
+
 def saliency(policy: Policy, obs: Tensor, state: Tensor | None = None) -> Tensor:
     """How strongly each pixel (H, W) of an observation (1, C, H, W) moves the score of the best choice, 0 to 1."""
     captum = _captum()
 
     def score(x: Tensor) -> Tensor:
-        held = None if state is None else state.expand(-1, len(x), -1)
-        preferences = policy.preferences(x, held)
+        preferences = policy.preferences(x, None if state is None else state.expand(-1, len(x), -1))
         scores = preferences.scores
         if preferences.kind == "probability":
             return scores.clamp_min(1e-12).log()
@@ -116,26 +127,26 @@ def overlay(grey: Frame, heat: Tensor) -> Frame:
 
 
 def beside(frame: Frame, explanation: Explanation) -> Frame:
-    """The frame with a panel to its right: a bar for each choice, the value, and what an image policy saw."""
+    """The frame with a panel to its right: a bar for each choice, the value, and an image policy's saliency map."""
     scale = max(1, -(-_MIN_HEIGHT // frame.shape[0]))
     picture = Image.fromarray(frame).resize((frame.shape[1] * scale, frame.shape[0] * scale), Image.Resampling.NEAREST)
     panel = _panel(explanation)
     height = max(picture.height, panel.height)
-    whole = Image.new("RGB", (picture.width + panel.width, height + height % 2), _PAPER)
-    whole.paste(picture, (0, 0))
-    whole.paste(panel, (picture.width, 0))
-    return np.asarray(whole)
+    both = Image.new("RGB", (picture.width + panel.width, height + height % 2), _PAPER)
+    both.paste(picture, (0, 0))
+    both.paste(panel, (picture.width, 0))
+    return np.asarray(both)
 
 
 def lines(explanation: Explanation, columns: int = 60) -> list[str]:
     """The same as text, a bar of characters for each choice."""
-    named = max(map(len, explanation.names), default=0)
-    room = max(8, columns - named - 14)
-    made = [explanation.title + ("" if explanation.value is None else f", value {explanation.value:.4g}")]
+    name_width = max(map(len, explanation.names), default=0)
+    bar_width = max(8, columns - name_width - 14)
+    text = [explanation.title + ("" if explanation.value is None else f", value {explanation.value:.4g}")]
     for index, (name, score, share) in enumerate(_rows(explanation)):
         mark = ">" if index in explanation.chosen else " "
-        made.append(f"{mark} {name:<{named}} {score:>9.3g} {'█' * round(share * room):<{room}}")
-    return made
+        text.append(f"{mark} {name:<{name_width}} {score:>9.3g} {'█' * round(share * bar_width):<{bar_width}}")
+    return text
 
 
 def _rows(explanation: Explanation) -> list[tuple[str, float, float]]:
@@ -157,12 +168,12 @@ def _panel(explanation: Explanation) -> Image.Image:
     """The picture of the panel: `_WIDTH` pixels wide, as high as it needs."""
     rows = _rows(explanation)[:_MOST_ROWS]
     room = _WIDTH - 2 * _EDGE
-    seen = None
-    if explanation.seen is not None:
-        height = round(room * explanation.seen.shape[0] / explanation.seen.shape[1])
-        seen = Image.fromarray(explanation.seen).resize((room, height), Image.Resampling.NEAREST)
+    picture = None
+    if explanation.saliency_picture is not None:
+        height = round(room * explanation.saliency_picture.shape[0] / explanation.saliency_picture.shape[1])
+        picture = Image.fromarray(explanation.saliency_picture).resize((room, height), Image.Resampling.NEAREST)
     top = _EDGE + 24 + (0 if explanation.value is None else 20)
-    panel = Image.new("RGB", (_WIDTH, top + _ROW * len(rows) + (0 if seen is None else seen.height + 34)), _PAPER)
+    panel = Image.new("RGB", (_WIDTH, top + _ROW * len(rows) + (0 if picture is None else picture.height + 34)), _PAPER)
     draw = ImageDraw.Draw(panel)
     large, small = ImageFont.load_default(size=14), ImageFont.load_default(size=12)
     draw.text((_EDGE, _EDGE), explanation.title, fill=_INK, font=large)
@@ -175,10 +186,10 @@ def _panel(explanation: Explanation) -> Image.Image:
         number = f"{score:.3g}"
         draw.text((_WIDTH - _EDGE - draw.textlength(number, font=small), y), number, fill=_INK, font=small)
         draw.rectangle((_EDGE, y + 18, _EDGE + max(1, round(share * room)), y + 27), fill=_CHOSEN if chosen else _BAR)
-    if seen is not None:
+    if picture is not None:
         y = top + _ROW * len(rows)
         draw.text((_EDGE, y), "what moves the choice", fill=_SOFT, font=small)
-        panel.paste(seen, (_EDGE, y + 20))
+        panel.paste(picture, (_EDGE, y + 20))
     return panel
 
 

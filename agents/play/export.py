@@ -1,4 +1,4 @@
-"""A policy as a network that runs without the lab: observations in, actions and what speaks for them out.
+"""A policy as a network that runs without the lab: observations in, actions and their scores out.
 
 N environments, S rows and F features of a recurrent state.
 """
@@ -10,6 +10,7 @@ from typing import Any
 from gymnasium.spaces import Dict
 from torch import Tensor, nn
 
+from agents.envs import cartpole_positions
 from agents.envs.flatten_nested import FlatDict
 from agents.envs.make import is_atari, make_env
 from agents.policies.policy import Policy
@@ -27,7 +28,7 @@ import onnxruntime
 
 policy = onnxruntime.InferenceSession(Path(__file__).with_name("policy.onnx"))
 '''
-_EPISODE = """env = gym.make({env!r}{options})
+_EPISODE = """env = {env}
 obs, _ = env.reset(seed=0)
 total, done = 0.0, False
 {before}while not done:
@@ -63,8 +64,7 @@ class PolicyNetwork(nn.Module):
 
 def exportable(policy: Policy, spec: DataSpec, env_id: str, options: dict[str, Any]) -> Exportable:
     """A policy and the script that plays with it."""
-    named = spec.inputs if isinstance(spec.inputs, dict) else {"obs": spec.inputs}
-    inputs = {name: Input(each) for name, each in named.items()}
+    inputs = {name: Input(each) for name, each in _named_inputs(spec).items()}
     outputs: tuple[str, ...] = ("action", "scores")
     state = policy.initial_state(1)
     if state is not None:
@@ -83,24 +83,23 @@ def _example(spec: DataSpec, env_id: str, options: dict[str, Any], state: Tensor
         frames = _FRAMES.format(shape=", ".join(map(str, spec.inputs.shape)))
         return (start + frames).replace("import gymnasium as gym\n", "").replace("gymnasium, ", "")
     types = {"torch.uint8": "np.uint8", "torch.int64": "np.int64"}
-
     env = make_env(env_id, options)
     paths = env.paths if isinstance(env, FlatDict) else {}
     space = env.observation_space
     env.close()
 
-    def given(name: str, each: TensorSpec) -> str:
+    def array_of(name: str, each: TensorSpec) -> str:
+        """The expression for one input of the network."""
         path = paths.get(name, (name,) if isinstance(spec.inputs, dict) else ())
-        array = "obs" + "".join(f"[{key!r}]" for key in path)
+        part = "obs" + "".join(f"[{key!r}]" for key in path)
         first = getattr(space[name] if isinstance(space, Dict) else space, "start", 0)
         shape = f".reshape{(1, *each.shape)}" if each.shape == (1,) else ""  # of a number without an axis too
         return (
-            f'"{name}": np.asarray([{array}{f" - {first}" if first else ""}], '
+            f'"{name}": np.asarray([{part}{f" - {first}" if first else ""}], '
             f"{types.get(str(each.dtype), 'np.float32')}){shape}"
         )
 
-    named = spec.inputs if isinstance(spec.inputs, dict) else {"obs": spec.inputs}
-    words = [given(name, each) for name, each in named.items()]
+    words = [array_of(name, each) for name, each in _named_inputs(spec).items()]
     before, outputs = "", "action, scores"
     if state is not None:
         before = f"state = np.zeros({tuple(state.shape)}, np.float32)\n"
@@ -110,9 +109,15 @@ def _example(spec: DataSpec, env_id: str, options: dict[str, Any], state: Tensor
     action = "action[0] + env.action_space.start" if counted else "action[0].reshape(env.action_space.shape)"
     keywords = "".join(f", {key}={value!r}" for key, value in options.items())
     imported = f"import {env_id.partition(':')[0]}  # registers the environment\n" if ":" in env_id else ""
+    make = f"gym.make({env_id!r}{keywords})"
+    if env_id == cartpole_positions.ENV_ID:
+        make = cartpole_positions.FROM_GYMNASIUM.format(options=keywords)
     episode = _EPISODE.format(
-        env=env_id, options=keywords, before=before, inputs="{" + ", ".join(words) + "}", outputs=outputs, action=action
+        env=make, before=before, inputs="{" + ", ".join(words) + "}", outputs=outputs, action=action
     )
-    if env_id.startswith("CartPolePositions"):
-        imported = "import agents.envs.cartpole_positions  # registers the environment\n"
     return start + imported + episode
+
+
+def _named_inputs(spec: DataSpec) -> dict[str, TensorSpec]:
+    """The parts of an observation; a single one is `obs`."""
+    return spec.inputs if isinstance(spec.inputs, dict) else {"obs": spec.inputs}

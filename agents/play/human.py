@@ -1,4 +1,4 @@
-"""lab play --human ENV: a person plays with the keyboard, and the episodes can be kept as a data set.
+"""A person plays with the keyboard.
 
 Time goes on at the environment's own pace while it has an action for no key, and stands still without a key where it
 has none (CartPole, FrozenLake). Escape or closing the window ends; the episode that was under way is left out.
@@ -6,89 +6,43 @@ has none (CartPole, FrozenLake). Escape or closing the window ends; the episode 
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from agents.envs.display import has_display, no_display, use_display
-from agents.envs.make import InProcessEnvs, make_env
-from agents.play.demonstrations import Recorder
-from agents.play.key_bindings import ActionValue, Controls, action_names, controls_of
-from agents.play.screens import Film, Window
+from agents.envs.make import InProcessEnvs
+from agents.episodes import OnFrame, Records, picture
+from agents.play.key_bindings import ActionValue, Controls
+from agents.play.screens import GameWindow
 from agents.types import Episode
-from lab.errors import UserError
 
-if TYPE_CHECKING:
-    from agents.play.screens import OnFrame
-
-_SOURCE = "human"
 _TURN_SECONDS = 0.2
 """a key that is held where time stands still without one counts as pressed again after so long"""
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Play as `lab play --human` was asked to. Raises UserError without a display."""
-    if arguments.target is not None or arguments.explain or arguments.sample:
-        raise UserError("--human ENV takes no run, and no --explain or --sample: it is you who plays.")
-    if not has_display():
-        raise no_display("--human needs a window", "a machine with a screen, or lab play RUN --record FOLDER")
-    from agents.commands.play import report
-    from agents.episodes import fps_of
-    from agents.play.video import write_video
-
-    use_display(True)
-    envs = InProcessEnvs([lambda: make_env(arguments.human, None, render_mode="rgb_array")])
-    window = None
-    try:
-        controls = controls_of(arguments.human, envs.envs[0], envs.spec.outputs, arguments.keys)
-        names = action_names(arguments.human, envs.envs[0], envs.spec.outputs)
-        recorder = None
-        if arguments.record is not None:
-            recorder = Recorder(arguments.record, arguments.human, {}, envs.spec, _SOURCE)
-        if not arguments.json:
-            print("\n".join([*controls.lines(names), "      escape  end"]), flush=True)
-        film = Film() if arguments.video is not None else None
-        window = Window(f"{arguments.human}: {arguments.episodes} episodes, Escape ends")
-        episodes = play_by_hand(
-            envs,
-            arguments.human,
-            controls,
-            window,
-            arguments.episodes,
-            seed=arguments.seed,
-            frame_seconds=(4.0 if arguments.slow else 1.0) / fps_of(arguments.human, None),
-            recorder=recorder,
-            also=film,
-        )
-    finally:
-        envs.close()
-        if window is not None:
-            window.close()
-    if film is not None and film.num_frames:
-        write_video(arguments.video, film.frames, fps_of(arguments.human, None))
-    report(episodes, arguments.human, arguments)
-    return 0
 
 
 def play_by_hand(
     envs: InProcessEnvs,
     env_id: str,
     controls: Controls,
-    window: Window,
+    window: GameWindow,
     num_episodes: int,
     *,
     seed: int = 0,
     frame_seconds: float = 1 / 30,
-    recorder: Recorder | None = None,
+    recorder: Records | None = None,
     also: OnFrame | None = None,
     sleep: Callable[[float], Any] = time.sleep,
 ) -> list[Episode]:
-    """The episodes that a person finished in one environment."""
-    from agents.episodes import picture
+    """Let a person play an environment; returns the episodes that ended.
 
+    Args:
+        frame_seconds: the time of one step.
+        recorder: takes each step.
+        also: takes each picture that was acted on.
+        sleep: waits for so many seconds.
+    """
     obs = envs.reset(seed)
     episodes: list[Episode] = []
     total, length = 0.0, 0
@@ -99,15 +53,15 @@ def play_by_hand(
         window(frame)
         if window.closed:
             break
-        newest = window.held[-1] if window.held else None
-        action = controls.action(frozenset(window.held), newest)
+        newest = window.keys_down[-1] if window.keys_down else None
+        action = controls.action(frozenset(window.keys_down), newest)
         if action is not None:
             if also is not None:
                 also(frame, None)
-            chosen = _as_array(action)
-            step = envs.step(chosen)
+            env_action = _as_array(action)
+            step = envs.step(env_action)
             if recorder is not None:
-                recorder.add(obs, chosen, step)
+                recorder.add(obs, env_action, step)
             total, length, obs = total + float(step.reward[0]), length + 1, step.obs
             if step.terminated[0] or step.truncated[0]:
                 episodes.append(Episode(total, length))
@@ -120,5 +74,5 @@ def _as_array(action: ActionValue) -> np.ndarray[Any, Any]:
     """An action with a leading axis of one environment."""
     if isinstance(action, int):
         return np.array([action])
-    whole = all(isinstance(part, int) for part in action)
-    return np.array([action], np.int64 if whole else np.float32)
+    integers = all(isinstance(part, int) for part in action)
+    return np.array([action], np.int64 if integers else np.float32)

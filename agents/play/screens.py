@@ -1,28 +1,26 @@
-"""Where the pictures of a played episode go: a window, the terminal, a film. A frame is (H, W, 3) uint8."""
+"""Screens for the pictures of an episode: a window, the terminal, a film. A frame is (H, W, 3) uint8."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from agents.play.video import Frame, to_blocks
+from agents.episodes import OnFrame
+from agents.play.explain import Explanation, beside, lines
+from agents.play.video import to_blocks
+from agents.types import Frame
 
-if TYPE_CHECKING:
-    from agents.play.explain import Explanation
-
-
-OnFrame = Callable[[Frame, "Explanation | None"], None]
-_SMALL = 400
+_MIN_HEIGHT = 400
 _COLUMNS = 100
 
 
-class Window:
-    """A window of our own that pictures are shown in; `held` are the keys that are down, by pygame's names."""
+class GameWindow:
+    """A window that shows pictures; `keys_down` are the keys that are pressed, by pygame's names, the newest last."""
 
     def __init__(self, title: str) -> None:
         import pygame
@@ -31,16 +29,14 @@ class Window:
         pygame.init()
         pygame.display.set_caption(title)
         self._screen: Any = None
-        self.held: list[str] = []
+        self.keys_down: list[str] = []
         self.closed = False
 
     def __call__(self, frame: Frame, explanation: Explanation | None = None) -> None:
-        """Show a frame, with what a policy thought beside it."""
+        """Show a frame, with the explanation beside it."""
         if explanation is not None:
-            from agents.play.explain import beside
-
             frame = beside(frame, explanation)
-        scale = max(1, -(-_SMALL // frame.shape[0]))
+        scale = max(1, -(-_MIN_HEIGHT // frame.shape[0]))
         size = (frame.shape[1] * scale, frame.shape[0] * scale)
         if self._screen is None or self._screen.get_size() != size:
             self._screen = self._pygame.display.set_mode(size)
@@ -50,23 +46,23 @@ class Window:
         self.listen()
 
     def listen(self) -> None:
-        """Take in what was pressed and let go; Escape or the closed window set `closed`."""
+        """Read which keys were pressed and released; Escape or the closed window set `closed`."""
         pygame = self._pygame
         for event in pygame.event.get():
             if event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE):
                 self.closed = True
             elif event.type == pygame.KEYDOWN:
-                self.held.append(pygame.key.name(event.key))
-            elif event.type == pygame.KEYUP and pygame.key.name(event.key) in self.held:
-                self.held.remove(pygame.key.name(event.key))
+                self.keys_down.append(pygame.key.name(event.key))
+            elif event.type == pygame.KEYUP and pygame.key.name(event.key) in self.keys_down:
+                self.keys_down.remove(pygame.key.name(event.key))
 
     def close(self) -> None:
-        """Take the window away."""
+        """Close the window."""
         self._pygame.display.quit()
 
 
 class Terminal:
-    """Coloured blocks in the terminal, with what a policy thought below them."""
+    """Coloured blocks in the terminal, with the explanation below them."""
 
     def __init__(self) -> None:
         sys.stdout.write("\x1b[2J")
@@ -75,25 +71,21 @@ class Terminal:
         columns = min(shutil.get_terminal_size().columns, _COLUMNS)
         text = to_blocks(frame, columns) + "\n"
         if explanation is not None:
-            from agents.play.explain import lines
-
-            if explanation.seen is not None:
-                text += to_blocks(explanation.seen, columns // 2) + "\n"
+            if explanation.saliency_picture is not None:
+                text += to_blocks(explanation.saliency_picture, columns // 2) + "\n"
             text += "".join(line[:columns] + "\x1b[K\n" for line in lines(explanation, columns))
         sys.stdout.write("\x1b[H" + text)
         sys.stdout.flush()
 
 
 class Film:
-    """Frames kept for a film, with what a policy thought beside them; packed, since minutes of them fill gigabytes."""
+    """Frames of a film, with the explanations beside them; compressed, since minutes of them fill gigabytes."""
 
     def __init__(self) -> None:
         self._packed: list[tuple[bytes, tuple[int, ...]]] = []
 
     def __call__(self, frame: Frame, explanation: Explanation | None = None) -> None:
         if explanation is not None:
-            from agents.play.explain import beside
-
             frame = beside(frame, explanation)
         self._packed.append((zlib.compress(frame.tobytes(), 1), frame.shape))
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from agents.types import Frame
 from lab.errors import Failure, UserError
-
-Frame = np.ndarray[Any, np.dtype[np.uint8]]
 
 SUFFIXES = (".gif", ".mp4")
 _GIF_MAX_FPS = 50  # viewers slow down what claims to be faster

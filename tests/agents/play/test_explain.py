@@ -154,7 +154,7 @@ def test_play_explains_in_the_film_and_in_the_terminal(
 ) -> None:
     from PIL import Image
 
-    monkeypatch.setattr("agents.commands.play.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("agents.episodes.time.sleep", lambda seconds: None)
 
     film = tmp_path / "pole.gif"
     done = lab("play", runs["pg/cartpole"], "--episodes", 1, "--render", "ansi", "--explain", "--video", film)
@@ -166,17 +166,17 @@ def test_play_explains_in_the_film_and_in_the_terminal(
 
 
 def test_play_explains_in_a_window_of_its_own(lab: Lab, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from agents.play.screens import Window
+    from agents.play.screens import GameWindow
 
     sizes = []
-    inner = Window.__call__
+    inner = GameWindow.__call__
 
-    def seen(self: Window, frame: Any, explanation: Explanation | None = None) -> None:
+    def seen(self: GameWindow, frame: Any, explanation: Explanation | None = None) -> None:
         inner(self, frame, explanation)
         sizes.append(self._screen.get_size())
         self.closed = len(sizes) == 5
 
-    monkeypatch.setattr(Window, "__call__", seen)
+    monkeypatch.setattr(GameWindow, "__call__", seen)
     monkeypatch.setenv("DISPLAY", ":0")
     done = lab("play", runs["pg/cartpole"], "--render", "human", "--explain")
     assert done.code == 0

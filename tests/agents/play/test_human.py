@@ -14,14 +14,14 @@ from agents.envs.make import InProcessEnvs, make_env
 from agents.play.demonstrations import Recorder
 from agents.play.human import play_by_hand
 from agents.play.key_bindings import Controls, controls_of
-from agents.play.screens import Window
+from agents.play.screens import GameWindow
 
 Lab = Callable[..., Any]
 
 
 @pytest.fixture
 def window() -> Any:
-    made = Window("test")
+    made = GameWindow("test")
     made(np.zeros((4, 4, 3), np.uint8))
     yield made
     made.close()
@@ -45,7 +45,7 @@ def typing(*moments: dict[str, Any]) -> Callable[[float], None]:
     return sleep
 
 
-def test_keys_move_the_environment_and_are_recorded(window: Window, tmp_path: Path) -> None:
+def test_keys_move_the_environment_and_are_recorded(window: GameWindow, tmp_path: Path) -> None:
     envs = InProcessEnvs([lambda: make_env("CartPole-v1", None, render_mode="rgb_array")])
     controls = controls_of("CartPole-v1", envs.envs[0], envs.spec.outputs)
     recorder = Recorder(tmp_path / "demos", "CartPole-v1", {}, envs.spec, "human")
@@ -72,7 +72,7 @@ def test_keys_move_the_environment_and_are_recorded(window: Window, tmp_path: Pa
     ]
 
 
-def test_time_goes_on_where_there_is_an_action_for_no_key(window: Window) -> None:
+def test_time_goes_on_where_there_is_an_action_for_no_key(window: GameWindow) -> None:
     taken: list[float] = []
 
     class Seen(InProcessEnvs):
@@ -88,7 +88,7 @@ def test_time_goes_on_where_there_is_an_action_for_no_key(window: Window) -> Non
     envs.close()
 
 
-def test_escape_ends_and_leaves_out_what_was_not_finished(window: Window, tmp_path: Path) -> None:
+def test_escape_ends_and_leaves_out_what_was_not_finished(window: GameWindow, tmp_path: Path) -> None:
     envs = InProcessEnvs([lambda: make_env("CartPole-v1", None, render_mode="rgb_array")])
     recorder = Recorder(tmp_path / "demos", "CartPole-v1", {}, envs.spec, "human")
     controls = Controls({frozenset({"a"}): 1}, 0)
@@ -122,7 +122,7 @@ def test_bad_input_is_one_sentence(lab: Lab, monkeypatch: pytest.MonkeyPatch, wo
 
 def test_a_person_plays_from_the_command_line(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPLAY", ":0")
-    monkeypatch.setattr(Window, "listen", lambda self: self.held.__setitem__(slice(None), ["right"]))
+    monkeypatch.setattr(GameWindow, "listen", lambda self: self.keys_down.__setitem__(slice(None), ["right"]))
     words = ("--episodes", 2, "--record", tmp_path / "demos", "--video", tmp_path / "me.gif")
     done = lab("play", "--human", "CartPole-v1", *words)
     assert done.code == 0, done.err
