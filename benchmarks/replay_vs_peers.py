@@ -56,7 +56,8 @@ errors = rng.random(B).astype(np.float32)
 LAB = (
     CLOCK
     + """
-from agents.replay.buffer import PriorityConfig, ReplayBuffer, ReplayConfig
+from agents.replay.buffer import ReplayBuffer, ReplayConfig
+from agents.replay.priorities import PriorityConfig
 from agents.types import Rollout
 from lab.data.spec import DataSpec, Discrete, TensorSpec
 spec, cpu = DataSpec(TensorSpec((D,)), Discrete(4)), torch.device("cpu")

@@ -162,16 +162,16 @@ def make_envs(env_id: str, num_envs: int, options: Mapping[str, Any] | None = No
     Raises:
         UserError: for an unknown id, a missing package, wrong options, or spaces that the lab does not take.
     """
-    given, spec = dict(options or {}), find_spec(env_id)
+    options, spec = dict(options or {}), find_spec(env_id)
     if is_atari(env_id):
         from agents.envs.atari import make_atari
 
-        return VectorEnvs(make_atari(env_id, num_envs, given, training))
-    options = given if training else with_limit(env_id, given)
+        return VectorEnvs(make_atari(env_id, num_envs, options, training))
+    with_end = options if training else with_limit(env_id, options)
     try:
-        if spec.vector_entry_point is not None and num_envs >= _VECTOR_ENTRY_POINT_FROM and options == given:
+        if spec.vector_entry_point is not None and num_envs >= _VECTOR_ENTRY_POINT_FROM and with_end == options:
             return VectorEnvs(gym.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point", **options))
-        return InProcessEnvs([lambda: make_env(env_id, options)] * num_envs)
+        return InProcessEnvs([lambda: make_env(env_id, with_end)] * num_envs)
     except TypeError as error:
         raise UserError(f"data.env_options={options!r} do not fit {env_id!r}: {error}.") from None
 
@@ -251,12 +251,12 @@ def _with_final(obs: ObsArray, final_obs: Any, done: Array, read: Callable[[Any]
         last = read({key: [final_obs[key][i] if by_key else final_obs[i][key] for i in rows] for key in obs})
     else:
         last = read([final_obs[i] for i in rows])
-    return _replaced(obs, rows, last)
+    return _with_rows(obs, rows, last)
 
 
-def _replaced(obs: ObsArray, rows: Array, values: ObsArray) -> ObsArray:
+def _with_rows(obs: ObsArray, rows: Array, values: ObsArray) -> ObsArray:
     if isinstance(obs, dict):
-        return {key: _replaced(obs[key], rows, values[key]) for key in obs}  # type: ignore[misc]
-    changed = obs.copy()
-    changed[rows] = values
-    return changed
+        return {key: _with_rows(obs[key], rows, values[key]) for key in obs}  # type: ignore[misc]
+    copy = obs.copy()
+    copy[rows] = values
+    return copy

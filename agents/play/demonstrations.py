@@ -1,4 +1,4 @@
-"""Episodes that somebody played, a person or an agent, as files and as data to learn from.
+"""Episodes that a person or an agent played, as files and as data to learn from.
 
     FOLDER/dataset.json        environment, its options, and a line an episode: file, return, length, who played
     FOLDER/episode-000000.npz  obs (T + 1, *obs), or obs.KEY of each part; action (T,) or (T, A), as the environment
@@ -58,17 +58,17 @@ class Recorder:
 
     def add(self, obs: ObsArray, action: Array, step: Step) -> None:
         """One step of one environment: arrays with a leading axis of 1."""
-        self._steps.append((_copied(obs), action[0].copy(), float(step.reward[0])))
+        self._steps.append((_single(obs), action[0].copy(), float(step.reward[0])))
         if step.terminated[0] or step.truncated[0]:
-            self._write(_copied(step.next_obs), bool(step.terminated[0]), bool(step.truncated[0]))
+            self._write(_single(step.next_obs), bool(step.terminated[0]), bool(step.truncated[0]))
             self._steps = []
 
     def _write(self, last: Any, terminated: bool, truncated: bool) -> None:
-        seen = [obs for obs, _, _ in self._steps] + [last]
+        observations = [obs for obs, _, _ in self._steps] + [last]
         if isinstance(last, dict):
-            arrays = {f"obs.{key}": np.stack([obs[key] for obs in seen]) for key in last}
+            arrays = {f"obs.{key}": np.stack([obs[key] for obs in observations]) for key in last}
         else:
-            arrays = {"obs": np.stack(seen)}
+            arrays = {"obs": np.stack(observations)}
         rewards = np.array([reward for _, _, reward in self._steps], np.float32)
         arrays |= {"action": np.stack([action for _, action, _ in self._steps]), "reward": rewards}
         arrays |= {"terminated": np.array(terminated), "truncated": np.array(truncated)}
@@ -81,8 +81,8 @@ class Recorder:
             temporary.replace(self.folder / name)
         except OSError as error:
             raise disk_failure(self.folder / name, error) from error
-        told = {"file": name, "return": float(rewards.sum()), "length": len(rewards), "source": self.source}
-        self.index["episodes"].append(told)
+        entry = {"file": name, "return": float(rewards.sum()), "length": len(rewards), "source": self.source}
+        self.index["episodes"].append(entry)
         write_atomic(self.folder / _INDEX, json.dumps(self.index, indent=2) + "\n")
 
 
@@ -121,7 +121,7 @@ def read_episodes(folder: Path, spec: DataSpec) -> Demonstrations:
         raise UserError(f"{str(folder)!r} holds no episode yet.")
     parts = [_read_episode(folder / Path(name).name, spec) for name in names]
     keys = parts[0][0].keys()
-    obs: Any = {key: torch.from_numpy(np.concatenate([seen[key] for seen, _ in parts])) for key in keys}
+    obs: Any = {key: torch.from_numpy(np.concatenate([observations[key] for observations, _ in parts])) for key in keys}
     lengths = torch.tensor([len(action) for _, action in parts])
     episode = torch.repeat_interleave(torch.arange(len(parts)), lengths)
     start = torch.ones(len(episode), dtype=torch.bool)
@@ -138,45 +138,40 @@ def _read_episode(path: Path, spec: DataSpec) -> tuple[dict[str, Array], Array]:
     except (OSError, ValueError, KeyError, EOFError):
         raise UserError(f"{str(path)!r} is absent or no plain .npz file.") from None
     inputs = spec.inputs if isinstance(spec.inputs, dict) else {"obs": spec.inputs}
-    named = {key: (f"obs.{key}" if isinstance(spec.inputs, dict) else "obs") for key in inputs}
+    names = {key: (f"obs.{key}" if isinstance(spec.inputs, dict) else "obs") for key in inputs}
     action = arrays.get("action")
-    if action is None or not len(action) or any(name not in arrays for name in named.values()):
+    if action is None or not len(action) or any(name not in arrays for name in names.values()):
         raise UserError(f"{str(path)!r} has no action or no observations.")
-    seen = {key: _as(arrays[name], inputs[key], len(action), path) for key, name in named.items()}
-    return seen, _action(action, spec, path)
+    observations = {key: _observations(arrays[name], inputs[key], len(action), path) for key, name in names.items()}
+    return observations, _actions(action, spec, path)
 
 
-def _as(array: Array, spec: TensorSpec, length: int, path: Path) -> Array:
+def _observations(array: Array, spec: TensorSpec, length: int, path: Path) -> Array:
     if array.shape != (length + 1, *spec.shape):
         shape = (length + 1, *spec.shape)
         raise UserError(f"{str(path)!r}: observations {array.shape} do not fit the environment, which needs {shape}.")
-    names: dict[torch.dtype, Any] = {torch.uint8: np.uint8, torch.float32: np.float32, torch.int64: np.int64}
-    return array[:-1].astype(names[spec.dtype])
+    dtypes: dict[torch.dtype, Any] = {torch.uint8: np.uint8, torch.float32: np.float32, torch.int64: np.int64}
+    return array[:-1].astype(dtypes[spec.dtype])
 
 
-def _action(action: Array, spec: DataSpec, path: Path) -> Array:
+def _actions(action: Array, spec: DataSpec, path: Path) -> Array:
     outputs = spec.outputs
     kind: Any = np.int64
     if isinstance(outputs, Continuous):
         fits, kind = action.shape[1:] == (outputs.num,) and action.dtype.kind in "fiu", np.float32
     else:
-        nums = (
-            (outputs.num,)
-            if isinstance(outputs, Discrete)
-            else outputs.nums
-            if isinstance(outputs, MultiDiscrete)
-            else ()
-        )
+        assert isinstance(outputs, Discrete | MultiDiscrete)
+        nums = (outputs.num,) if isinstance(outputs, Discrete) else outputs.nums
         shape = () if isinstance(outputs, Discrete) else (len(nums),)
-        whole = action.dtype.kind in "iu" and action.shape[1:] == shape
-        fits = whole and bool((action >= 0).all() and (action < np.array(nums)).all())
+        is_integer = action.dtype.kind in "iu" and action.shape[1:] == shape
+        fits = is_integer and bool((action >= 0).all() and (action < np.array(nums)).all())
     if not fits:
         raise UserError(f"{str(path)!r}: actions {action.dtype} {action.shape} do not fit {outputs}.")
     return action.astype(kind)
 
 
 class DemonstrationData(EnvironmentData):
-    """Episodes that `lab play --record` kept; the environment is there for evaluation."""
+    """Episodes that `lab play --record` wrote; the environment is for evaluation."""
 
     kind: Literal["demonstrations"] = "demonstrations"
     path: str | None = None
@@ -201,17 +196,17 @@ class DemonstrationModule(LabDataModule):
         super().__init__()
         self.config, self.seed = config, seed
         index = read_index(folder)
-        for field, wanted in (("env", config.env), ("env_options", config.env_options)):
-            if index.get(field) != wanted:
+        for field, value in (("env", config.env), ("env_options", config.env_options)):
+            if index.get(field) != value:
                 raise UserError(
-                    f"data.path={str(folder)!r} holds episodes of {index.get(field)!r}, not of data.{field}={wanted!r}."
+                    f"data.path={str(folder)!r} holds episodes of {index.get(field)!r}, not of data.{field}={value!r}."
                 )
         envs = InProcessEnvs([lambda: make_env(config.env, config.env_options)])
         self.spec = envs.spec
         envs.close()
-        whole = read_episodes(folder, self.spec)
-        cut = _cut(whole, config.validation)
-        self.train, self.val = whole.rows(slice(0, cut)), whole.rows(slice(cut, None))
+        steps = read_episodes(folder, self.spec)
+        cut = _num_training_steps(steps, config.validation)
+        self.train, self.val = steps.rows(slice(0, cut)), steps.rows(slice(cut, None))
         self.val.start[:1] = True
         self.order = ShuffledOrder(cut, config.batch_size, seed, self.device)
 
@@ -243,16 +238,16 @@ class DemonstrationModule(LabDataModule):
         self.order.drawn = state_dict["drawn"]
 
 
-def _cut(whole: Demonstrations, validation: float) -> int:
+def _num_training_steps(steps: Demonstrations, validation: float) -> int:
     """Where validation begins: at the start of an episode, unless there is but one."""
-    num = len(whole.action)
+    num = len(steps.action)
     if num < 2:
         raise UserError("the data set holds a single step; play more.")
-    wanted = min(max(1, round(num * (1 - validation))), num - 1)
-    starts = whole.start.nonzero().flatten()[1:]
-    return int(starts[(starts - wanted).abs().argmin()]) if len(starts) else wanted
+    share = min(max(1, round(num * (1 - validation))), num - 1)
+    starts = steps.start.nonzero().flatten()[1:]
+    return int(starts[(starts - share).abs().argmin()]) if len(starts) else share
 
 
-def _copied(obs: ObsArray) -> Any:
+def _single(obs: ObsArray) -> Any:
     """The observation of one environment, without the leading axis."""
     return {key: value[0].copy() for key, value in obs.items()} if isinstance(obs, dict) else obs[0].copy()

@@ -1,4 +1,4 @@
-"""What actions are called and which keys stand for them, environment by environment.
+"""Names of actions and the keys for them, environment by environment.
 
 Names and numbers are those of gymnasium's documentation of each environment; Atari games bring their own.
 """
@@ -13,7 +13,7 @@ import gymnasium as gym
 from lab.data.spec import Continuous, Discrete, MultiDiscrete, Outputs
 from lab.errors import UserError
 
-HeldKeys = frozenset[str]
+Keys = frozenset[str]
 ActionValue = int | tuple[float, ...]
 
 _DIGITS = 10
@@ -22,43 +22,45 @@ _ARROWS = {"w": "up", "a": "left", "s": "down", "d": "right"}
 
 
 class Controls(NamedTuple):
-    """Keys held down (pygame's names) -> action, counted from 0; `idle` without any, None: time stands still."""
+    """Keys that are down (pygame's names) -> action, counted from 0; `idle` without any, None: time stands still."""
 
-    keys: Mapping[HeldKeys, ActionValue]
+    keys: Mapping[Keys, ActionValue]
     idle: ActionValue | None = None
 
-    def action(self, held: HeldKeys, newest: str | None) -> ActionValue | None:
-        """The action of the keys held; of the newest alone where they have none together."""
-        if held in self.keys:
-            return self.keys[held]
-        alone = self.keys.get(frozenset({newest})) if newest in held else None
+    def action(self, keys: Keys, newest: str | None) -> ActionValue | None:
+        """The action of the keys that are down; of the newest alone where they have none together."""
+        if keys in self.keys:
+            return self.keys[keys]
+        alone = self.keys.get(frozenset({newest})) if newest in keys else None
         return self.idle if alone is None else alone
 
     def lines(self, names: tuple[str, ...]) -> list[str]:
         """What each key does, in words."""
 
-        def told(action: ActionValue) -> str:
+        def name_of(action: ActionValue) -> str:
             return names[action] if isinstance(action, int) and action < len(names) else str(action)
 
-        return [f"{'+'.join(sorted(held)):>12}  {told(action)}" for held, action in self.keys.items()]
+        return [f"{'+'.join(sorted(keys)):>12}  {name_of(action)}" for keys, action in self.keys.items()]
 
 
-class _Known(NamedTuple):
+class _Preset(NamedTuple):
+    """Names of an environment's actions, and keys joined by a plus for them."""
+
     names: tuple[str, ...]
     keys: dict[str, ActionValue]
     idle: ActionValue | None = None
 
 
 _LEFT_RIGHT: dict[str, ActionValue] = {"left": 0, "right": 1}
-_KNOWN = (  # by the start of an id without namespace; the first that fits the action space
-    ("CartPole", _Known(("push left", "push right"), _LEFT_RIGHT)),
-    ("MountainCarContinuous", _Known(("force",), {"left": (-1.0,), "right": (1.0,)}, (0.0,))),
-    ("MountainCar", _Known(("push left", "nothing", "push right"), {"left": 0, "right": 2}, 1)),
-    ("Acrobot", _Known(("torque -1", "no torque", "torque +1"), {"left": 0, "right": 2}, 1)),
-    ("Pendulum", _Known(("torque",), {"left": (2.0,), "right": (-2.0,)}, (0.0,))),
+_PRESETS = (  # by the start of an id without namespace; the first that fits the action space
+    ("CartPole", _Preset(("push left", "push right"), _LEFT_RIGHT)),
+    ("MountainCarContinuous", _Preset(("force",), {"left": (-1.0,), "right": (1.0,)}, (0.0,))),
+    ("MountainCar", _Preset(("push left", "nothing", "push right"), {"left": 0, "right": 2}, 1)),
+    ("Acrobot", _Preset(("torque -1", "no torque", "torque +1"), {"left": 0, "right": 2}, 1)),
+    ("Pendulum", _Preset(("torque",), {"left": (2.0,), "right": (-2.0,)}, (0.0,))),
     (
         "LunarLander",
-        _Known(
+        _Preset(
             ("main engine", "side engines"),
             {
                 "up": (1.0, 0.0),
@@ -72,11 +74,11 @@ _KNOWN = (  # by the start of an id without namespace; the first that fits the a
     ),
     (
         "LunarLander",
-        _Known(("nothing", "left engine", "main engine", "right engine"), {"left": 1, "up": 2, "right": 3}, 0),
+        _Preset(("nothing", "left engine", "main engine", "right engine"), {"left": 1, "up": 2, "right": 3}, 0),
     ),
     (
         "CarRacing",
-        _Known(
+        _Preset(
             ("steering", "gas", "brake"),
             {
                 "left": (-1.0, 0.0, 0.0),
@@ -91,11 +93,11 @@ _KNOWN = (  # by the start of an id without namespace; the first that fits the a
             (0.0, 0.0, 0.0),
         ),
     ),
-    ("FrozenLake", _Known(("left", "down", "right", "up"), {"left": 0, "down": 1, "right": 2, "up": 3})),
-    ("CliffWalking", _Known(("up", "right", "down", "left"), {"up": 0, "right": 1, "down": 2, "left": 3})),
+    ("FrozenLake", _Preset(("left", "down", "right", "up"), {"left": 0, "down": 1, "right": 2, "up": 3})),
+    ("CliffWalking", _Preset(("up", "right", "down", "left"), {"up": 0, "right": 1, "down": 2, "left": 3})),
     (
         "Taxi",
-        _Known(
+        _Preset(
             ("south", "north", "east", "west", "pick up", "drop off"),
             {"down": 0, "up": 1, "right": 2, "left": 3, "p": 4, "d": 5},
         ),
@@ -107,9 +109,9 @@ def action_names(env_id: str, env: gym.Env[Any, Any], outputs: Outputs) -> tuple
     """A name for each action, or for each component of a continuous one."""
     if env.has_wrapper_attr("get_action_meanings"):
         return tuple(str(name).lower() for name in env.get_wrapper_attr("get_action_meanings")())
-    known = _known(env_id, outputs)
-    if known is not None:
-        return known.names
+    preset = _preset(env_id, outputs)
+    if preset is not None:
+        return preset.names
     if isinstance(outputs, MultiDiscrete):
         return tuple(f"{i}: {k}" for i, num in enumerate(outputs.nums) for k in range(num))
     return tuple(f"action {k}" for k in range(_count(outputs)))
@@ -122,9 +124,9 @@ def controls_of(env_id: str, env: gym.Env[Any, Any], outputs: Outputs, typed: st
     """
     if typed is not None:
         return parse_keys(typed, outputs)
-    known = _known(env_id, outputs)
-    if known is not None:
-        return Controls({_held(keys): action for keys, action in known.keys.items()}, known.idle)
+    preset = _preset(env_id, outputs)
+    if preset is not None:
+        return Controls({_together(keys): action for keys, action in preset.keys.items()}, preset.idle)
     if env.has_wrapper_attr("get_keys_to_action"):
         return _from_env(env.get_wrapper_attr("get_keys_to_action")())
     if isinstance(outputs, Discrete) and outputs.num <= _DIGITS:
@@ -137,7 +139,7 @@ def controls_of(env_id: str, env: gym.Env[Any, Any], outputs: Outputs, typed: st
 
 def parse_keys(text: str, outputs: Outputs) -> Controls:
     """`left=0 right=1 up+left=2 none=0`, several numbers an action as `up=0,1,0`. Raises UserError."""
-    keys: dict[HeldKeys, ActionValue] = {}
+    keys: dict[Keys, ActionValue] = {}
     idle: ActionValue | None = None
     for word in text.split():
         name, equals, value = word.rpartition("=")
@@ -152,27 +154,27 @@ def parse_keys(text: str, outputs: Outputs) -> Controls:
         if name == _IDLE:
             idle = action
         else:
-            keys[_held(name)] = action
+            keys[_together(name)] = action
     if not keys:
         raise UserError(f"--keys names no key; write for example '{_example(outputs)}'.")
     return Controls(keys, idle)
 
 
-def _known(env_id: str, outputs: Outputs) -> _Known | None:
+def _preset(env_id: str, outputs: Outputs) -> _Preset | None:
     name = env_id.rpartition(":")[2].rpartition("/")[2]
-    for start, known in _KNOWN:
-        fits = len(known.names) == _count(outputs) and all(_fits(action, outputs) for action in known.keys.values())
+    for start, preset in _PRESETS:
+        fits = len(preset.names) == _count(outputs) and all(_fits(action, outputs) for action in preset.keys.values())
         if fits and name.startswith(start):
-            return known
+            return preset
     return None
 
 
 def _from_env(mapping: Mapping[Any, Any]) -> Controls:
     """An environment's own keys: characters or their codes, alone or together; the arrows mean w, a, s, d too."""
-    keys: dict[HeldKeys, ActionValue] = {}
+    keys: dict[Keys, ActionValue] = {}
     idle: ActionValue | None = None
-    for held, action in mapping.items():
-        parts = held if isinstance(held, tuple | str) else (held,)
+    for codes, action in mapping.items():
+        parts = codes if isinstance(codes, tuple | str) else (codes,)
         names = frozenset(_key_name(part) for part in parts)
         value: ActionValue = tuple(map(float, action)) if hasattr(action, "__len__") else int(action)
         if not names or (names == {"e"} and value == 0):  # no key, or ale-py's key for doing nothing
@@ -188,7 +190,7 @@ def _key_name(key: str | int) -> str:
     return "space" if character == " " else character
 
 
-def _held(keys: str) -> HeldKeys:
+def _together(keys: str) -> Keys:
     return frozenset(keys.split("+"))
 
 

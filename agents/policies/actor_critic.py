@@ -172,13 +172,13 @@ class ActorCritic(Policy):
 
 
 class ArrayActor:
-    """`ActorCritic.act` in arrays for one rollout: argmax of logits + noise, or mean + deviation * noise (T, N, A)."""
+    """`ActorCritic.act` in numpy for one rollout: argmax of logits + noise, or mean + deviation * noise (T, N, A)."""
 
     state = None
 
     def __init__(self, policy: ActorCritic, network: ArrayMLP, noise: Tensor) -> None:
         self._network, self._to_env = network, policy.env_action
-        self._discrete, self._taken = policy.log_std is None, 0
+        self._discrete, self._num_steps = policy.log_std is None, 0
         if policy.log_std is not None:
             noise = noise * policy.log_std.detach().clamp(*DiagonalGaussian.LOG_STD_BOUNDS).exp()
         self._noise = noise.numpy()
@@ -192,20 +192,20 @@ class ArrayActor:
         if self._moments is not None:
             mean, scale = self._moments
             x = ((x - mean) * scale).clip(-CLIP, CLIP)
-        chosen, self._taken = self._actions[t], t + 1
-        moved = self._network(x) + self._noise[t]
+        action, self._num_steps = self._actions[t], t + 1
+        noisy = self._network(x) + self._noise[t]
         if self._discrete:
-            moved.argmax(1, out=chosen)
-            return chosen
-        chosen[:] = moved
-        in_env: Array = self._to_env(torch.from_numpy(chosen)).numpy()
-        return in_env
+            noisy.argmax(1, out=action)
+            return action
+        action[:] = noisy
+        env_action: Array = self._to_env(torch.from_numpy(action)).numpy()
+        return env_action
 
     def clear(self, start: Array) -> None:
-        pass
+        """Nothing: it has no memory."""
 
     def actions(self) -> Tensor:
-        return torch.from_numpy(self._actions[: self._taken])
+        return torch.from_numpy(self._actions[: self._num_steps])
 
     def extras(self) -> dict[str, Tensor]:
         return {}

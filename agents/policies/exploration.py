@@ -74,20 +74,20 @@ class EpsilonGreedyActor:
         self._actions = (where_to * np.float32(num_actions)).astype(np.int64)  # until greedy ones take their place
         self._greedy: Array = explore >= np.float32(epsilon)
         self._anyone_greedy: Any = self._greedy.any(1).tolist()
-        self._taken = 0
+        self._num_steps = 0
 
     def __call__(self, t: int, obs: Array) -> Array:
         actions: Array = self._actions[t]
         if self._anyone_greedy[t]:
             np.copyto(actions, self._q_values(obs).argmax(1), where=self._greedy[t])
-        self._taken = t + 1
+        self._num_steps = t + 1
         return actions
 
     def clear(self, start: Array) -> None:
         """Nothing: it has no memory."""
 
     def actions(self) -> Tensor:
-        return torch.from_numpy(self._actions[: self._taken])
+        return torch.from_numpy(self._actions[: self._num_steps])
 
     def extras(self) -> dict[str, Tensor]:
         return {}

@@ -13,7 +13,7 @@ _EPS = 1e-8
 
 
 class RunningMoments(nn.Module):
-    """Mean and variance of everything seen, by all ranks, merged batch by batch (Chan et al. 1979)."""
+    """Mean and variance of all data so far, of all ranks, merged batch by batch (Chan et al. 1979)."""
 
     mean: Tensor
     var: Tensor
@@ -27,15 +27,15 @@ class RunningMoments(nn.Module):
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
-        """Take in x (B, *shape)."""
+        """Merge the moments of x (B, *shape)."""
         if len(x) == 0 and ranks.num_ranks() == 1:
             return
-        seen = self.count.clone()
+        before = self.count.clone()
         new, var, mean = collectives.moments(x.to(self.mean))
-        total = seen + new
+        total = before + new
         delta = mean - self.mean
         self.mean += delta * (new / total)
-        self.var.copy_((self.var * seen + var * new + delta.square() * (seen * new / total)) / total)
+        self.var.copy_((self.var * before + var * new + delta.square() * (before * new / total)) / total)
         self.count.copy_(total)
 
 
@@ -47,7 +47,7 @@ class ObsNormalizer(RunningMoments):
         return ((x - mean) * scale).clamp(-CLIP, CLIP)
 
     def mean_and_scale(self) -> tuple[Tensor, Tensor]:
-        """What is taken off and what multiplies, float32."""
+        """The mean, and one over the deviation, float32."""
         return self.mean.float(), (self.var + _EPS).rsqrt().float()
 
 
@@ -61,7 +61,7 @@ class RewardScaler(RunningMoments):
 
     @torch.no_grad()
     def forward(self, reward: Tensor, start: Tensor, valid: Tensor) -> Tensor:
-        """Take in a rollout's rewards (T, N) and return them scaled; where `start` is true an episode begins."""
+        """Update by a rollout's rewards (T, N) and return them scaled; where `start` is true an episode begins."""
         keep = self.gamma * (~start).to(reward.dtype)
         first = reward[:1] if self.running is None else torch.addcmul(reward[:1], keep[:1], self.running)
         running = backward_recursion(torch.cat([first, reward[1:]]).flip(0), keep.flip(0)).flip(0)
@@ -70,5 +70,5 @@ class RewardScaler(RunningMoments):
         return self.scaled(reward)
 
     def scaled(self, reward: Tensor) -> Tensor:
-        """Rewards by the deviation so far, nothing taken in."""
+        """Rewards over the deviation so far, without an update."""
         return (reward * float((self.var + _EPS).rsqrt())).clamp(-CLIP, CLIP)

@@ -1,8 +1,8 @@
-"""Policies at work for one rollout: what collectors call at every step, arrays in and arrays out.
+"""Actors: policies that act for one rollout, arrays in and arrays out.
 
 Any policy acts by operators of torch. In one or a few environments those of a small network take several times longer
-to call than to compute: there an `ArrayMLP` acts, in numpy, on the parameters' own memory, so that
-it is in step with them as long as they stay where they are. T time steps, N environments.
+to call than to compute: there an `ArrayMLP` computes in numpy on the parameters' own memory, and so follows them as
+long as they stay where they are. T time steps, N environments.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 Array = np.ndarray[Any, Any]
 
 _ACTIVATIONS: dict[type[nn.Module], np.ufunc] = {nn.ReLU: np.maximum, nn.Tanh: np.tanh}
-_MOST_PRODUCTS = 2**17
+_MAX_PRODUCTS = 2**17
 """of one layer; with more torch is as fast"""
 
 
@@ -29,7 +29,7 @@ class Actor(Protocol):
         """The recurrent state (S, N, F) after the last step."""
 
     def __call__(self, t: int, obs: Any) -> Array:
-        """What the environments take at step t, (N,) or (N, A), for observations (N, ...) or a dict of them."""
+        """Actions for the environments at step t, (N,) or (N, A), of observations (N, ...) or a dict of them."""
 
     def clear(self, start: Array) -> None:
         """Clear the recurrent state of environments whose episode starts (N,)."""
@@ -38,7 +38,7 @@ class Actor(Protocol):
         """The actions (T, N) or (T, N, A) of the steps taken."""
 
     def extras(self) -> dict[str, Tensor]:
-        """What the policy gave beside them, (T, N, ...)."""
+        """The policy's other outputs, (T, N, ...)."""
 
 
 class ArrayMLP:
@@ -50,17 +50,17 @@ class ArrayMLP:
         num_rows: int,
         parameters: Sequence[Tensor] = (),
     ) -> None:
-        """Each layer is a weight (in, out), a bias (out,), and what follows; `parameters` are whose memory they are."""
+        """Each layer is a weight (in, out), a bias (out,) and an activation; they are the memory of `parameters`."""
         self._layers = [(weight, bias, torch.empty(num_rows, len(bias)).numpy(), then) for weight, bias, then in layers]
         self.num_rows, self._parameters = num_rows, list(parameters)
         self._places = [p.data_ptr() for p in self._parameters]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy elsewhere is None, for it would not follow the copy's parameters."""
+        """A copy is None, for it would not follow the copy's parameters."""
         return type(None), ()
 
-    def is_in_step(self) -> bool:
-        """Whether the parameters still lie where they lay."""
+    def shares_memory(self) -> bool:
+        """Whether the parameters still lie in the memory that it computes on."""
         return [p.data_ptr() for p in self._parameters] == self._places
 
     def __call__(self, x: Array) -> Array:
@@ -77,13 +77,13 @@ class ArrayMLP:
 
 
 def array_mlp(modules: Sequence[nn.Module], num_rows: int) -> ArrayMLP | None:
-    """The network of these modules in a row, or None: other layers, on a GPU, or so large that torch is as fast."""
+    """The network of these modules one after the other; None for other layers, on a GPU, or where torch is as fast."""
     layers: list[tuple[Array, Array, np.ufunc | None]] = []
     parameters: list[Tensor] = []
     for module in modules:
         if type(module) is nn.Linear and module.bias is not None:
             weight = module.weight.detach()
-            if weight.device.type != "cpu" or weight.numel() * num_rows > _MOST_PRODUCTS:
+            if weight.device.type != "cpu" or weight.numel() * num_rows > _MAX_PRODUCTS:
                 return None
             layers.append((weight.numpy().T, module.bias.detach().numpy(), None))
             parameters += [module.weight, module.bias]

@@ -1,4 +1,4 @@
-"""Policies: what chooses actions. A policy imports torch alone, so that it can act anywhere.
+"""Policies choose actions. A policy imports torch alone, so that it can act anywhere.
 
 N environments, A action components, K actions. Noise is drawn outside, for a whole rollout at once, by one generator: a
 policy is a function of (parameters, observation, state, noise), and no noise means the greedy or mean action.
@@ -19,7 +19,7 @@ from lab.data.spec import TensorSpec
 
 
 class Action(NamedTuple):
-    """What `act` gives: the action (N,) or (N, A), the recurrent state after it, and extras (N, ...)."""
+    """The output of `act`: the action (N,) or (N, A), the recurrent state after it, and extras (N, ...)."""
 
     action: Tensor
     state: Tensor | None
@@ -27,11 +27,11 @@ class Action(NamedTuple):
 
 
 class Preferences(NamedTuple):
-    """What a policy thinks of its choices: a number each (N, K), or the components of a continuous action."""
+    """A policy's scores of its choices (N, K), or the components of a continuous action."""
 
     kind: Literal["probability", "Q-value", "action"]
     scores: Tensor  # (N, K)
-    value: Tensor | None = None  # (N,) what it expects of the state, where it has an opinion
+    value: Tensor | None = None  # (N,) the value of the state, from a policy that has a value head
 
 
 class Policy(nn.Module):
@@ -52,7 +52,7 @@ class Policy(nn.Module):
         raise NotImplementedError
 
     def preferences(self, obs: Obs, state: Tensor | None = None) -> Preferences:
-        """What it thinks of its choices for N observations, differentiable in them; by default the greedy action."""
+        """Scores of the choices at N observations, differentiable in them; by default the greedy action."""
         action = self.env_action(self.act(obs, state).action)
         return Preferences("action", action.float().reshape(len(action), -1))
 
@@ -61,14 +61,14 @@ class Policy(nn.Module):
         return None
 
     def env_action(self, action: Tensor) -> Tensor:
-        """What the environment takes for actions as `act` gives them and rollouts record them."""
+        """Actions for the environment, from those that `act` returns and rollouts record."""
         return action
 
 
 class Encoder(nn.Module):
-    """Observations (N, ...) of any spec -> features (N, F): discrete as one-hot, dicts side by side, then a backbone.
+    """A backbone for observations of any spec, and `prepare`, which makes them the one tensor that it takes.
 
-    A recurrent backbone takes (T, N, ...) with a state and resets, like the backbone itself.
+    Discrete observations become one-hot vectors; the parts of a dict lie side by side.
     """
 
     def __init__(self, config: BackboneConfig, inputs: TensorSpec | dict[str, TensorSpec]) -> None:
@@ -79,11 +79,10 @@ class Encoder(nn.Module):
         else:
             shape = (_num_inputs(inputs),) if inputs.dtype == torch.int64 else inputs.shape
         self.backbone: Backbone = build_backbone(config, shape)
-        self.recurrent = config.recurrent
         self.num_features = self.backbone.num_features
 
     def prepare(self, obs: Obs, leading: int = 1) -> Tensor:
-        """The one tensor that the backbone takes."""
+        """Observations, with `leading` dimensions before their own, as the one tensor that the backbone takes."""
         if isinstance(obs, dict):
             assert isinstance(self.inputs, dict)
             parts = [_prepare(obs[key], spec).flatten(leading) for key, spec in self.inputs.items()]

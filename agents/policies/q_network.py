@@ -127,7 +127,7 @@ class QNetwork(nn.Module):
         return value + outputs - outputs.mean(1, keepdim=True)
 
     def numpy_mlp(self, num_rows: int) -> ArrayMLP | None:
-        """Advantages (N, A M) of vectors (N, D) in numpy; None where this is no small perceptron, or a noisy one."""
+        """Advantages (N, A M) of vectors (N, D) in numpy; None of a network that is noisy, or no small perceptron."""
         inputs, backbone = self.encoder.inputs, self.encoder.backbone.net
         plain = isinstance(inputs, TensorSpec) and inputs.dtype == torch.float32 and len(inputs.shape) == 1
         if not plain or not isinstance(backbone, nn.Sequential):
@@ -166,7 +166,7 @@ class QPolicy(EpsilonGreedyPolicy):
     def array_actor(self, noise: Tensor) -> Actor | None:
         """In numpy where each return is one number: advantages order actions as values do."""
         network, num_envs = self._numpy_mlp, noise.shape[1]
-        if network is None or network.num_rows != num_envs or not network.is_in_step():
+        if network is None or network.num_rows != num_envs or not network.shares_memory():
             network = self._numpy_mlp = self.q_network.numpy_mlp(num_envs) if self.returns.size == 1 else None
         if network is None:
             return None

@@ -8,14 +8,15 @@ on, or at its episode's end. An index is slot * N + environment. T time steps, L
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor
 
 from agents.replay.observation_store import make_store
+from agents.replay.priorities import Priorities, PriorityConfig
 from agents.replay.ring import PackedRings, Rows, empty_ring
 from agents.returns import n_step_returns
 from agents.types import Rollout, Sequences, Transition
@@ -23,29 +24,12 @@ from lab.data.spec import Continuous, DataSpec, MultiDiscrete
 from lab.errors import UserError
 from lab.experiment import Config, Shared
 
-if TYPE_CHECKING:
-    from agents.replay.sum_tree import SumTree
-
 _STEP = ("action", "reward", "terminated", "truncated", "start")
-_FOLDED: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+_WINDOW_SUMS: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
     "return": ((), torch.float32),  # the n-step discounted sum
     "discount": ((), torch.float32),  # of the value at its end
     "steps": ((), torch.int32),  # rows from the first to the last of the window
 }
-
-
-class PriorityConfig(Config):
-    """Proportional prioritization: P(i) ~ (|td_error_i| + epsilon)^alpha, weights (N P(i))^-beta over their maximum."""
-
-    alpha: NonNegativeFloat = 0.6
-    beta_start: float = Field(default=0.4, ge=0, le=1)
-    beta_end: float = Field(default=1.0, ge=0, le=1)
-    """reached at the end of the budget, linearly"""
-    epsilon: PositiveFloat = 1e-6
-
-    def beta(self, progress: float) -> float:
-        """The exponent of the importance weights, `progress` in [0, 1] through the budget."""
-        return self.beta_start + (self.beta_end - self.beta_start) * progress
 
 
 class ReplayConfig(Config):
@@ -82,8 +66,7 @@ class ReplayBuffer:
         self._discounts = torch.zeros((), device=device), torch.full((), gamma, device=device)
         """of the value after a step that ended an episode, and after any other"""
         self._oldest = 0
-        self._tree = _sum_tree(self.num_slots) if config.priority else None
-        self._max_priority = 1.0
+        self.priorities = None if config.priority is None else Priorities(config.priority, self.num_slots)
 
     @property
     def rows_written(self) -> int:
@@ -112,8 +95,8 @@ class ReplayBuffer:
             self.rings[name].append(getattr(rollout, name))
         first = self._num_whole
         self._valid.append(rollout.valid)
-        self._forget()
-        self._fold(first)
+        self._drop_oldest()
+        self._sum_windows(first)
 
     def sample(self, batch_size: int, num_batches: int, beta: float = 1.0) -> Transition:
         """K batches at once (K, B, ...), drawn with replacement from the valid transitions.
@@ -121,16 +104,18 @@ class ReplayBuffer:
         Args:
             beta: the exponent of the importance weights; without priorities all weights are 1.
         """
-        if self._tree is None:
+        if self.priorities is None:
             index = self._draw(num_batches * batch_size).view(num_batches, batch_size)
             weight = torch.ones((), device=self.device).expand(num_batches, batch_size)
         else:
-            index, weight = self._draw_by_priority(self._tree, batch_size, num_batches, beta)
+            shape = (num_batches, batch_size)
+            uniform = torch.rand(shape, generator=self.generator, device=self.device, dtype=torch.float64)
+            index, weight = self.priorities.draw(uniform, beta)
         if self.config.n_step == 1:
             row, last = self._rows.take(index, ("action", "reward", "terminated")), index
             reward, discount = row["reward"], torch.where(row["terminated"], *self._discounts)
         else:
-            row = self._rows.take(index, ("action", *_FOLDED))
+            row = self._rows.take(index, ("action", *_WINDOW_SUMS))
             reward, discount = row["return"], row["discount"]
             last = (index + row["steps"] * self.num_envs).remainder_(self.num_slots)
         return Transition(
@@ -162,28 +147,20 @@ class ReplayBuffer:
 
     def update_priorities(self, index: Tensor, td_error: Tensor) -> None:
         """Set the priorities of drawn transitions (B,) by their TD errors (B,)."""
-        assert self._tree is not None
-        assert self.config.priority is not None
-        config = self.config.priority
-        errors = td_error.detach().float().cpu().numpy()
-        largest = self._tree.set_by_error(index.cpu().numpy(), errors, config.epsilon, config.alpha)
-        self._max_priority = max(self._max_priority, largest)
+        assert self.priorities is not None
+        self.priorities.update(index, td_error)
 
     def state_dict(self) -> dict[str, Any]:
         """All but what the rings hold: random state, oldest row, priorities."""
         state: dict[str, Any] = {"generator": self.generator.get_state(), "oldest": self._oldest}
-        if self._tree is not None:
-            state["priorities"] = torch.from_numpy(self._tree.leaves.copy())
-            state["max_priority"] = self._max_priority
-        return state
+        return state if self.priorities is None else state | self.priorities.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave; the rings are filled apart (agents/replay/files.py)."""
         self.generator.set_state(state["generator"].cpu())
         self._oldest = state["oldest"]
-        if self._tree is not None:
-            self._tree.load(state["priorities"].cpu().numpy())
-            self._max_priority = state["max_priority"]
+        if self.priorities is not None:
+            self.priorities.load_state_dict(state)
 
     @property
     def in_columns(self) -> bool:
@@ -193,19 +170,19 @@ class ReplayBuffer:
     def take_over(self, states: Sequence[dict[str, Any]]) -> None:
         """Go on with rings filled from other ranks' buffers of these states; all priorities are the highest again."""
         self._oldest = max(self.rows_written - self.num_rows, *(state["oldest"] for state in states))
-        self._max_priority = max(state.get("max_priority", 1.0) for state in states)
-        self._offer(self._oldest, self._num_whole)
+        if self.priorities is not None:
+            self.priorities.largest = max(state["max_priority"] for state in states)
+        self._make_drawable(self._oldest, self._num_whole)
 
-    def _forget(self) -> None:
+    def _drop_oldest(self) -> None:
         """Advance the oldest row to the first that is still whole."""
         before = self._oldest
         self._oldest = self._store.oldest_row(max(before, self.rows_written - self.num_rows))
-        if self._tree is not None and self._oldest > before:
-            index = self._indices(before, self._oldest)
-            self._tree.set(index, np.zeros(len(index)))
+        if self.priorities is not None and self._oldest > before:
+            self.priorities.remove(self._indices(before, self._oldest))
 
-    def _fold(self, first: int) -> None:
-        """Make the rows from `first` on drawable whose windows the last rows made whole: sum their windows' rewards."""
+    def _sum_windows(self, first: int) -> None:
+        """Make the rows from `first` on drawable whose windows the last rows completed: sum their windows' rewards."""
         end = self._num_whole
         if end <= first:
             return
@@ -213,46 +190,39 @@ class ReplayBuffer:
             reward, terminated, truncated = (
                 self.rings[name].read(first, self.rows_written) for name in ("reward", "terminated", "truncated")
             )
-            folded = n_step_returns(reward, terminated, truncated, self.gamma, self.config.n_step)
-            for name, values in zip(_FOLDED, folded, strict=True):
+            window_sums = n_step_returns(reward, terminated, truncated, self.gamma, self.config.n_step)
+            for name, values in zip(_WINDOW_SUMS, window_sums, strict=True):
                 self.rings[name].append(values)
-        self._offer(first, end)
+        self._make_drawable(first, end)
 
-    def _offer(self, first_row: int, last_row: int) -> None:
+    def _make_drawable(self, first_row: int, last_row: int) -> None:
         """Give the transitions in the rows [first_row, last_row) the highest priority."""
-        if self._tree is not None:
+        if self.priorities is not None:
             valid = self._valid.read(first_row, last_row).flatten().cpu().numpy()
-            self._tree.set(self._indices(first_row, last_row), valid * self._max_priority)
+            self.priorities.add(self._indices(first_row, last_row), valid)
 
     def _indices(self, first_row: int, last_row: int) -> np.ndarray[Any, Any]:
         """Indices of all transitions in the rows [first_row, last_row)."""
         return np.arange(first_row * self.num_envs, last_row * self.num_envs) % self.num_slots
 
-    def _draw(self, wanted: int) -> Tensor:
-        """Indices (wanted,) of valid transitions, all equally likely."""
-        found: list[Tensor] = []
+    def _draw(self, num: int) -> Tensor:
+        """Indices (num,) of valid transitions, all equally likely."""
+        parts: list[Tensor] = []
         num_whole, first = len(self), self._oldest * self.num_envs % self.num_slots
-        while wanted:  # rows that only reset are drawn again
-            index = torch.randint(num_whole, (wanted,), generator=self.generator, device=self.device)
+        while num:  # rows that only reset are drawn again
+            index = torch.randint(num_whole, (num,), generator=self.generator, device=self.device)
             if first and num_whole < self.num_slots:  # else every slot holds one
                 index = index.add_(first).remainder_(self.num_slots)
             valid = self._is_valid.take(index)
             if not bool(valid.all()):
                 index = index[valid]
-            found.append(index)
-            wanted -= len(index)
-        return found[0] if len(found) == 1 else torch.cat(found)
-
-    def _draw_by_priority(self, tree: SumTree, batch_size: int, num_batches: int, beta: float) -> tuple[Tensor, Tensor]:
-        """Indices and weights (K, B)."""
-        shift = torch.rand(num_batches, batch_size, generator=self.generator, device=self.device, dtype=torch.float64)
-        index, weight = np.empty((num_batches, batch_size), np.int64), np.empty((num_batches, batch_size), np.float32)
-        tree.draw(shift.cpu().numpy(), beta, index, weight)
-        return torch.from_numpy(index).to(self.device), torch.from_numpy(weight).to(self.device)
+            parts.append(index)
+            num -= len(index)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _fields(spec: DataSpec, n_step: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """What a row holds beside observations; with n_step=1 the folded return is the reward itself."""
+    """The fields of a row beside observations; with n_step=1 the window's sum is the reward itself."""
     fields = {
         "action": _action_field(spec),
         "reward": ((), torch.float32),
@@ -260,7 +230,7 @@ def _fields(spec: DataSpec, n_step: int) -> dict[str, tuple[tuple[int, ...], tor
         "truncated": ((), torch.bool),
         "start": ((), torch.bool),
     }
-    return fields | _FOLDED if n_step > 1 else fields
+    return fields | _WINDOW_SUMS if n_step > 1 else fields
 
 
 def _action_field(spec: DataSpec) -> tuple[tuple[int, ...], torch.dtype]:
@@ -269,9 +239,3 @@ def _action_field(spec: DataSpec) -> tuple[tuple[int, ...], torch.dtype]:
     if isinstance(spec.outputs, Continuous):
         return (spec.outputs.num,), torch.float32
     return (), torch.int64
-
-
-def _sum_tree(num_leaves: int) -> SumTree:
-    from agents.replay.sum_tree import SumTree  # brings numba, which takes seconds to import
-
-    return SumTree(num_leaves)

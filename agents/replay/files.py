@@ -79,12 +79,12 @@ class RingFiles:
         Raises UserError as `load` does.
         """
         num_envs = next(iter(self.rings.values())).data.shape[1] * ranks.num_ranks() // len(manifests)
-        kept = [
+        sources = [
             _rings_of(folder, manifest, self.rings, num_envs)
             for folder, manifest in zip(folders, manifests, strict=True)
         ]
         for name, ring in self.rings.items():
-            parts = [rings[name] for rings in kept]
+            parts = [rings[name] for rings in sources]
             last = parts[0].num_written
             first = max(0, last - ring.capacity, *(part.oldest for part in parts))
             items = torch.cat([part.read(first, last) for part in parts], 1)[:, columns]
@@ -96,9 +96,9 @@ class RingFiles:
             if other.name not in (folder_name(r, ranks.num_ranks()) for r in range(ranks.num_ranks())):
                 shutil.rmtree(other, ignore_errors=True)
         if self.folder.is_dir():
-            named = {segment["file"] for segment in self._segments}
+            needed = {segment["file"] for segment in self._segments}
             for path in self.folder.iterdir():
-                if path.name not in named:
+                if path.name not in needed:
                     path.unlink(missing_ok=True)
 
     def _is_needed(self, segment: dict[str, Any]) -> bool:

@@ -76,13 +76,13 @@ def _set(nodes: Array, first_leaf: int, index: Array, priority: Array) -> None:
         nodes[touched[b]] = priority[b]
     while level > 1:
         level >>= 1
-        kept = 0
+        num_parents = 0
         for b in range(count):
             parent = touched[b] >> 1
-            if kept == 0 or parent != touched[kept - 1]:
-                touched[kept] = parent
-                kept += 1
-        count = kept
+            if num_parents == 0 or parent != touched[num_parents - 1]:
+                touched[num_parents] = parent
+                num_parents += 1
+        count = num_parents
         for b in range(count):
             node = touched[b]
             nodes[node] = nodes[2 * node] + nodes[2 * node + 1]

@@ -6,7 +6,8 @@ from agents.algorithms.dqn import DQNConfig
 from agents.experience.replay import ReplayData
 from agents.policies.exploration import EpsilonConfig
 from agents.policies.return_distributions import CategoricalConfig
-from agents.replay.buffer import PriorityConfig, ReplayConfig
+from agents.replay.buffer import ReplayConfig
+from agents.replay.priorities import PriorityConfig
 from lab.backbones import BackboneConfig
 from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
 from lab.experiment import Experiment, TrainerConfig

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from agents.replay.buffer import PriorityConfig, ReplayBuffer, ReplayConfig
+from agents.replay.buffer import ReplayBuffer, ReplayConfig
 from agents.replay.files import RingFiles
+from agents.replay.priorities import PriorityConfig
 from agents.returns import n_step_returns
 from agents.types import Rollout
 from lab.data.spec import DataSpec, Discrete, TensorSpec
@@ -256,8 +257,8 @@ def test_a_new_transition_has_the_highest_priority_so_far() -> None:
     buffer.extend(world.rollout(3))
     buffer.update_priorities(torch.arange(3), torch.tensor([0.5, 7.0, 0.1]))
     buffer.extend(world.rollout(1))
-    assert buffer._tree is not None
-    np.testing.assert_allclose(buffer._tree.leaves[:4], [0.5, 7.0, 0.1, 7.0], rtol=1e-4)
+    assert buffer.priorities is not None
+    np.testing.assert_allclose(buffer.priorities.tree.leaves[:4], [0.5, 7.0, 0.1, 7.0], rtol=1e-4)
 
 
 def test_sequences_are_successive_rows_of_one_environment() -> None:
