@@ -87,6 +87,7 @@ class Double(nn.Module):
         return 2 * x
 
 
+@pytest.mark.slow
 def test_a_file_that_differs_is_refused(tmp_path: Path) -> None:
     what = Exportable("net", Double(), {"x": Input(TensorSpec((3,)))}, ("y",), "")
     export(what, tmp_path)
@@ -100,6 +101,7 @@ def test_a_file_that_differs_is_refused(tmp_path: Path) -> None:
         check(what._replace(network=Triple()), tmp_path)
 
 
+@pytest.mark.slow
 def test_any_batch_size_and_inputs_within_bounds(tmp_path: Path) -> None:
     import onnxruntime
 

@@ -146,6 +146,7 @@ def test_continuous_actions_and_memories(tmp_path: Path, backbone: list[str]) ->
     data.close()
 
 
+@pytest.mark.slow
 def test_agents_record_too(lab: Lab, clone: Path, tmp_path: Path) -> None:
     words = ("play", clone, "--render", "none", "--record", tmp_path / "more", "--json")
     done = lab(*words, "--episodes", 2)

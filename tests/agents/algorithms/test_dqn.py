@@ -185,6 +185,7 @@ def short(*overrides: str) -> Experiment:
     )
 
 
+@pytest.mark.slow
 def test_the_update_ratio_and_the_target_period_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     equal: list[int] = []
 

@@ -33,6 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_plays_and_films_episodes(lab: Lab, run: Path, tmp_path: Path) -> None:
     film = tmp_path / "pole.gif"
     done = lab("play", run, "--episodes", 2, "--render", "none", "--video", film, "--json")
@@ -50,6 +51,7 @@ def test_the_same_seed_plays_the_same_episodes(lab: Lab, run: Path) -> None:
     assert lab(*words).out == lab(*words).out
 
 
+@pytest.mark.slow
 def test_draws_in_the_terminal(lab: Lab, run: Path) -> None:
     done = lab("play", run, "--episodes", 1, "--render", "ansi", "--sample")
     assert done.code == 0

@@ -49,6 +49,7 @@ for name, continuous in (("ObeyDiscrete-v0", False), ("ObeyContinuous-v0", True)
         gym.register(name, entry_point=ObeyEnv, kwargs={"continuous": continuous})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("env", "distribution", "backbone", "num_rounds"),
     [

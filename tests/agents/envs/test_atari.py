@@ -46,6 +46,7 @@ def random_steps(options: dict[str, Any], training: bool, num_steps: int) -> lis
     return [step._replace(obs=step.obs.copy(), next_obs=step.next_obs.copy()) for step in steps]
 
 
+@pytest.mark.slow
 def test_life_loss_ends_episodes_in_training_only() -> None:
     with_lives, whole = (
         sum(int(step.terminated.sum()) for step in random_steps({"life_loss": True}, training, 250))
@@ -54,6 +55,7 @@ def test_life_loss_ends_episodes_in_training_only() -> None:
     assert with_lives > 2 * whole > 0
 
 
+@pytest.mark.slow
 def test_frames_of_a_game_are_stored_once() -> None:
     envs = make_envs("ALE/Breakout-v5", 4, {"num_threads": 1, "life_loss": True})
     store = FrameStore(400, 4, TensorSpec((4, 84, 84), torch.uint8), torch.device("cpu"))

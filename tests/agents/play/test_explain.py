@@ -80,6 +80,7 @@ def explained(path: Path, obs: Tensor) -> tuple[Explanation, Policy]:
     return Explainer(policy, outputs, names, obs).explain(obs, policy.initial_state(1)), policy
 
 
+@pytest.mark.slow
 def test_probabilities_are_the_policys_own(runs: dict[str, Path]) -> None:
     obs = torch.tensor([[0.01, 0.2, -0.03, 0.4]])
     explanation, policy = explained(runs["pg/cartpole"], obs)
@@ -93,6 +94,7 @@ def test_probabilities_are_the_policys_own(runs: dict[str, Path]) -> None:
     assert explanation.value == pytest.approx(float(policy.evaluate(policy.normalized(obs))[1]))  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_a_continuous_action_is_what_the_environment_gets(runs: dict[str, Path]) -> None:
     obs = torch.tensor([[1.0, 0.0, 8.0]])
     explanation, policy = explained(runs["ppo/pendulum"], obs)
@@ -100,6 +102,7 @@ def test_a_continuous_action_is_what_the_environment_gets(runs: dict[str, Path])
     assert explanation.scores == policy.env_action(policy.act(obs).action)[0].tolist()
 
 
+@pytest.mark.slow
 def test_q_values_are_the_tables(runs: dict[str, Path]) -> None:
     explanation, policy = explained(runs["q-learning/taxi"], torch.tensor([7]))
     assert explanation.title == "Q-values"
@@ -149,6 +152,7 @@ def test_a_policy_that_says_nothing_shows_its_action() -> None:
     assert lines(shown)[2].split()[:2] == ["brake", "-1"]
 
 
+@pytest.mark.slow
 def test_play_explains_in_the_film_and_in_the_terminal(
     lab: Lab, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ def test_every_recipe_exists() -> None:
     assert {name.partition("/")[0] for name in DEMO_RECIPES} == {"dqn", "pg", "vae", "gan", "pixelcnn", "classifier"}
 
 
+@pytest.mark.slow
 def test_a_finished_demo_is_measured_compared_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = Sweep.create(tmp_path / "demo", SweepConfig(name="demo", targets=tuple(FAMILIES), ending="demo"))
     for index, (target, budget) in enumerate(FAMILIES.items()):

@@ -38,6 +38,7 @@ def test_a_sweep_that_is_not_on_shared_storage_is_not_seen(tmp_path: Path) -> No
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.slow
 def test_a_run_waits_where_it_is_told_to(tmp_path: Path) -> None:
     tree = serialization.dump(resolve("classifier/digits-cnn", ["trainer.budget=5120", "tracking.mode=disabled"]))
     worker = Worker(Imports([], []), 0.0)

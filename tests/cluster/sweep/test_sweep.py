@@ -285,6 +285,7 @@ def test_only_a_run_that_has_reached_its_budget_counts_as_ended(cluster: Any, tm
     assert [(result["samples"], result["budget"]) for result in results] == [(12_800, 12_800)] * 2
 
 
+@pytest.mark.slow
 def test_a_run_that_died_before_its_first_checkpoint_holds_no_step_twice(tmp_path: Path) -> None:
     from cluster.ranks.worker import Worker
     from cluster.session.imports import Imports

@@ -47,6 +47,7 @@ def test_numbers_are_spelled_with_the_first_digit_highest():
     assert spelled(torch.tensor([[1, 2, 3], [0, 0, 9]]), 10).tolist() == [123, 9]
 
 
+@pytest.mark.slow
 def test_modes_are_counted_channel_by_channel(bars):
     assert bars.spec.inputs.shape == (3, 28, 28)
     assert bars.spec.outputs.num == 1000

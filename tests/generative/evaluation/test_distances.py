@@ -95,6 +95,7 @@ def test_a_damaged_cache_is_trained_again(monkeypatch):
     assert torch.equal(first.features(x)[0], again.features(x)[0])
 
 
+@pytest.mark.slow
 def test_real_images_come_out_near_the_floor_noise_and_one_class_far_from_it():
     data = ImageData(name="digits").build(0)
     (train, labels), (val, _) = (feature_nets.split_arrays(data, split) for split in ("train", "val"))

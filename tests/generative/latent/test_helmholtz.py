@@ -76,6 +76,7 @@ def test_bits_log_prob_by_hand():
     torch.testing.assert_close(bits_log_prob(logits, bits), expected)
 
 
+@pytest.mark.slow
 def test_wake_sleep_raises_the_likelihood_of_digits_and_refuses_grey():
     data = ImageData(name="digits", binarize="threshold", batch_size=64, batches_per_step=50).build(0)
     torch.manual_seed(0)

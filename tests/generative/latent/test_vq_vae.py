@@ -167,6 +167,7 @@ def test_an_encoder_without_a_map_and_a_decoder_of_another_size_are_said():
     assert small(decoder=MlpDecoder(hidden=(8,))).decode(torch.zeros(2, 2, 2).long()).shape == (2, 1, 4, 4)
 
 
+@pytest.mark.slow
 def test_training_raises_the_bound_and_uses_the_codes():
     data = ImageData(name="digits", batch_size=64, batches_per_step=20).build(0)
     model = resolve("vq-vae/digits", []).module.build(data.spec)
@@ -227,6 +228,7 @@ def test_a_prior_is_sampled_through_the_decoder(lab, prior_run, tmp_path):
     assert Image.open(tmp_path / "a.png").size == (118, 118)
 
 
+@pytest.mark.slow
 def test_a_prior_is_evaluated_on_codes_and_on_images(lab, prior_run):
     done = lab("evaluate", prior_run, "--json")
     assert done.code == 0, done.err

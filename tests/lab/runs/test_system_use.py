@@ -18,6 +18,7 @@ from lab.runs.system_use import SystemUse
 from lab.training.train import train
 
 
+@pytest.mark.slow
 def test_a_run_writes_what_it_used_apart_from_its_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system_use, "_FIRST_SECONDS", 0.0)
     monkeypatch.setattr(system_use, "_PERIOD_SECONDS", 0.0)

@@ -56,6 +56,7 @@ def offline_rows(file: Path) -> list[dict[str, Any]]:
     return [record["history"]["item"] for record in records if record["type"] == "history"]
 
 
+@pytest.mark.slow
 def test_an_offline_run_is_written_in_the_run_directory(tracking: pytest.MonkeyPatch, tmp_path: Path) -> None:
     experiment = resolve(RECIPE, [*QUICK, "tracking.tags=[a,b]", "tracking.group=together"])
     result = train(experiment, run_dir=tmp_path / "run")
@@ -70,6 +71,7 @@ def test_an_offline_run_is_written_in_the_run_directory(tracking: pytest.MonkeyP
     assert logged["offset"] == (tmp_path / "run" / "metrics.jsonl").stat().st_size
 
 
+@pytest.mark.slow
 def test_each_row_goes_out_once_over_an_interruption(tracking: pytest.MonkeyPatch, tmp_path: Path) -> None:
     sent: list[dict[str, Any]] = []
     from lab.runs.tracking import Tracker
@@ -82,6 +84,7 @@ def test_each_row_goes_out_once_over_an_interruption(tracking: pytest.MonkeyPatc
     assert sent == Run.open(tmp_path / "run").metrics()
 
 
+@pytest.mark.slow
 def test_an_unreachable_server_neither_fails_nor_hangs_a_run(tracking: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tracking.setenv("WANDB_API_KEY", "x" * 40)
     tracking.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
@@ -93,6 +96,7 @@ def test_an_unreachable_server_neither_fails_nor_hangs_a_run(tracking: pytest.Mo
     assert list((tmp_path / "run" / "wandb").rglob("*.wandb"))
 
 
+@pytest.mark.slow
 def test_a_client_that_raises_does_not_fail_a_run(tracking: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def broken(*arguments: object, **options: object) -> None:
         raise RuntimeError("no such luck")
@@ -111,6 +115,7 @@ def test_a_client_that_raises_does_not_fail_a_run(tracking: pytest.MonkeyPatch, 
     assert "tracking failed" in (tmp_path / "two" / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_disabled_tracking_and_local_training_import_neither_wandb_nor_ray(tmp_path: Path) -> None:
     words = ["train", RECIPE, *QUICK, "tracking.mode=disabled", "--quiet", "--out", str(tmp_path / "run")]
     code = (
@@ -125,6 +130,7 @@ def test_disabled_tracking_and_local_training_import_neither_wandb_nor_ray(tmp_p
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_with_a_terminal_and_no_key_it_does_not_ask(tmp_path: Path) -> None:
     """The client asks when it sees a terminal; so the command gets one, and nobody who would answer."""
     import pty

@@ -77,6 +77,7 @@ def test_evaluation_in_streams_counts_each_character_once() -> None:
         assert model.evaluate(data)["eval/bits_per_char"] == pytest.approx(math.log2(len(data.alphabet)), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_it_learns_a_text_that_repeats_and_writes_it() -> None:
     model, data = build("gru")
     model.updater.set_progress(0.0)

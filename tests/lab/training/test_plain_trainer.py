@@ -31,6 +31,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_learner_trains_under_a_plain_trainer(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

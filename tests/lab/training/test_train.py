@@ -30,6 +30,7 @@ class _Threads(Callback):
         self.seen.add(torch.get_num_threads())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize(
     ("overrides", "expected"),

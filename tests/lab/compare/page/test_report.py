@@ -51,6 +51,7 @@ def test_a_run_that_cannot_be_read_is_left_out_of_many_and_named(tmp_path, caplo
         find([str(first.path)])
 
 
+@pytest.mark.slow
 def test_the_report_folder(runs, tmp_path):
     extra = tmp_path / "interpolation.png"
     Image.new("L", (40, 8), 90).save(extra)
