@@ -1,5 +1,6 @@
 """Two workers on one experiment: samples a second against one process, at the same batch; seconds until they train,
-against Ray Train; and seconds from the death of a worker until the run goes on.
+against Ray Train; seconds from the death of a worker until the run goes on; and an all-reduce of two processes through
+shared memory (lab/ranks/shared_memory.py) against torch.distributed's gloo, on idle cores and beside two busy loops.
 
     python benchmarks/data_parallel.py [--quick]
 """
@@ -17,7 +18,12 @@ import time
 from pathlib import Path
 
 import psutil
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
 from form import Benchmark, measure_pairs, run_json
+
+from lab.ranks import collectives, ranks
 
 RECIPE = "classifier/digits-lstm"
 OVERRIDES = [
@@ -29,6 +35,9 @@ OVERRIDES = [
     "trainer.checkpoint_seconds=1",
     "tracking.mode=disabled",
 ]
+
+SIZES = (8, 20_000, 200_000, 2_000_000)
+"""float32 numbers in an all-reduce: counters, and the gradients of a small, a middle and a large network"""
 
 RAY_TRAIN = """
 import json, os, sys, tempfile, time
@@ -126,6 +135,47 @@ def recovery_seconds() -> float:
     return taken
 
 
+def all_reduce_milliseconds(repeats: int, num_busy: int) -> dict[str, float]:
+    """Of two processes beside some that keep cores busy: medians through shared memory and gloo, and their ratio."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(num_busy)]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            multiprocessing.spawn(_all_reduce_rank, (folder, repeats), nprocs=2)
+            times: dict[str, dict[str, list[float]]] = json.loads(Path(folder, "times.json").read_text())
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    figures = {}
+    for size, values in times.items():
+        name = f"all_reduce_{size}{'_busy' if num_busy else ''}"
+        for way in ("shared_memory", "gloo"):
+            figures[f"{name}_{way}_milliseconds"] = 1000 * statistics.median(values[way])
+        ratios = [g / s for g, s in zip(values["gloo"], values["shared_memory"], strict=True)]
+        figures[f"{name}_vs_gloo_ratio"] = statistics.median(ratios)
+    return figures
+
+
+def _all_reduce_rank(rank: int, folder: str, repeats: int) -> None:
+    """Write down the seconds of each way and size, both in turn; each value is a mean over 20."""
+    torch.set_num_threads(1)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    ways = {"shared_memory": collectives.all_reduce, "gloo": dist.all_reduce}
+    times: dict[int, dict[str, list[float]]] = {size: {way: [] for way in ways} for size in SIZES}
+    with ranks.joined(f"file://{folder}/meeting", rank, 2):
+        for i in range(repeats + 1):
+            for size, values in times.items():
+                x = torch.zeros(size)
+                for way, all_reduce in list(ways.items())[:: 1 if i % 2 else -1]:
+                    began = time.perf_counter()
+                    for _ in range(20):
+                        all_reduce(x)
+                    if i:  # the first is to warm up
+                        values[way].append((time.perf_counter() - began) / 20)
+    if rank == 0:
+        Path(folder, "times.json").write_text(json.dumps(times))
+
+
 def main() -> None:
     bench = Benchmark("data_parallel", __doc__)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -139,17 +189,22 @@ def main() -> None:
         repeats=repeats,
         higher_is_better=False,
     )
+    all_reduce = {}
+    for num_busy in (0, 2):
+        all_reduce |= all_reduce_milliseconds(10 if bench.quick else 40, num_busy)
     figures = {
         "two_workers_samples_per_second": speed.lab,
         "two_workers_vs_one_process_ratio": speed.ratio,
         "start_seconds": start.lab,
         "start_vs_ray_train_ratio": start.ratio,
         "recovery_seconds": statistics.median(recovery_seconds() for _ in range(repeats)),
+        **all_reduce,
     }
     targets = {
         "two_workers_vs_one_process_ratio": 1.8,
         "start_vs_ray_train_ratio": 1.0,
         "recovery_seconds": 15.0,
+        **{key: 1.15 for key in all_reduce if key.endswith("_ratio")},
     }
     bench.finish(figures, targets, {"recipe": RECIPE, "one_process_samples_per_second": speed.peer})
 
