@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from lab.supervised.classifier import ClassifierNet
 
 RECIPE = {"version": 3, "features": 64, "updates": 1500, "batch_size": 128, "lr": 2e-3, "seed": 0}
 SHIPPED = {"digits": "digits", "mnist": "mnist", "fashion-mnist": "fashion-mnist", "stacked-mnist": "mnist"}
-"""name of a data set -> the data set whose LeNet comes with the lab"""
+"""name of a data set -> the data set whose LeNet, which comes with the lab, measures it"""
 WEIGHTS = Path(__file__).with_name("weights")
 
 
@@ -84,10 +84,31 @@ def feature_net(data: ImageModule) -> FeatureNet:
     image, outputs = data.spec.inputs, data.spec.outputs
     if not isinstance(image, TensorSpec) or not isinstance(outputs, Classes) or outputs.num < 2:
         raise UserError(f"distances need images with class labels; data.name={data.config.name!r} has none.")
-    shipped = _shipped(data.config.name, data.config.root)
-    stacked = shipped is not None and data.config.name == "stacked-mnist"
-    net = shipped or _trained_here(data, image, outputs.num)
-    return FeatureNet(net.to(data.device).eval(), shipped is not None, stacked)
+    name, stacked = SHIPPED.get(data.config.name), data.config.name == "stacked-mnist"
+    if name is not None:
+        net, metadata = shipped_net(name)
+        if metadata["data_hash"] == data_hash(name, str(data_folder(data.config.root))):
+            return FeatureNet(net.to(data.device), True, stacked)
+    x, y = (part.cpu() for part in split_arrays(data, "train"))
+    num_classes = outputs.num
+    if stacked:  # any one of its channels is the whole data set
+        x, y, num_classes, image = x[:, :1], y // 100, 10, image._replace(shape=(1, *image.shape[1:]))
+    net = lenet(image, num_classes)
+    _train_or_read(net, x, y, data.config.name)
+    return FeatureNet(net.to(data.device).eval(), False, stacked)
+
+
+def shipped_net(name: str) -> tuple[ClassifierNet, dict[str, Any]]:
+    """The LeNet that comes with the lab for digits, mnist or fashion-mnist, and what its file says about it.
+
+    Raises Failure when the installation is damaged.
+    """
+    net = lenet(TensorSpec((1, 8, 8) if name == "digits" else (1, 28, 28)), num_classes=10)
+    try:
+        metadata = load_weights(WEIGHTS / f"lenet-{name}.npz", net)
+    except (OSError, ValueError) as error:
+        raise Failure(f"the installation of the lab is damaged: {error}.") from error
+    return net.eval(), metadata
 
 
 def lenet(image: TensorSpec, num_classes: int) -> ClassifierNet:
@@ -144,33 +165,18 @@ def data_hash(name: str, folder: str) -> str:
 # ------------------------------------------------------------------ the pieces
 
 
-def _shipped(name: str, root: str | None) -> ClassifierNet | None:
-    """The LeNet that comes with the lab for data of a name, if they are the data that it was trained on."""
-    if name not in SHIPPED:
-        return None
-    image = TensorSpec((1, 8, 8) if name == "digits" else (1, 28, 28))
-    net = lenet(image, num_classes=10)
-    try:
-        metadata = load_weights(WEIGHTS / f"lenet-{SHIPPED[name]}.npz", net)
-    except (OSError, ValueError) as error:
-        raise Failure(f"the installation of the lab is damaged: {error}") from error
-    return net if metadata["data_hash"] == data_hash(SHIPPED[name], str(data_folder(root))) else None
-
-
-def _trained_here(data: ImageModule, image: TensorSpec, num_classes: int) -> ClassifierNet:
-    """The LeNet of a user's own data, from the cache or trained now."""
-    x, y = (part.cpu() for part in split_arrays(data, "train"))
-    net, path = lenet(image, num_classes), _cache_folder() / f"lenet-{_recipe_hash(x, y)}.npz"
+def _train_or_read(net: ClassifierNet, x: Tensor, y: Tensor, name: str) -> None:
+    """Give a new LeNet the weights that are in the cache for images x and labels y, or train it and cache them."""
+    path = _cache_folder() / f"lenet-{_recipe_hash(x, y)}.npz"
     try:
         load_weights(path, net)
     except (OSError, ValueError):  # absent or damaged
         train(net, x, y)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_weights(path, net, {"recipe": RECIPE, "data": data.config.name})
+            save_weights(path, net, {"recipe": RECIPE, "data": name})
         except OSError:
             pass  # a cache that cannot be written is only slower
-    return net
 
 
 def _recipe_hash(x: Tensor, y: Tensor) -> str:

@@ -27,7 +27,7 @@ def bars(tmp_path, monkeypatch):
             header = b"\x00\x00\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
             (folder / f"{name}.gz").write_bytes(gzip.compress(header + array.tobytes(), 1))
     monkeypatch.setenv("LAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(feature_nets._RECIPE, "updates", 150)
+    monkeypatch.setitem(feature_nets.RECIPE, "updates", 150)
     return ImageData(name="stacked-mnist", root=str(tmp_path)).build(0)
 
 
@@ -52,10 +52,26 @@ def test_modes_are_counted_channel_by_channel(bars):
     assert bars.spec.inputs.shape == (3, 28, 28)
     assert bars.spec.outputs.num == 1000
     x, y = split_arrays(bars, "test")
-    features, classes = feature_net(bars).features(x)
+    net = feature_net(bars)
+    assert not net.shipped  # files of MNIST's names with another content
+    features, classes = net.features(x)
     assert features.shape == (400, 3 * 64)
     assert float((classes == y).double().mean()) > 0.98
     metrics = distribution_metrics(x[:100], bars, "test", full=False)
     assert metrics["eval/lenet_modes_seen"] == pytest.approx(len(y[:100].unique()), abs=2)
     one = distribution_metrics(x[:1].expand(50, -1, -1, -1), bars, "test", full=False)
     assert one["eval/lenet_modes_seen"] == one["eval/lenet_modes"] == 1
+
+
+def test_of_mnist_itself_each_channel_is_measured_by_mnists_network(bars, monkeypatch):
+    net, metadata = feature_nets.shipped_net("mnist")
+    monkeypatch.setattr(feature_nets, "data_hash", lambda name, folder: metadata["data_hash"] * (name == "mnist"))
+    stacked_net = feature_net(bars)
+    assert stacked_net.shipped
+    x, _ = split_arrays(bars, "test", 20)
+    features, classes = stacked_net.features(x)
+    with torch.no_grad():
+        expected = [net.features(channel[:, None]) for channel in x.unbind(1)]
+        digits = [net(channel[:, None]).argmax(1) for channel in x.unbind(1)]
+    torch.testing.assert_close(features.float(), torch.cat(expected, 1))
+    assert torch.equal(classes, spelled(torch.stack(digits, 1), 10))

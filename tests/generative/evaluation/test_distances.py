@@ -3,10 +3,10 @@ import math
 import pytest
 import torch
 
-from generative.evaluation import distances, feature_nets
+from generative.evaluation import distances
 from generative.evaluation.distances import frechet_distance, kernel_distance, manifold_metrics
+from generative.evaluation.feature_nets import split_arrays
 from lab.data.images import ImageData
-from lab.data.spec import Classes
 from lab.errors import UserError
 
 
@@ -56,49 +56,24 @@ def test_manifold_metrics_agree_with_a_slow_loop():
     inside = [[float((f - r).norm()) <= radius for r, radius in zip(real, real_radii, strict=True)] for f in fake]
     covered = [any(row[i] for row in inside) for i in range(len(real))]
     recalled = [any(float((r - f).norm()) <= radius for f, radius in zip(fake, fake_radii, strict=True)) for r in real]
-    found = manifold_metrics(real, fake, neighbours=k)
-    assert found.precision == pytest.approx(sum(map(any, inside)) / 30)
-    assert found.recall == pytest.approx(sum(recalled) / 40)
-    assert found.density == pytest.approx(sum(map(sum, inside)) / (k * 30))
-    assert found.coverage == pytest.approx(sum(covered) / 40)
+    manifold = manifold_metrics(real, fake, neighbours=k)
+    assert manifold.precision == pytest.approx(sum(map(any, inside)) / 30)
+    assert manifold.recall == pytest.approx(sum(recalled) / 40)
+    assert manifold.density == pytest.approx(sum(map(sum, inside)) / (k * 30))
+    assert manifold.coverage == pytest.approx(sum(covered) / 40)
 
 
 def test_nearest_neighbours_finds_a_copied_image():
     data = ImageData(name="digits").build(0)
-    train, _ = feature_nets.split_arrays(data, "train")
-    found = distances.nearest_neighbours(train[[7, 1031]] + 0.001, data)
-    torch.testing.assert_close(found, train[[7, 1031]])
-
-
-def test_the_feature_net_is_the_same_each_time_and_leaves_random_numbers_alone(monkeypatch):
-    monkeypatch.setitem(feature_nets._RECIPE, "updates", 20)
-    data = ImageData(name="digits").build(0)
-    state = torch.get_rng_state()
-    first = feature_nets.feature_net(data)
-    assert torch.equal(state, torch.get_rng_state())
-    monkeypatch.setattr(feature_nets, "_train", lambda *_: pytest.fail("it is in the cache"))
-    cached = feature_nets.feature_net(data)
-    monkeypatch.undo()
-    assert first.digest == cached.digest
-    x, _ = feature_nets.split_arrays(data, "test")
-    assert torch.equal(first.features(x)[0], cached.features(x)[0])
-
-
-def test_a_damaged_cache_is_trained_again(monkeypatch):
-    monkeypatch.setitem(feature_nets._RECIPE, "updates", 5)
-    data = ImageData(name="digits").build(0)
-    first = feature_nets.feature_net(data)
-    path = feature_nets._cache_folder() / f"lenet-{first.digest}.pt"
-    path.write_bytes(path.read_bytes()[:100])
-    again = feature_nets.feature_net(data)
-    x, _ = feature_nets.split_arrays(data, "test")
-    assert torch.equal(first.features(x)[0], again.features(x)[0])
+    train, _ = split_arrays(data, "train")
+    nearest = distances.nearest_neighbours(train[[7, 1031]] + 0.001, data)
+    torch.testing.assert_close(nearest, train[[7, 1031]])
 
 
 @pytest.mark.slow
 def test_real_images_come_out_near_the_floor_noise_and_one_class_far_from_it():
     data = ImageData(name="digits").build(0)
-    (train, labels), (val, _) = (feature_nets.split_arrays(data, split) for split in ("train", "val"))
+    (train, labels), (val, _) = (split_arrays(data, split) for split in ("train", "val"))
     real = distances.distribution_metrics(torch.cat([train[700:], val]), data, "test")
     noise = distances.distribution_metrics(torch.rand(500, 1, 8, 8), data, "test")
     zeros = distances.distribution_metrics(train[labels == 0], data, "test")
@@ -110,77 +85,6 @@ def test_real_images_come_out_near_the_floor_noise_and_one_class_far_from_it():
     assert real["eval/lenet_class_kl"] < 0.05
     assert real["eval/lenet_coverage"] > 0.8 > 0.3 > zeros["eval/lenet_coverage"]
     assert real["eval/lenet_precision"] > 0.8 > noise["eval/lenet_precision"]
-
-
-def test_other_weights_than_the_pinned_are_said(monkeypatch, caplog):
-    monkeypatch.setitem(feature_nets._RECIPE, "updates", 5)
-    data = ImageData(name="digits").build(0)
-    net = feature_nets.feature_net(data)
-    assert net.pinned is None
-    x, _ = feature_nets.split_arrays(data, "test")
-    assert "eval/lenet_pinned" not in distances.distribution_metrics(x, data, "val", full=False)
-    monkeypatch.setitem(feature_nets.PINNED, net.digest, net.weights)
-    assert distances.distribution_metrics(x, data, "val", full=False)["eval/lenet_pinned"] == 1.0
-    assert not caplog.records
-    monkeypatch.setitem(feature_nets.PINNED, net.digest, "0" * 16)
-    assert distances.distribution_metrics(x, data, "val", full=False)["eval/lenet_pinned"] == 0.0
-    assert "not the pinned 0000" in caplog.text
-
-
-def test_the_recipe_does_not_depend_on_the_number_of_threads(monkeypatch, tmp_path):
-    monkeypatch.setitem(feature_nets._RECIPE, "updates", 20)
-    data, hashes = ImageData(name="digits").build(0), []
-    threads = torch.get_num_threads()
-    try:
-        for num in (1, 2):
-            monkeypatch.setenv("LAB_CACHE", str(tmp_path / f"threads{num}"))
-            torch.set_num_threads(num)
-            hashes.append(feature_nets.feature_net(data).weights)
-            assert torch.get_num_threads() == num
-    finally:
-        torch.set_num_threads(threads)
-    assert hashes[0] == hashes[1]
-
-
-def test_data_without_classes_have_no_distance():
-    data = ImageData(name="digits").build(0)
-    data.spec = data.spec._replace(outputs=Classes(1))
-    with pytest.raises(UserError, match=r"distances need images with class labels; data.name='digits'"):
-        feature_nets.feature_net(data)
-
-
-class FakeInception(torch.nn.Module):
-    def forward(self, pixels):
-        assert pixels.dtype == torch.uint8
-        assert pixels.shape[1:] == (3, 8, 8)
-        return (pixels[:, 0].flatten(1)[:, :5].float() / 255,)
-
-
-def test_inception_where_it_is_at_hand_has_metrics_of_its_own(monkeypatch):
-    monkeypatch.setitem(feature_nets._RECIPE, "updates", 5)
-    data = ImageData(name="digits").build(0)
-    monkeypatch.setattr(distances, "inception_net", lambda device: feature_nets.InceptionNet(FakeInception(), device))
-    (train, _), (real, _) = (feature_nets.split_arrays(data, split) for split in ("train", "test"))
-    metrics = distances.distribution_metrics(train[:300], data, "test")
-    assert metrics["eval/inception_frechet_distance"] == metrics["eval/inception_frechet_floor"] > 0
-    pixels = [(images[..., 0, :5].flatten(1) * 255).round() / 255 for images in (train[:300], real)]
-    assert metrics["eval/inception_frechet_distance"] == pytest.approx(frechet_distance(*pixels), rel=1e-6)
-    assert "eval/inception_kernel_distance" in metrics
-    assert "eval/inception_frechet_distance" not in distances.distribution_metrics(train[:9], data, "test", full=False)
-
-
-def test_without_inceptions_weights_the_lenet_stands_in(monkeypatch, tmp_path):
-    monkeypatch.delenv("LAB_INCEPTION", raising=False)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    assert feature_nets.inception_net(torch.device("cpu")) is None
-    monkeypatch.setenv("LAB_INCEPTION", str(tmp_path / "nowhere.pth"))
-    with pytest.raises(UserError, match="is no file"):
-        feature_nets.inception_net(torch.device("cpu"))
-    other = tmp_path / "other.pth"
-    torch.save({"a": torch.zeros(1)}, other)
-    monkeypatch.setenv("LAB_INCEPTION", str(other))
-    with pytest.raises(UserError, match="SHA-256"):
-        feature_nets.inception_net(torch.device("cpu"))
 
 
 def test_a_handful_of_images_has_no_distance():
