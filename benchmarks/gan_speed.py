@@ -33,7 +33,7 @@ def bare_loop(model: GAN, images: torch.Tensor) -> Callable[[], None]:
 
     def update() -> None:
         x = images[torch.randint(len(images), (BATCH,))]
-        fake = generator(torch.randn(BATCH, model.settings.latents), None)
+        fake = generator(torch.randn(BATCH, model.config.latents), None)
         loss_d = F.softplus(-discriminator(x, None)).mean() + F.softplus(discriminator(fake.detach(), None)).mean()
         optimizer_d.zero_grad()
         loss_d.backward()

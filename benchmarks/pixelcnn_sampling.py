@@ -14,8 +14,8 @@ import time
 import torch
 from form import Benchmark
 
-from generative.autoregressive.pixelcnn import PixelCNN, PixelCNNConfig
-from generative.autoregressive.sampling import Task, cached
+from generative.autoregressive.pixelcnn import AutoregressiveImageModel, PixelCNNConfig
+from generative.autoregressive.sampling import SampleRequest, cached
 from lab.backbones import BackboneConfig
 from lab.data.spec import DataSpec, TensorSpec
 
@@ -23,12 +23,12 @@ SHAPE = (1, 28, 28)
 BACKENDS = ("naive", "cached", "fixed_point")
 
 
-def model(**options: int) -> PixelCNN:
+def model(**options: int) -> AutoregressiveImageModel:
     """A random Gated PixelCNN of binary 28x28 images."""
     torch.manual_seed(0)
     config = PixelCNNConfig(backbone=BackboneConfig("gated_pixelcnn", **options))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return PixelCNN(config, DataSpec(TensorSpec(SHAPE, torch.float32, 0.0, 1.0, 2))).eval().to(device)
+    return AutoregressiveImageModel(config, DataSpec(TensorSpec(SHAPE, torch.float32, 0.0, 1.0, 2))).eval().to(device)
 
 
 def seconds(call, repeats: int) -> float:
@@ -57,9 +57,9 @@ def main() -> None:
         figures["gated_naive_16_images_seconds"] / figures["gated_16_images_seconds"]
     )
     if large.device.type == "cuda":
-        task = Task(SHAPE, torch.rand(16, 1, 28, 28, device=large.device), None, 1.0, None)
+        request = SampleRequest(SHAPE, torch.rand(16, 1, 28, 28, device=large.device), None, 1.0, None)
         with torch.no_grad():
-            eager = seconds(lambda: cached(large.net, task, lambda done, total: None, lambda work: work), repeats)
+            eager = seconds(lambda: cached(large.net, request, lambda done, total: None, lambda work: work), repeats)
         figures["gated_16_images_graph_vs_eager_ratio"] = eager / figures["gated_16_images_seconds"]
 
     small = model(channels=16, layers=5)

@@ -15,8 +15,9 @@ from form import Benchmark, measure_pairs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.autoregressive.pixelcnn import PixelCNN, PixelCNNConfig
+from generative.autoregressive.pixelcnn import AutoregressiveImageModel, PixelCNNConfig
 from lab.backbones import BackboneConfig
+from lab.data.resident import Batch
 from lab.data.spec import DataSpec, TensorSpec
 from lab.engine.optimizers import OptimizerConfig
 
@@ -68,10 +69,10 @@ def peer_net() -> nn.Module:
     )
 
 
-def lab_learner(name: str, **options: int) -> PixelCNN:
+def lab_learner(name: str, **options: int) -> AutoregressiveImageModel:
     """The lab's model with a backbone, on binary 28x28 images."""
     config = PixelCNNConfig(backbone=BackboneConfig(name, **options), hidden=32, optimizer=OptimizerConfig())
-    learner = PixelCNN(config, DataSpec(TensorSpec(SHAPE, torch.float32, 0.0, 1.0, 2)))
+    learner = AutoregressiveImageModel(config, DataSpec(TensorSpec(SHAPE, torch.float32, 0.0, 1.0, 2)))
     learner.set_engine("auto")
     return learner
 
@@ -96,7 +97,7 @@ def pairs_on(device: str, repeats: int, num_batches: int, bf16: bool):
 
     def lab_step(x: Tensor) -> None:
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
-            learner.updater.step(x, labels)
+            learner.updater.step(Batch(x, labels))
 
     def peer_step(x: Tensor) -> None:
         optimizer.zero_grad()
@@ -120,14 +121,16 @@ def main() -> None:
     gated = lab_learner("gated_pixelcnn", channels=16, layers=7)
     labels = torch.zeros(BATCH, dtype=torch.int64)
     batches = list((torch.rand(3, BATCH, *SHAPE) < 0.3).float())
-    gated.updater.step(batches[0], labels)
+    gated.updater.step(Batch(batches[0], labels))
     figures = {
         "pixelcnn_images_per_second": pairs.lab,
         "masked_convolutions_images_per_second": pairs.peer,
         "pixelcnn_vs_masked_convolutions_ratio": pairs.ratio,
         "pixelcnn_bf16_images_per_second": bf16.lab,
         "pixelcnn_bf16_vs_masked_convolutions_ratio": bf16.ratio,
-        "gated_16_channels_images_per_second": images_per_second(lambda x: gated.updater.step(x, labels), batches),
+        "gated_16_channels_images_per_second": images_per_second(
+            lambda x: gated.updater.step(Batch(x, labels)), batches
+        ),
     }
     details = {"ratios": pairs.ratios, "bf16_ratios": bf16.ratios, "threads": torch.get_num_threads(), "batch": BATCH}
     if torch.cuda.is_available():
