@@ -41,8 +41,8 @@ def test_gaussian_kl_agrees_with_integration(mean, log_variance):
     log_q = -0.5 * (((z - mean) / scale) ** 2 + log_variance + math.log(2 * math.pi))
     log_p = -0.5 * (z**2 + math.log(2 * math.pi))
     integral = np.trapezoid(np.exp(log_q) * (log_q - log_p), z)
-    found = likelihoods.gaussian_kl(torch.tensor(mean).double(), torch.tensor(log_variance).double())
-    assert float(found) == pytest.approx(integral, abs=1e-6)
+    kl = likelihoods.gaussian_kl(torch.tensor(mean).double(), torch.tensor(log_variance).double())
+    assert float(kl) == pytest.approx(integral, abs=1e-6)
 
 
 @settings(max_examples=50, deadline=None)
@@ -60,8 +60,8 @@ def test_discretized_logistic_is_the_difference_of_distribution_functions():
     x = torch.arange(1, levels - 1).double() / (levels - 1)
     half = 0.5 / (levels - 1)
     upper, lower = (torch.sigmoid((x + s * half - mean) * torch.exp(-log_scale)) for s in (1, -1))
-    found = likelihoods.discretized_logistic_log_prob(mean, log_scale, x, levels)
-    torch.testing.assert_close(found, (upper - lower).log())
+    log_prob = likelihoods.discretized_logistic_log_prob(mean, log_scale, x, levels)
+    torch.testing.assert_close(log_prob, (upper - lower).log())
 
 
 def test_discretized_logistic_has_finite_gradients_far_from_its_mean():

@@ -136,10 +136,10 @@ def test_samples_have_the_models_frequencies(output):
 
 
 def test_progress_reaches_its_total():
-    seen = []
-    model().sample(300, on_progress=lambda done, total: seen.append((done, total)))
-    assert seen == sorted(seen)
-    assert seen[-1][0] == seen[-1][1]
+    calls = []
+    model().sample(300, on_progress=lambda done, total: calls.append((done, total)))
+    assert calls == sorted(calls)
+    assert calls[-1][0] == calls[-1][1]
 
 
 def test_labels_move_the_samples():
@@ -192,13 +192,13 @@ def test_pictures_show_samples_and_completions():
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_bf16_reaches_the_backbone_but_not_the_likelihood(output):
     learner = model("pixelcnn_pp", (3, 4, 4), 256, output).float()
-    seen = []
-    learner.net.head.out.register_forward_hook(lambda module, inputs, out: seen.append((inputs[0].dtype, out.dtype)))
-    learner.net.backbone.register_forward_hook(lambda module, inputs, out: seen.append(out.dtype))
+    dtypes = []
+    learner.net.head.out.register_forward_hook(lambda module, inputs, out: dtypes.append((inputs[0].dtype, out.dtype)))
+    learner.net.backbone.register_forward_hook(lambda module, inputs, out: dtypes.append(out.dtype))
     x = torch.randint(256, (2, 3, 4, 4)) / 255
     with torch.autocast("cpu", torch.bfloat16):
         log_prob = learner.net(x)
-    assert seen == [torch.bfloat16, (torch.float32, torch.float32)]
+    assert dtypes == [torch.bfloat16, (torch.float32, torch.float32)]
     assert log_prob.dtype == torch.float32
 
 

@@ -4,12 +4,9 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from generative.learner import slerp
 from lab.config.overrides import resolve
-from lab.pictures import image_grid, scatter, two_axes
 from lab.training.train import train
 
 TINY = ["tracking.mode=disabled", "trainer.budget=128", "data.batch_size=64", "data.batches_per_step=1"]
@@ -31,43 +28,6 @@ def plain_run(tmp_path_factory):
 def classifier_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     return train(resolve("classifier/digits-cnn", TINY), run_dir=folder / "classifier").run.path
-
-
-def test_a_grid_places_tiles_row_by_row():
-    images = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 1, 4, 4) / 5
-    grid = image_grid(images, 3, padding=1, min_tile=8)
-    assert grid.shape == (2 * 9 + 1, 3 * 9 + 1)
-    assert grid.dtype == np.uint8
-    assert [int(grid[4, 4]), int(grid[4, 13]), int(grid[13, 22])] == [0, 51, 255]
-    assert image_grid(torch.rand(3, 3, 40, 40), min_tile=40).shape == (2 * 42 + 2, 2 * 42 + 2, 3)
-    with pytest.raises(ValueError, match="a grid takes"):
-        image_grid(torch.rand(3, 2, 4, 4))
-
-
-def test_two_axes_keep_what_varies_most():
-    points = torch.randn(500, 2) * torch.tensor([5.0, 2.0]) @ torch.linalg.qr(torch.randn(4, 4))[0][:2]
-    found = two_axes(points)
-    torch.testing.assert_close(torch.cdist(found, found), torch.cdist(points, points), atol=1e-2, rtol=1e-3)
-    assert float(found[:, 0].var()) > float(found[:, 1].var())
-    assert torch.equal(two_axes(points[:, :2]), points[:, :2])
-    assert two_axes(points[:, :1]).shape == (500, 2)
-
-
-def test_a_map_has_a_colour_for_each_class():
-    picture = scatter(torch.tensor([[0.0, 0.0], [1.0, 1.0]]), torch.tensor([0, 1]), ("zero", "one"))
-    assert picture.shape == (600, 600, 3)
-    assert {(31, 119, 180), (255, 127, 14)} <= set(map(tuple, picture.reshape(-1, 3).tolist()))
-    assert scatter(torch.randn(50, 2), torch.arange(50)).shape == (600, 600, 3)
-
-
-def test_slerp_keeps_the_length_between_vectors_of_one_length():
-    a, b = torch.nn.functional.normalize(torch.randn(2, 5, 8), dim=2)
-    points = slerp(3 * a, 3 * b, 7)
-    torch.testing.assert_close(points.norm(dim=2), torch.full((5, 7), 3.0))
-    torch.testing.assert_close(points[:, 0], 3 * a)
-    torch.testing.assert_close(points[:, -1], 3 * b)
-    steps = (points[:, 1:] - points[:, :-1]).norm(dim=2)
-    torch.testing.assert_close(steps, steps[:, :1].expand(-1, 6), rtol=1e-3, atol=1e-4)
 
 
 def test_sample_writes_the_same_picture_for_the_same_seed(lab, vae_run, tmp_path):

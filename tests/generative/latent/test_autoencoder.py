@@ -45,8 +45,8 @@ def test_a_single_linear_layer_comes_near_the_principal_components(data):
     values = torch.linalg.svdvals(x - x.mean(0)).square()
     best = float(values[:8].sum() / values.sum())
     with torch.no_grad():
-        found = model.evaluate(data)["eval/explained_variance"]
-    assert best - 0.15 < found < best + 0.08
+        explained = model.evaluate(data)["eval/explained_variance"]
+    assert best - 0.15 < explained < best + 0.08
 
 
 def test_masking_sets_its_share_to_zero_and_keeps_the_rest(data):

@@ -41,9 +41,9 @@ def test_the_probabilities_of_all_images_sum_to_one():
 def test_the_importance_weighted_likelihood_converges_to_the_sum_over_states():
     model, x = small(), every(4)
     with torch.no_grad():
-        found = importance_weighted_bound(model.log_weights(x.view(-1, 1, 2, 2), 20_000).double(), dim=0)
+        estimate = importance_weighted_bound(model.log_weights(x.view(-1, 1, 2, 2), 20_000).double(), dim=0)
         exact = exact_log_px(model, x).double()
-    torch.testing.assert_close(found, exact, atol=0.1, rtol=0)
+    torch.testing.assert_close(estimate, exact, atol=0.1, rtol=0)
 
 
 def test_dreams_follow_the_generative_distribution():
@@ -56,18 +56,14 @@ def test_dreams_follow_the_generative_distribution():
 
 def test_wake_changes_generation_alone_and_sleep_recognition_alone():
     model = small()
-    for step, moved, kept in (
-        (lambda: model.wake_updater.step(Pixels(every(4))), model.generation, model.recognition),
-        (
-            lambda: model.sleep_updater.step(Fantasies(torch.cat(model.dream(8), -1))),
-            model.recognition,
-            model.generation,
-        ),
+    for updater, batch, trained, fixed in (
+        (model.wake_updater, Pixels(every(4)), model.generation, model.recognition),
+        (model.sleep_updater, Fantasies(torch.cat(model.dream(8), -1)), model.recognition, model.generation),
     ):
-        before = [[p.detach().clone() for p in part.parameters()] for part in (moved, kept)]
-        step()
-        assert any(not torch.equal(a, b) for a, b in zip(before[0], moved.parameters(), strict=True))
-        assert all(torch.equal(a, b) for a, b in zip(before[1], kept.parameters(), strict=True))
+        before = [[p.detach().clone() for p in part.parameters()] for part in (trained, fixed)]
+        updater.step(batch)
+        assert any(not torch.equal(a, b) for a, b in zip(before[0], trained.parameters(), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(before[1], fixed.parameters(), strict=True))
 
 
 def test_bits_log_prob_by_hand():

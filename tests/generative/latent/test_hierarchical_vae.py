@@ -34,8 +34,8 @@ def test_the_importance_weighted_likelihood_converges_to_the_double_integral():
         log_p1 = likelihoods.diagonal_gaussian_log_prob(z1[:, None], mean[None], log_variance[None])[..., 0]
         log_joint = log_px[:, None] + (log_p1 + likelihoods.standard_normal_log_prob(z2)[:, 0])[..., None]
         exact = torch.logsumexp(log_joint.double().flatten(0, 1), 0) + 2 * math.log(16 / 400)
-        found = likelihoods.importance_weighted_bound(model.log_weights(x, None, 20_000).double(), dim=0)
-    torch.testing.assert_close(found, exact, atol=0.03, rtol=0)
+        estimate = likelihoods.importance_weighted_bound(model.log_weights(x, None, 20_000).double(), dim=0)
+    torch.testing.assert_close(estimate, exact, atol=0.03, rtol=0)
 
 
 def test_samples_of_the_prior_follow_both_layers():

@@ -68,7 +68,7 @@ def test_log_weights_are_the_definition_and_chunks_do_not_change_them(monkeypatc
     vae = spread_weights(small_vae(latents=4))
     x = torch.randint(0, 2, (5, 1, 3, 3)).float()
     with torch.no_grad():
-        found = vae.log_weights(x, None, 6, torch.Generator().manual_seed(1))
+        log_weights = vae.log_weights(x, None, 6, torch.Generator().manual_seed(1))
         mean, log_variance = vae.net.encode(x, None)
         noise = torch.randn(6, 5, 4, generator=torch.Generator().manual_seed(1))
         z = mean + noise * (log_variance / 2).exp()
@@ -77,7 +77,7 @@ def test_log_weights_are_the_definition_and_chunks_do_not_change_them(monkeypatc
             + likelihoods.standard_normal_log_prob(z)
             - likelihoods.diagonal_gaussian_log_prob(z, mean, log_variance)
         )
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(log_weights, expected)
         monkeypatch.setattr("generative.latent.vae._EVALUATION_ROWS", 10)
         assert vae.log_weights(x, None, 7).shape == (7, 5)
 

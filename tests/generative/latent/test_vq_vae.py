@@ -142,8 +142,8 @@ def test_ranks_share_one_codebook_of_all_their_vectors(tmp_path):
 def test_k_means_finds_separate_clusters():
     centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
     points = (centres[:, None] + 0.1 * torch.randn(4, 50, 2)).flatten(0, 1)
-    found = k_means(points, 4)
-    assert float(torch.cdist(centres, found).min(1).values.max()) < 0.1
+    means = k_means(points, 4)
+    assert float(torch.cdist(centres, means).min(1).values.max()) < 0.1
 
 
 def test_the_codebook_starts_from_k_means_on_the_first_minibatch(monkeypatch):

@@ -52,23 +52,23 @@ def test_block_in_place_equals_the_block_and_its_gradients():
 @pytest.mark.parametrize("name", CAUSAL)
 def test_no_pixel_at_or_after_its_own_position_is_seen(name):
     net = causal_net(name, (2, 6, 6))
-    seen = dependence(net, (2, 6, 6))
+    visible = dependence(net, (2, 6, 6))
     for position in range(36):
-        assert not seen[position, position:].any(), f"pixel {position} sees {seen[position].nonzero().flatten()}"
+        assert not visible[position, position:].any(), f"pixel {position} sees {visible[position].nonzero().flatten()}"
 
 
 @pytest.mark.parametrize("name", NO_BLIND_SPOT)
 def test_every_pixel_before_is_seen(name):
-    seen = dependence(causal_net(name, (1, 6, 6)), (1, 6, 6))
+    visible = dependence(causal_net(name, (1, 6, 6)), (1, 6, 6))
     expected = torch.ones(36, 36).tril(-1).bool()
-    assert torch.equal(seen, expected), f"blind at {(expected & ~seen).nonzero().tolist()}"
+    assert torch.equal(visible, expected), f"blind at {(expected & ~visible).nonzero().tolist()}"
 
 
 def test_plain_pixelcnn_has_the_blind_spot_of_its_paper():
     net = causal_net("pixelcnn", (1, 6, 6), blocks=8, first_kernel=3)
-    seen = dependence(net, (1, 6, 6))
-    assert seen[3 * 6 + 1, 2 * 6 + 2]  # above, right by one
-    assert not seen[3 * 6 + 1, 2 * 6 + 3]  # above, right by two: outside of every 3x3 mask's reach
+    visible = dependence(net, (1, 6, 6))
+    assert visible[3 * 6 + 1, 2 * 6 + 2]  # above, right by one
+    assert not visible[3 * 6 + 1, 2 * 6 + 3]  # above, right by two: outside of every 3x3 mask's reach
 
 
 @pytest.mark.parametrize("name", CAUSAL)
