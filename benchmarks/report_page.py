@@ -19,7 +19,7 @@ import yaml
 from form import Benchmark
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
-from tests.lab.compare.browser import MISSING, Browser
+from tests.lab.comparison.browser import MISSING, Browser
 
 RUNS, POINTS, METRICS, SEEDS = 200, 10_000, 10, 5
 _WATCH = """
@@ -95,8 +95,8 @@ def main() -> None:
         (root / "runs").mkdir()
         write_runs(root / "runs", num_runs, num_points)
 
-        from lab.compare import records, summary
-        from lab.compare.page.html import write_page
+        from lab.comparison import records, summary
+        from lab.comparison.page.html import write_page
         from lab.runs.directory import find
 
         started = time.perf_counter()

@@ -21,7 +21,7 @@ _EXPORTS = {
     "resume": "lab.training.train",
     "evaluate": "lab.training.train",
     "restore": "lab.training.train",
-    "compare": "lab.compare.comparison",
+    "compare": "lab.comparison.comparison",
     "Result": "lab.training.train",
     "Run": "lab.runs.directory",
     "UserError": "lab.errors",

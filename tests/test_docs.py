@@ -59,11 +59,11 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("code", blocks("python"))
 def test_python_blocks_run(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the recipes in them train."""
-    from lab.compare import records
+    from lab.comparison import records
     from lab.experiment import Experiment
     from lab.runs.directory import Run
     from lab.training.train import train
-    from tests.lab.compare.synthetic import make_run
+    from tests.lab.comparison.synthetic import make_run
 
     for seed in range(2):
         make_run(tmp_path / "runs" / "sweep-1", "dqn/cartpole", seed)

@@ -13,7 +13,7 @@ from agents.experience.data import EnvData
 from agents.play.screens import Film
 from agents.play.video import write_video
 from cluster.sweep.sweep import Sweep
-from lab.compare.page.report import comparison_table, write_report
+from lab.comparison.page.report import comparison_table, write_report
 from lab.runs.directory import Run
 from lab.training.evaluation import evaluating
 from lab.training.train import restore

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from lab.compare.page.server import Board, serve
+    from lab.comparison.page.server import Board, serve
     from lab.errors import UserError
     from lab.runs.directory import runs_root
 

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from lab.compare.comparison import compare
+    from lab.comparison.comparison import compare
 
     comparison = compare(
         *arguments.runs,

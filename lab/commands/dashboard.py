@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from lab.compare import records
-    from lab.compare.workspace import build, members_of, place_of, save
+    from lab.comparison import records
+    from lab.comparison.workspace import build, members_of, place_of, save
     from lab.runs import directory
     from lab.runs.tracking import has_key
 

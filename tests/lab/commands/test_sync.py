@@ -9,8 +9,8 @@ import pytest
 
 from lab.runs.directory import Run
 from lab.runs.uploads import pending
-from tests.lab.compare.fake_wandb import KEY, FakeWandb
-from tests.lab.compare.synthetic import make_run
+from tests.lab.comparison.fake_wandb import KEY, FakeWandb
+from tests.lab.comparison.synthetic import make_run
 
 
 @pytest.fixture

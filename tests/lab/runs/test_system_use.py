@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lab.compare import records
+from lab.comparison import records
 from lab.config.overrides import resolve
 from lab.runs import system_use
 from lab.runs.directory import Run

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lab.compare.records import Curve, Record, curves_of, media_of, read_config, system_rows
+from lab.comparison.records import Curve, Record, curves_of, media_of, read_config, system_rows
 from lab.errors import UserError
 from lab.runs.directory import FORMAT, Run
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from rich.console import Group as Renderables
 
-from lab.compare import records, summary, table
-from lab.compare.across import across
-from lab.compare.page.folder import copy_media, plot_curves
-from lab.compare.page.html import write_page
-from lab.compare.summary import At
+from lab.comparison import records, summary, table
+from lab.comparison.across import across
+from lab.comparison.page.folder import copy_media, plot_curves
+from lab.comparison.page.html import write_page
+from lab.comparison.summary import At
 from lab.runs.directory import Run
 from lab.runs.files import disk_failure
 

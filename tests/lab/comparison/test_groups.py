@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lab.compare import groups, records
-from tests.lab.compare.synthetic import make_run
+from lab.comparison import groups, records
+from tests.lab.comparison.synthetic import make_run
 
 
 def read_all(*runs):

@@ -27,7 +27,7 @@ class Board:
     """The runs below some folders and the page's data about them, renewed when somebody asks."""
 
     def __init__(self, folders: Sequence[Path], **options: Any) -> None:
-        from lab.compare.page.follow import Follower
+        from lab.comparison.page.follow import Follower
 
         self._follower = Follower(folders)
         self._title = f"Board of {', '.join(map(str, folders))}"
@@ -47,7 +47,7 @@ class Board:
 
     def curves(self, index: int, metric: str, groups: Sequence[int]) -> bytes:
         """The curves of one metric in a section. Raises IndexError when there is no such section."""
-        from lab.compare.page.data import curve_data, groups_of
+        from lab.comparison.page.data import curve_data, groups_of
 
         with self._lock:
             section = self._sections[index]
@@ -71,9 +71,9 @@ class Board:
         self._scanned_at = time.monotonic()
 
     def _renew(self) -> None:
-        from lab.compare import summary
-        from lab.compare.across import across
-        from lab.compare.page.data import page_data, run_id
+        from lab.comparison import summary
+        from lab.comparison.across import across
+        from lab.comparison.page.data import page_data, run_id
 
         records = self._follower.records()
         metric = self._options["metric"]
@@ -142,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
             pass
 
     def _page(self) -> None:
-        from lab.compare.page.html import html, plotly_source
+        from lab.comparison.page.html import html, plotly_source
 
         self._answer(200, html("lab board", None, plotly_source()).encode(), "text/html; charset=utf-8")
 

@@ -8,10 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from lab.compare import statistics
-from lab.compare.groups import Group, group, task_of
-from lab.compare.records import Curve, Record
-from lab.compare.statistics import Array, Estimate
+from lab.comparison import statistics
+from lab.comparison.groups import Group, group, task_of
+from lab.comparison.records import Curve, Record
+from lab.comparison.statistics import Array, Estimate
 from lab.errors import UserError, unknown
 
 Mode = Literal["max", "min"]

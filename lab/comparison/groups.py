@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lab.compare.records import Record
+from lab.comparison.records import Record
 
 _TASK_FIELDS = ("data.env", "data.name")
 _NOT_COMPARED = ("seed", "name", "trainer.checkpoint_seconds", "trainer.log_period")

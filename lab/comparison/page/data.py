@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from lab.compare.curves import Axis, band, downsample
-from lab.compare.groups import Group, differing, show
-from lab.compare.plain import plain_row
-from lab.compare.records import Record
-from lab.compare.statistics import Array
-from lab.compare.summary import Section, value_of
+from lab.comparison.curves import Axis, band, downsample
+from lab.comparison.groups import Group, differing, show
+from lab.comparison.plain import plain_row
+from lab.comparison.records import Record
+from lab.comparison.statistics import Array
+from lab.comparison.summary import Section, value_of
 
 AXES: tuple[Axis, Axis] = ("steps", "seconds")
 

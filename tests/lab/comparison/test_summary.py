@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lab.compare import records, summary
+from lab.comparison import records, summary
 from lab.errors import UserError
-from tests.lab.compare.synthetic import make_run
+from tests.lab.comparison.synthetic import make_run
 
 
 def sections_of(*runs, **options):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lab.compare.summary import Row, Section
+from lab.comparison.summary import Row, Section
 
 
 def plain(sections: Sequence[Section]) -> dict[str, Any]:

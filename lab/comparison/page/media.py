@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lab.compare.records import PICTURES, VIDEOS, Record
+from lab.comparison.records import PICTURES, VIDEOS, Record
 
 _TYPES = {
     ".png": "image/png",

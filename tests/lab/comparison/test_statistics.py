@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lab.compare import statistics
+from lab.comparison import statistics
 
 scores = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30).map(np.array)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lab.compare.groups import group
-from lab.compare.records import Record
+from lab.comparison.groups import group
+from lab.comparison.records import Record
 from lab.errors import Failure, UserError
 from lab.runs.tracking import has_key
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from lab.compare import statistics
-from lab.compare.groups import Group
-from lab.compare.statistics import Array
-from lab.compare.summary import Mode, Row, Section, profiles
+from lab.comparison import statistics
+from lab.comparison.groups import Group
+from lab.comparison.statistics import Array
+from lab.comparison.summary import Mode, Row, Section, profiles
 
 _MIN = 2
 

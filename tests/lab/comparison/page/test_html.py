@@ -11,11 +11,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from lab.compare import records, summary
-from lab.compare.page.html import write_page
+from lab.comparison import records, summary
+from lab.comparison.page.html import write_page
 from lab.runs.directory import find
-from tests.lab.compare.browser import MISSING, Browser
-from tests.lab.compare.synthetic import make_demo, make_run
+from tests.lab.comparison.browser import MISSING, Browser
+from tests.lab.comparison.synthetic import make_demo, make_run
 
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=MISSING or "")
 

@@ -9,9 +9,9 @@ from rich.console import Group as Renderables
 from rich.table import Table
 from rich.text import Text
 
-from lab.compare.groups import Group, show
-from lab.compare.statistics import Estimate
-from lab.compare.summary import Row, Section
+from lab.comparison.groups import Group, show
+from lab.comparison.statistics import Estimate
+from lab.comparison.summary import Row, Section
 
 COUNTERS = {"env_steps": "steps", "samples": "samples"}
 

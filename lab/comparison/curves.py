@@ -10,9 +10,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from lab.compare import statistics
-from lab.compare.records import Curve
-from lab.compare.statistics import Array
+from lab.comparison import statistics
+from lab.comparison.records import Curve
+from lab.comparison.statistics import Array
 
 Axis = Literal["steps", "seconds"]
 _RESAMPLES = 300

@@ -13,9 +13,9 @@ from urllib.parse import quote
 from rich.console import Console
 from rich.progress import track
 
-from lab.compare.page.data import curve_data, groups_of, metrics_of, page_data, run_id
-from lab.compare.page.media import media_data
-from lab.compare.summary import Section
+from lab.comparison.page.data import curve_data, groups_of, metrics_of, page_data, run_id
+from lab.comparison.page.media import media_data
+from lab.comparison.summary import Section
 from lab.runs.files import write_atomic
 
 _ASSETS = Path(__file__).parent / "assets"

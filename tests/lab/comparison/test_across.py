@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lab.compare import records, summary
-from lab.compare.across import across, scaled
-from tests.lab.compare.synthetic import make_run
+from lab.comparison import records, summary
+from lab.comparison.across import across, scaled
+from tests.lab.comparison.synthetic import make_run
 
 
 def sections_of(tmp_path, scores, **options):
@@ -36,7 +36,7 @@ def test_scores_are_scaled_by_task_and_stratified(tmp_path):
 
 def test_resampling_within_tasks_is_narrower_than_across_them():
     """All variance lies between the tasks: a stratified interval is a point."""
-    from lab.compare import statistics
+    from lab.comparison import statistics
 
     strata = [np.zeros(5), np.ones(5)]
     assert statistics.estimate(strata, statistics.mean) == (0.5, 0.5, 0.5)

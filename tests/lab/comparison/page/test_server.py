@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.compare.page import server as page_server
-from lab.compare.page.follow import Follower
+from lab.comparison.page import server as page_server
+from lab.comparison.page.follow import Follower
 from lab.errors import UserError
-from tests.lab.compare.browser import MISSING, Browser
-from tests.lab.compare.synthetic import make_run
+from tests.lab.comparison.browser import MISSING, Browser
+from tests.lab.comparison.synthetic import make_run
 
 
 @pytest.fixture

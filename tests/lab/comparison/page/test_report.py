@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from lab.compare.page.report import comparison_table, write_report
+from lab.comparison.page.report import comparison_table, write_report
 from lab.errors import UserError
 from lab.runs.directory import Run, find
-from tests.lab.compare.synthetic import make_demo, make_run
+from tests.lab.comparison.synthetic import make_demo, make_run
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_a_damaged_run_is_named(lab, tmp_path):
 
 
 def test_a_run_that_nobody_trains_any_more_is_not_running(tmp_path):
-    from lab.compare.records import read
+    from lab.comparison.records import read
 
     run = make_run(tmp_path, status="running")
     assert read(run).status == "stopped"

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lab.compare.curves import band, downsample
-from lab.compare.records import Curve, curves_of
+from lab.comparison.curves import band, downsample
+from lab.comparison.records import Curve, curves_of
 
 
 def curve(values, scale=1.0):

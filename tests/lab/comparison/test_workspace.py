@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from lab.compare import online, records, summary
-from lab.compare.workspace import build
+from lab.comparison import online, records, summary
+from lab.comparison.workspace import build
 from lab.errors import Failure, UserError
 from lab.runs.directory import find
-from tests.lab.compare.synthetic import make_demo, make_run
+from tests.lab.comparison.synthetic import make_demo, make_run
 
 pytest.importorskip("wandb_workspaces", reason="lab[dashboard] is not installed")
 

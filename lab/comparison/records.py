@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from lab.compare.statistics import Array
+from lab.comparison.statistics import Array
 from lab.config.serialization import flatten
 from lab.errors import UserError
 from lab.runs.directory import Run

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from lab.compare import records, summary
-from lab.compare.across import across
-from lab.compare.online import PREFIX, read_online
-from lab.compare.page.html import write_page
-from lab.compare.plain import plain
-from lab.compare.summary import At, Mode, Section
-from lab.compare.table import Renderables, tables
+from lab.comparison import records, summary
+from lab.comparison.across import across
+from lab.comparison.online import PREFIX, read_online
+from lab.comparison.page.html import write_page
+from lab.comparison.plain import plain
+from lab.comparison.summary import At, Mode, Section
+from lab.comparison.table import Renderables, tables
 from lab.runs.directory import Run, find
 
 

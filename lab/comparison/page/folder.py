@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab.compare.curves import band
-from lab.compare.page.data import groups_of
-from lab.compare.records import Record
-from lab.compare.summary import Section
+from lab.comparison.curves import band
+from lab.comparison.page.data import groups_of
+from lab.comparison.records import Record
+from lab.comparison.summary import Section
 
 COLOURS = (
     "#3b7ddd", "#e8862e", "#2ba36b", "#d64f6b", "#8a63d2", "#17a2b8", "#b8860b", "#d264b6", "#6b8e23", "#7f8c9b",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lab.compare.records import Record, curves_of
+from lab.comparison.records import Record, curves_of
 from lab.config.serialization import flatten
 from lab.errors import Failure, UserError
 
