@@ -72,7 +72,7 @@ import json, sys
 import torch
 torch.set_num_threads(1)
 from lab.runs.directory import Run
-from lab.training.train import restore
+from lab.training.restore import restore
 from lab.training.evaluation import evaluating
 folder, *overrides = sys.argv[1:]
 _, data, module, content = restore(Run.open(folder), "best", overrides)

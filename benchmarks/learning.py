@@ -37,7 +37,8 @@ import torch
 torch.set_num_threads(1)
 from lab.config.overrides import resolve
 from lab.runs.directory import Run
-from lab.training.train import restore, train
+from lab.training.restore import restore
+from lab.training.train import train
 yaml, folder, episodes = sys.argv[1:]
 experiment, folder = resolve(yaml, []), Path(folder)
 resume = Run.open(folder) if (folder / "result.json").exists() else None

@@ -21,7 +21,7 @@ from lab.pictures import image_grid
 from lab.runs.directory import Run
 from lab.supervised.language_model import LanguageModel
 from lab.training.evaluation import evaluating
-from lab.training.train import restore
+from lab.training.restore import restore
 
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".npz")
 _TEXT_SUFFIX = ".txt"

@@ -71,7 +71,7 @@ def _agent(arguments: argparse.Namespace) -> int:
     from agents.algorithms.agent import Agent
     from agents.experience.data import EnvironmentData
     from lab.runs.directory import Run
-    from lab.training.train import restore
+    from lab.training.restore import restore
 
     if arguments.target is None:
         raise UserError("say which run is to play (lab list --runs), or --human ENV to play yourself.")

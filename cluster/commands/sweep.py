@@ -79,9 +79,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from cluster.sweep.conduct import report
     from cluster.sweep.start import start
 
-    return start(
+    sweep, finished = start(
         arguments.targets,
         out=arguments.out,
         name=arguments.name,
@@ -89,3 +90,4 @@ def run(arguments: argparse.Namespace) -> int:
         quiet=arguments.quiet,
         **{field: getattr(arguments, field) for field in _SETTINGS},
     )
+    return report(sweep, finished)

@@ -40,17 +40,21 @@ def resume(path: Path, overrides: Sequence[str], quiet: bool, address: str | Non
             entry.status = "waiting"
         entry.attempts, entry.error = 0, ""
     with session(address) as cluster:
-        return conduct(cluster, sweep, overrides=overrides, quiet=quiet)
+        return report(sweep, conduct(cluster, sweep, overrides=overrides, quiet=quiet))
 
 
-def conduct(cluster: Session, sweep: Sweep, overrides: Sequence[str] = (), quiet: bool = False) -> int:
-    """Run a sweep to its end on a cluster and say what came out; returns the exit code."""
+def conduct(cluster: Session, sweep: Sweep, overrides: Sequence[str] = (), quiet: bool = False) -> bool:
+    """Run a sweep on a cluster; returns whether it came to its end, and was not interrupted."""
     sweep.lock()
     space = parse(sweep.settings.overrides)
     search = make_search(sweep, space)
     with Display(sweep.settings.name, quiet) as display:
         cluster.on_loss = display.close
-        finished = Driver(cluster, sweep, display, (*space.fixed, *overrides), search).run()
+        return Driver(cluster, sweep, display, (*space.fixed, *overrides), search).run()
+
+
+def report(sweep: Sweep, finished: bool) -> int:
+    """Say what came out of a sweep, or how it goes on; returns the exit code."""
     if not finished:
         print(f"interrupted: every run is saved; go on with: lab resume {sweep.path}")
         return INTERRUPTED

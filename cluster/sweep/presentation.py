@@ -16,7 +16,7 @@ from cluster.sweep.sweep import Sweep
 from lab.comparison.page.report import comparison_table, write_report
 from lab.runs.directory import Run
 from lab.training.evaluation import evaluating
-from lab.training.train import restore
+from lab.training.restore import restore
 
 _EPISODES = 20
 _EPISODE_SEED = 1234

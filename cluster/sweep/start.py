@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 
-from cluster.session.session import Resources, session
-from cluster.sweep.conduct import check, conduct
+from cluster.session.session import Resources, current_session, session
+from cluster.sweep.conduct import check, conduct, report
 from cluster.sweep.demand import slots_of
 from cluster.sweep.space import parse
 from cluster.sweep.sweep import Sweep, SweepConfig
 from lab import catalog
-from lab.errors import UserError
+from lab.errors import Failure, UserError
+from lab.launchers import register_launcher
 from lab.runs.directory import runs_root
 
 DEMO_RECIPES = (  # the longest first, so that the short ones fill the gaps at the end
@@ -41,14 +42,14 @@ def start(
     address: str | None = None,
     quiet: bool = False,
     **settings: Any,
-) -> int:
-    """Run a new sweep to its end; returns the exit code.
+) -> tuple[Sweep, bool]:
+    """Run a new sweep; returns it, and whether it came to its end.
 
     Args:
         words: recipes, and overrides (those with "=") with their grids and ranges.
         out: the sweep directory; by default a new one in LAB_RUNS or ./runs.
         name: the sweep's name and W&B group; by default the directory's name.
-        address: a running cluster (host:port); by default a private one is started.
+        address: a running cluster (host:port); by default the one that this process is connected to, or a private one.
         settings: fields of SweepConfig; one that is None has its default, which depends on the ranges, or for
             gpus_per_run on the machine.
 
@@ -77,12 +78,25 @@ def start(
     )
     Sweep.check_free(path)
     experiments = check(Sweep(path, config, []))
-    with session(address) as cluster:
+    with session(address) if address else current_session() as cluster:
         need = Resources(config.cpus_per_run, config.gpus_per_run)
         slots = cluster.require(need, "each run")
         for experiment in experiments:
             slots_of(experiment, need, slots, cluster)  # raises when the cluster is too small for it
-        return conduct(cluster, Sweep.create(path, config), quiet=quiet)
+        sweep = Sweep.create(path, config)
+        return sweep, conduct(cluster, sweep, quiet=quiet)
+
+
+@register_launcher("new_sweep")
+def run_directories(words: Sequence[str], **options: Any) -> list[Path]:
+    """Run a new sweep; returns the directories of its runs. Takes what `start` takes.
+
+    Raises Failure when it was interrupted.
+    """
+    sweep, finished = start(words, **options)
+    if not finished:
+        raise Failure(f"the sweep was interrupted, every run saved; go on with: lab resume {sweep.path}")
+    return [sweep.run_path(entry) for entry in sweep.entries if sweep.result(entry) is not None]
 
 
 def start_demo(out: Path, quiet: bool = False) -> int:
@@ -99,7 +113,8 @@ def start_demo(out: Path, quiet: bool = False) -> int:
         raise UserError(f"{str(out)!r} exists already; give another folder with --out.")
     config = SweepConfig(name=f"demo-{out.resolve().name}", targets=DEMO_RECIPES, ending="demo")
     with session() as cluster:
-        return conduct(cluster, Sweep.create(out, config), quiet=quiet)
+        sweep = Sweep.create(out, config)
+        return report(sweep, conduct(cluster, sweep, quiet=quiet))
 
 
 def _check_numbers(settings: dict[str, Any]) -> None:

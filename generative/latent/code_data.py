@@ -22,7 +22,7 @@ from lab.data.spec import DataSpec, TensorSpec
 from lab.errors import UserError
 from lab.experiment import DataConfig, Shared
 from lab.runs.directory import Run
-from lab.training.train import restore
+from lab.training.restore import restore
 
 
 class CodeData(DataConfig):

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from lab.runs import checkpoint
     from lab.runs.directory import Run
-    from lab.training.train import evaluate
+    from lab.training.restore import evaluate
 
     run = Run.open(arguments.target)
     metrics = evaluate(

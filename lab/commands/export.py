@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     from lab.errors import UserError
     from lab.export import export
     from lab.runs.directory import Run
-    from lab.training.train import restore
+    from lab.training.restore import restore
 
     trained = Run.open(arguments.target)
     experiment, data, module, _ = restore(trained, arguments.checkpoint, ["trainer.device=cpu"])

@@ -9,13 +9,12 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback
 
-from lab.config import serialization
 from lab.config.overrides import override
 from lab.data.module import LabDataModule
 from lab.errors import UserError
@@ -28,11 +27,9 @@ from lab.runs.directory import Run
 from lab.runs.system_use import SystemUse
 from lab.runs.tracking import Tracker
 from lab.training.devices import build_trainer, resolve_device
-from lab.training.evaluation import evaluating
 from lab.training.learner import Learner
 from lab.training.loop import RunLoop
 from lab.training.progress import Progress
-from lab.training.saving import load_weights
 from lab.training.signals import stop_on_signals
 from lab.training.status import Observer
 from lab.training.warm_start import start_from
@@ -130,52 +127,6 @@ def resume(
     run = run if isinstance(run, Run) else Run.open(run)
     experiment = override(run.experiment(), overrides)
     return train(experiment, resume=run, progress=progress, callbacks=callbacks, on_evaluation=on_evaluation)
-
-
-def restore(
-    run: Run, which: str = "best", overrides: Sequence[str] = ()
-) -> tuple[Experiment, LabDataModule, Learner, dict[str, Any]]:
-    """A trained run for evaluation, play or sampling: its experiment, data, module with weights, and checkpoint."""
-    content = checkpoint.load(run.checkpoint(which))
-    with run.explaining_imports():
-        experiment = override(serialization.validate(content["experiment"]), overrides)
-        device = resolve_device(experiment.trainer.device)
-        data = experiment.data.build(experiment.seed)
-        module = experiment.module.build(data.spec)
-    load_weights(module, content)
-    module.to(device)
-    data.to(device)
-    module.eval()
-    return experiment, data, module, content
-
-
-def evaluate(
-    run: Run | Path | str,
-    *,
-    checkpoint: Literal["best", "last"] = "best",
-    split: Literal["val", "test"] = "test",
-    episodes: int = 100,
-    seed: int = 1234,
-    overrides: Sequence[str] = (),
-) -> dict[str, float]:
-    """Measure a trained run: `eval/...` metrics of a split, or of greedy episodes of an agent.
-
-    Args:
-        run: a run, or its directory.
-        seed: of the episodes, or of the noise.
-        overrides: fields of the experiment that are to be others now, such as `trainer.device=cpu`.
-
-    Raises UserError when there is no such run, or no checkpoint in it.
-    """
-    if episodes < 1:
-        raise UserError(f"episodes={episodes} is not a number of episodes; give 1 or more.")
-    run = run if isinstance(run, Run) else Run.open(run)
-    _, data, module, _ = restore(run, checkpoint, overrides)
-    try:
-        with evaluating(module, seed):
-            return module.evaluate(data, split, episodes=episodes, seed=seed)
-    finally:
-        data.close()
 
 
 def seed_everything(seed: int) -> None:

@@ -20,7 +20,8 @@ from lab.data.spec import Continuous
 from lab.errors import UserError
 from lab.runs import checkpoint
 from lab.runs.directory import Run
-from lab.training.train import restore, train
+from lab.training.restore import restore
+from lab.training.train import train
 
 Lab = Callable[..., Any]
 Act = Callable[[Any], Any]

@@ -15,7 +15,8 @@ from agents.types import Rollout
 from lab.config.overrides import override
 from lab.data.spec import DataSpec, Discrete, TensorSpec
 from lab.errors import UserError
-from lab.training.train import restore, train
+from lab.training.restore import restore
+from lab.training.train import train
 
 SPEC = DataSpec(TensorSpec((), torch.int64, 0, 2), Discrete(2))
 

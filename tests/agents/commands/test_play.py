@@ -19,7 +19,8 @@ from lab.config.overrides import override
 from lab.config.recipes import find
 from lab.errors import UserError
 from lab.runs.directory import Run
-from lab.training.train import restore, train
+from lab.training.restore import restore
+from lab.training.train import train
 
 Lab = Callable[..., Any]
 

@@ -9,14 +9,15 @@ import gymnasium as gym
 import pytest
 import torch
 
-from cluster.sweep.conduct import conduct
+from cluster.sweep.conduct import conduct, report
 from cluster.sweep.sweep import Sweep, SweepConfig
 from lab.config.overrides import resolve
 from lab.data.spec import DataSpec, Discrete, TensorSpec
 from lab.errors import UserError
 from lab.runs import checkpoint
 from lab.runs.directory import Run
-from lab.training.train import restore, train
+from lab.training.restore import restore
+from lab.training.train import train
 
 QUICK = ["trainer.budget=1000", "trainer.eval_period=100000", "tracking.mode=disabled", "module.backbone.hidden=[16]"]
 
@@ -148,5 +149,5 @@ def test_an_algorithm_trains_in_a_sweep(cluster: Any, tmp_path: Path) -> None:
     sweep = Sweep.create(
         tmp_path / "sweep", SweepConfig(name="test", targets=("rllib/ppo-cartpole",), overrides=(*QUICK,))
     )
-    assert conduct(cluster, sweep, quiet=True) == 0
+    assert report(sweep, conduct(cluster, sweep, quiet=True)) == 0
     assert [entry.status for entry in sweep.entries] == ["completed"]

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cluster.sweep.conduct import conduct
+from cluster.sweep.conduct import conduct, report
 from cluster.sweep.search import make_search
 from cluster.sweep.space import parse
 from cluster.sweep.sweep import Sweep, SweepConfig, SweepEntry
@@ -89,7 +89,7 @@ def test_runs_are_the_same_as_by_hand_and_workers_are_reused(cluster: Any, tmp_p
             time.sleep(0.05)
 
     thread = in_background(watch)
-    assert conduct(cluster, sweep, quiet=True) == 0
+    assert report(sweep, conduct(cluster, sweep, quiet=True)) == 0
     done.set()
     thread.join()
     assert [entry.status for entry in sweep.entries] == ["completed"] * 4
@@ -120,7 +120,7 @@ def test_a_killed_worker_costs_nothing_and_a_bad_run_only_itself(
         os.kill(wait_for(lambda: holder(path)), signal.SIGKILL)
 
     thread = in_background(kill_one)
-    assert conduct(cluster, sweep, quiet=True) == 1
+    assert report(sweep, conduct(cluster, sweep, quiet=True)) == 1
     thread.join()
     good, bad = sweep.entries
     assert (good.status, good.attempts) == ("completed", 2)
@@ -142,7 +142,7 @@ def test_a_hanging_run_is_ended_and_retried(cluster: Any, tmp_path: Path, capsys
         os.kill(wait_for(lambda: holder(path)), signal.SIGSTOP)
 
     thread = in_background(hang)
-    assert conduct(cluster, sweep, quiet=True) == 0
+    assert report(sweep, conduct(cluster, sweep, quiet=True)) == 0
     thread.join()
     assert sweep.entries[0].attempts == 2
     output = capsys.readouterr().err
@@ -153,7 +153,7 @@ def test_a_hanging_run_is_ended_and_retried(cluster: Any, tmp_path: Path, capsys
 
 def test_a_run_of_several_workers(cluster: Any, tmp_path: Path) -> None:
     sweep = make(tmp_path, "trainer.budget=1280", "trainer.num_workers=2")
-    assert conduct(cluster, sweep, quiet=True) == 0
+    assert report(sweep, conduct(cluster, sweep, quiet=True)) == 0
     assert [(sweep.result(entry) or {})["workers"] for entry in sweep.entries] == [2]
 
 
@@ -272,7 +272,7 @@ def test_only_a_run_that_has_reached_its_budget_counts_as_ended(cluster: Any, tm
     assert train(cut, run_dir=paths[1], on_loop=lambda loop: loop.ask_to_stop()).status == "interrupted"
     before = {path: path.read_bytes() for path in sorted(paths[0].rglob("*")) if path.is_file()}
 
-    assert conduct(cluster, sweep, quiet=True) == 0
+    assert report(sweep, conduct(cluster, sweep, quiet=True)) == 0
     assert [(entry.status, entry.attempts) for entry in sweep.entries] == [("completed", 0), ("completed", 1)]
     assert {path: path.read_bytes() for path in before} == before
     assert rows(paths[1]) == rows(train(cut, run_dir=tmp_path / "undisturbed").run.path)
@@ -280,7 +280,7 @@ def test_only_a_run_that_has_reached_its_budget_counts_as_ended(cluster: Any, tm
     for entry in sweep.entries:  # as for `lab resume SWEEP trainer.budget=...`
         entry.status, entry.attempts = "waiting", 0
     sweep.forget_experiments()
-    assert conduct(cluster, sweep, ["trainer.budget=12800"], quiet=True) == 0
+    assert report(sweep, conduct(cluster, sweep, ["trainer.budget=12800"], quiet=True)) == 0
     results = [Run(path).result() for path in paths]
     assert [(result["samples"], result["budget"]) for result in results] == [(12_800, 12_800)] * 2
 

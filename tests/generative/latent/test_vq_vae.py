@@ -18,7 +18,8 @@ from lab.data.resident import Batch
 from lab.data.spec import Classes, DataSpec, TensorSpec
 from lab.errors import UserError
 from lab.runs.directory import Run
-from lab.training.train import restore, train
+from lab.training.restore import restore
+from lab.training.train import train
 
 BITS = DataSpec(TensorSpec((1, 4, 4), torch.float32, 0.0, 1.0, 2), Classes(3))
 

@@ -21,7 +21,8 @@ from lab.runs import checkpoint
 from lab.runs.directory import Run
 from lab.training.evaluation import evaluating
 from lab.training.learner import Learner
-from lab.training.train import Result, restore, train
+from lab.training.restore import restore
+from lab.training.train import Result, train
 
 pytestmark = pytest.mark.slow
 

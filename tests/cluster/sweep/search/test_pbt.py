@@ -12,7 +12,7 @@ import torch
 
 from cluster.ranks.worker import Worker
 from cluster.session.imports import Imports
-from cluster.sweep.conduct import conduct
+from cluster.sweep.conduct import conduct, report
 from cluster.sweep.search import make_search, pbt
 from cluster.sweep.space import Range, parse
 from cluster.sweep.sweep import Sweep, SweepConfig, SweepEntry
@@ -75,7 +75,7 @@ def test_a_population_is_the_same_on_a_cluster_and_whoever_dies(
 ) -> None:
     settings: dict[str, Any] = {"num_samples": 4, "generations": 3}
     calm = make(tmp_path / "calm", "trainer.budget=7680", **settings)
-    assert conduct(cluster, calm, quiet=True) == 0
+    assert report(calm, conduct(cluster, calm, quiet=True)) == 0
     assert [entry.status for entry in calm.entries] == ["completed"] * 4
     assert [entry.generation for entry in calm.entries] == [2] * 4
     lineages = {entry.folder: pbt.lineage(calm.run_path(entry)) for entry in calm.entries}

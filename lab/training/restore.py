@@ -1,0 +1,73 @@
+"""A trained run for evaluation, play or sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lab.config import serialization
+from lab.config.overrides import override
+from lab.data.module import LabDataModule
+from lab.errors import UserError
+from lab.experiment import Experiment
+from lab.runs import checkpoint
+from lab.runs.directory import Run
+from lab.training.devices import resolve_device
+from lab.training.evaluation import evaluating
+from lab.training.learner import Learner
+from lab.training.saving import load_weights
+
+
+def restore(
+    run: Run | Path | str, which: str = "best", overrides: Sequence[str] = ()
+) -> tuple[Experiment, LabDataModule, Learner[Any], dict[str, Any]]:
+    """A trained run for evaluation, play or sampling: its experiment, data, module with weights, and checkpoint.
+
+    Args:
+        run: a run, or its directory.
+        which: the checkpoint, best or last.
+        overrides: fields of the experiment that are to be others now, such as `trainer.device=cpu`.
+
+    Raises UserError when there is no such run, or no checkpoint in it that fits.
+    """
+    run = run if isinstance(run, Run) else Run.open(run)
+    content = checkpoint.load(run.checkpoint(which))
+    with run.explaining_imports():
+        experiment = override(serialization.validate(content["experiment"]), overrides)
+        device = resolve_device(experiment.trainer.device)
+        data = experiment.data.build(experiment.seed)
+        module = experiment.module.build(data.spec)
+    load_weights(module, content)
+    module.to(device)
+    data.to(device)
+    module.eval()
+    return experiment, data, module, content
+
+
+def evaluate(
+    run: Run | Path | str,
+    *,
+    checkpoint: Literal["best", "last"] = "best",
+    split: Literal["val", "test"] = "test",
+    episodes: int = 100,
+    seed: int = 1234,
+    overrides: Sequence[str] = (),
+) -> dict[str, float]:
+    """Measure a trained run: `eval/...` metrics of a split, or of greedy episodes of an agent.
+
+    Args:
+        run: a run, or its directory.
+        seed: of the episodes, or of the noise.
+        overrides: fields of the experiment that are to be others now, such as `trainer.device=cpu`.
+
+    Raises UserError when there is no such run, or no checkpoint in it.
+    """
+    if episodes < 1:
+        raise UserError(f"episodes={episodes} is not a number of episodes; give 1 or more.")
+    _, data, module, _ = restore(run, checkpoint, overrides)
+    try:
+        with evaluating(module, seed):
+            return module.evaluate(data, split, episodes=episodes, seed=seed)
+    finally:
+        data.close()
