@@ -14,7 +14,7 @@ from lab.launchers import LAUNCHERS, launch, register_launcher
 
 
 def test_the_lab_has_launchers_of_workers_and_sweeps() -> None:
-    assert LAUNCHERS.names() == ["sweep", "workers"]
+    assert LAUNCHERS.names() == ["new_sweep", "sweep", "workers"]
 
 
 def test_a_launcher_takes_the_arguments(own_registries: None) -> None:
