@@ -13,9 +13,10 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from agents.algorithms.agent import Agent
-from agents.experience.data import Experience
+from agents.experience.data import OnPolicyExperience
 from agents.policies.actor_critic import ActorCritic, PolicyConfig
 from agents.policies.normalization import RewardScaler
+from agents.returns import gae
 from agents.types import Obs, Rollout, map_obs
 from lab.data.spec import DataSpec
 from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
@@ -57,6 +58,11 @@ class EvaluatedRollout(NamedTuple):
     truncated: Tensor
     valid: Tensor
 
+    def gae(self, gamma: float, gae_lambda: float) -> Tensor:
+        """Generalised advantages (T, N)."""
+        successors = (self.next_values, self.terminated, self.truncated)
+        return gae(self.reward, self.values, *successors, gamma, gae_lambda)
+
 
 class ActorCriticAgent(Agent[ActorCriticConfigT]):
     """Collects rollouts and evaluates them in one pass; subclasses learn from them."""
@@ -84,7 +90,7 @@ class ActorCriticAgent(Agent[ActorCriticConfigT]):
         """The entropy coefficient now."""
         return self.config.entropy_coef * self.config.entropy_schedule.factor(self.progress)
 
-    def collect(self, experience: Experience) -> Rollout:
+    def collect(self, experience: OnPolicyExperience) -> Rollout:
         """The next rollout, counted, its rewards normalised if they are to be."""
         rollout = super().collect(experience)
         if self.reward_scaler is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from agents.episodes import fps_of, play, play_episodes
-from agents.experience.data import Experience, environment_of
+from agents.experience.data import environment_of
 from agents.play.export import exportable
 from agents.play.screens import Film
 from agents.play.video import write_video
@@ -51,21 +51,21 @@ class Agent(Learner[ConfigT]):
         super().set_progress(progress)
         self.progress = progress
 
-    def training_step(self, experience: Experience, batch_idx: int = 0) -> StepMetrics:
-        """All rounds of one chunk; the means of the updates' metrics, and charts."""
+    def training_step(self, experience: Any, batch_idx: int = 0) -> StepMetrics:
+        """All rounds of one chunk of Experience; returns the means of the updates' metrics, and charts."""
         rows: list[Metrics] = []
         for _ in range(experience.rounds):
             rows += self.learn(self.collect(experience), experience)
         return {**means(rows), **experience.statistics(), **self.charts()}
 
-    def collect(self, experience: Experience) -> Rollout:
+    def collect(self, experience: Any) -> Rollout:
         """The next rollout; its environment steps and finished episodes are counted."""
-        rollout = experience.collect(self.policy, self.counters["updates"])
+        rollout: Rollout = experience.collect(self.policy, self.counters["updates"])
         self.counters["env_steps"] += rollout.num_env_steps
         self.counters["episodes"] += len(rollout.episodes)
         return rollout
 
-    def learn(self, rollout: Rollout, experience: Experience) -> list[Metrics]:
+    def learn(self, rollout: Rollout, experience: Any) -> list[Metrics]:
         """Learn from a rollout, or from the experience that it was added to; returns the metrics of each update."""
         raise NotImplementedError
 

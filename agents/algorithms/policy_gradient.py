@@ -25,7 +25,7 @@ from torch import Tensor
 
 from agents.algorithms.actor_critic_agent import ActorCriticAgent, ActorCriticConfig, power_of_two
 from agents.experience.data import OnPolicyExperience
-from agents.returns import discounted_returns, gae
+from agents.returns import discounted_returns
 from agents.types import Rollout
 from lab.data.spec import DataSpec
 from lab.engine.loss import Loss, Metrics
@@ -102,15 +102,7 @@ class PolicyGradient(ActorCriticAgent[PolicyGradientConfigT]):
         """A whole rollout as one minibatch; a row that is not valid weighs 0."""
         evaluated = self.evaluate_rollout(rollout)
         if self.config.baseline == "value":
-            advantages = gae(
-                evaluated.reward,
-                evaluated.values,
-                evaluated.next_values,
-                evaluated.terminated,
-                evaluated.truncated,
-                self.config.gamma,
-                self.config.gae_lambda,
-            )
+            advantages = evaluated.gae(self.config.gamma, self.config.gae_lambda)
             returns = advantages + evaluated.values
         else:
             returns = discounted_returns(

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from agents.algorithms.actor_critic_agent import ActorCriticAgent, ActorCriticConfig
 from agents.experience.data import OnPolicyExperience
-from agents.returns import gae
 from agents.types import Rollout
 from lab.data.spec import DataSpec
 from lab.engine.loss import Loss, Metrics
@@ -160,15 +159,7 @@ class PPO(ActorCriticAgent[PPOConfig]):
     def learn(self, rollout: Rollout, experience: OnPolicyExperience) -> list[Metrics]:
         """All epochs on one rollout."""
         evaluated = self.evaluate_rollout(rollout)
-        advantages = gae(
-            evaluated.reward,
-            evaluated.values,
-            evaluated.next_values,
-            evaluated.terminated,
-            evaluated.truncated,
-            self.config.gamma,
-            self.config.gae_lambda,
-        )
+        advantages = evaluated.gae(self.config.gamma, self.config.gae_lambda)
         returns = advantages + evaluated.values
         weights = evaluated.valid.float()
         if self.config.normalize_advantages == "rollout":

@@ -11,7 +11,6 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from agents.algorithms.agent import Agent
-from agents.experience.data import Experience
 from agents.experience.replay import ReplayExperience
 from agents.policies.exploration import EpsilonConfig, EpsilonGreedyPolicy
 from agents.policies.q_network import move_target
@@ -45,7 +44,7 @@ class QAgent(Agent[QConfigT]):
         super().__init__(config, spec)
         self.num_actions = discrete_actions(config, spec)
 
-    def collect(self, experience: Experience) -> Rollout:
+    def collect(self, experience: Any) -> Rollout:
         self.policy.epsilon.fill_(self.config.epsilon.at(self.counters["env_steps"]))
         return super().collect(experience)
 

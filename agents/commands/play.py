@@ -94,7 +94,7 @@ def _show(
     """Play on the screens, into the film and the data set that were asked for."""
     from agents.envs.display import use_display
     from agents.episodes import fps_of, play
-    from agents.play.demonstrations import Recorder
+    from agents.play.demonstrations import EpisodeRecorder
     from agents.play.explain import explainer_of
     from agents.play.screens import Film, GameWindow, Terminal, to_all
     from agents.play.video import write_video
@@ -109,7 +109,7 @@ def _show(
     screens: list[OnFrame] = [screen for screen in (film, window, terminal) if screen is not None]
     recorder = None
     if arguments.record is not None:
-        recorder = Recorder(arguments.record, env_id, options, agent.data_spec, str(arguments.target))
+        recorder = EpisodeRecorder(arguments.record, env_id, options, agent.data_spec, str(arguments.target))
     try:
         episodes = play(
             agent.policy,
@@ -138,7 +138,7 @@ def _human(arguments: argparse.Namespace) -> int:
     from agents.envs.display import has_display, no_display, use_display
     from agents.envs.make import InProcessEnvs, make_env
     from agents.episodes import fps_of
-    from agents.play.demonstrations import Recorder
+    from agents.play.demonstrations import EpisodeRecorder
     from agents.play.human import play_by_hand
     from agents.play.key_bindings import action_names, controls_of
     from agents.play.screens import Film, GameWindow
@@ -158,7 +158,7 @@ def _human(arguments: argparse.Namespace) -> int:
         names = action_names(env_id, envs.envs[0], envs.spec.outputs)
         recorder = None
         if arguments.record is not None:
-            recorder = Recorder(arguments.record, env_id, {}, envs.spec, "human")
+            recorder = EpisodeRecorder(arguments.record, env_id, {}, envs.spec, "human")
         if not arguments.json:
             print("\n".join([*controls.lines(names), "      escape  end"]), flush=True)
         window = GameWindow(f"{env_id}: {arguments.episodes} episodes, Escape ends")

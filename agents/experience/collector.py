@@ -60,7 +60,7 @@ class Collector(Protocol):
     def collect(
         self, policy: Policy, num_steps: int, policy_version: int = 0, *, whole_episodes: bool = False
     ) -> Rollout:
-        """The next T steps of every environment, acted by `policy`, which has seen `policy_version` updates.
+        """The next T steps of every environment, acted by `policy`, which `policy_version` updates have made.
 
         With `whole_episodes` every environment starts afresh and plays one episode, of at most `num_steps` steps.
         """

@@ -38,7 +38,7 @@ FORMAT = 1
 _INDEX = "dataset.json"
 
 
-class Recorder:
+class EpisodeRecorder:
     """Writes episodes of one environment into a folder, each when it has ended; what is there already stays.
 
     Raises UserError when the folder holds something else.

@@ -33,7 +33,7 @@ class RLlibConfig(AlgorithmSettings):
         return RLlibAgent(self, spec)
 
 
-class RLlibAgent(Agent):
+class RLlibAgent(Agent[RLlibConfig]):
     """The lab's side of an Algorithm; `updates` counts its iterations."""
 
     config: RLlibConfig

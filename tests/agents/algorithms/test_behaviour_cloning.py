@@ -13,7 +13,7 @@ import torch
 
 from agents.algorithms.behaviour_cloning import BehaviourCloning
 from agents.envs.make import InProcessEnvs, make_env
-from agents.play.demonstrations import Recorder, read_episodes
+from agents.play.demonstrations import EpisodeRecorder, read_episodes
 from agents.policies.action_distributions import SquashedGaussian
 from lab.config.overrides import resolve
 from lab.data.spec import Continuous
@@ -41,7 +41,7 @@ def swing(obs: Any) -> Any:
 def record(folder: Path, env_id: str, act: Act, episodes: int) -> list[float]:
     """Returns of episodes that a function of the observation played."""
     envs = InProcessEnvs([lambda: make_env(env_id)])
-    recorder = Recorder(folder, env_id, {}, envs.spec, "test")
+    recorder = EpisodeRecorder(folder, env_id, {}, envs.spec, "test")
     obs, returns = envs.reset(0), [0.0]
     while len(returns) <= episodes:
         step = envs.step(act(obs))

@@ -51,6 +51,8 @@ def test_baselines_are_what_they_say() -> None:
     torch.testing.assert_close(baseline_of("leave_one_out", RETURNS, VALID, None), expected)
     with pytest.raises(UserError, match="num_envs"):
         baseline_of("leave_one_out", RETURNS[:, :1], VALID[:, :1], None)
+    with pytest.raises(UserError, match=r"Did you mean 'batch_mean'.*leave_one_out"):
+        baseline_of("batch_means", RETURNS, VALID, None)
 
 
 def test_the_batch_mean_shrinks_leave_one_out_by_its_own_share() -> None:

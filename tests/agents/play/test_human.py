@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from agents.envs.make import InProcessEnvs, make_env
-from agents.play.demonstrations import Recorder
+from agents.play.demonstrations import EpisodeRecorder
 from agents.play.human import play_by_hand
 from agents.play.key_bindings import Controls, controls_of
 from agents.play.screens import GameWindow
@@ -48,7 +48,7 @@ def typing(*moments: dict[str, Any]) -> Callable[[float], None]:
 def test_keys_move_the_environment_and_are_recorded(window: GameWindow, tmp_path: Path) -> None:
     envs = InProcessEnvs([lambda: make_env("CartPole-v1", None, render_mode="rgb_array")])
     controls = controls_of("CartPole-v1", envs.envs[0], envs.spec.outputs)
-    recorder = Recorder(tmp_path / "demos", "CartPole-v1", {}, envs.spec, "human")
+    recorder = EpisodeRecorder(tmp_path / "demos", "CartPole-v1", {}, envs.spec, "human")
     held_right: list[dict[str, Any]] = [{}, {"down": "right"}, *[{}] * 200]
     episodes = play_by_hand(
         envs, "CartPole-v1", controls, window, 1, seed=3, recorder=recorder, sleep=typing(*held_right)
@@ -90,7 +90,7 @@ def test_time_goes_on_where_there_is_an_action_for_no_key(window: GameWindow) ->
 
 def test_escape_ends_and_leaves_out_what_was_not_finished(window: GameWindow, tmp_path: Path) -> None:
     envs = InProcessEnvs([lambda: make_env("CartPole-v1", None, render_mode="rgb_array")])
-    recorder = Recorder(tmp_path / "demos", "CartPole-v1", {}, envs.spec, "human")
+    recorder = EpisodeRecorder(tmp_path / "demos", "CartPole-v1", {}, envs.spec, "human")
     controls = Controls({frozenset({"a"}): 1}, 0)
     moments: list[dict[str, Any]] = [{}, {"down": "escape"}]
     assert play_by_hand(envs, "CartPole-v1", controls, window, 1, recorder=recorder, sleep=typing(*moments)) == []
