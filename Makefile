@@ -56,4 +56,4 @@ docs: $(INSTALLED)
 	$(BIN)/python -m mkdocs build --strict
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
