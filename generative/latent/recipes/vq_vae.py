@@ -47,6 +47,8 @@ def mnist() -> Experiment:
 def digits_prior() -> Experiment:
     """A PixelCNN over the codes of runs/vq-vae-digits, by class: Frechet ratio 2.0 after half a minute on a core.
 
+    The ratio is that of a LeNet trained on that machine, not of the lab's own.
+
     lab train vq-vae/digits --out runs/vq-vae-digits     first
     """
     return _prior("digits", levels=32, channels=32, layers=4, budget=40_000)
