@@ -115,7 +115,7 @@ def objective(name: str) -> ObjectiveFunctions:
     """The objective of a name. Raises UserError for an unknown one."""
     if name not in OBJECTIVES:
         raise unknown("module.loss", name, OBJECTIVES)
-    return OBJECTIVES[name]  # type: ignore[index]
+    return OBJECTIVES[name]
 
 
 def squared_gradient_norm(logits: Tensor, images: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ def save_weights(path: Path, net: nn.Module, metadata: dict[str, Any]) -> None:
 
     Raises OSError when the file cannot be written.
     """
-    arrays = {name: value.cpu().numpy() for name, value in net.state_dict().items()}
+    arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in net.state_dict().items()}
     text = json.dumps({**metadata, "weights": weights_hash(net.state_dict())})
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

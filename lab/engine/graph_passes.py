@@ -149,7 +149,7 @@ def remove_identities(recording: Recording) -> None:
     or two negations in a row; a factor of minus one is a negation. Exact to the bit, on all devices.
     """
     for node in recording.calls():
-        source = node.args[0] if node.args else None
+        source: Any = node.args[0] if node.args else None
         if node.target is aten.detach.default:
             node.replace_all_uses_with(source)
         elif node.target is aten.mul.Tensor and isinstance(node.args[1], fx.Node):

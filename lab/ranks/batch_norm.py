@@ -34,8 +34,8 @@ class _OverRanks(nn.Module):
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
-    weight: Tensor | None
-    bias: Tensor | None
+    weight: Any
+    bias: Any
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, C, ...) -> the same shape.
