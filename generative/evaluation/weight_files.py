@@ -22,11 +22,11 @@ def save_weights(path: Path, net: nn.Module, metadata: dict[str, Any]) -> None:
     Raises OSError when the file cannot be written.
     """
     arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in net.state_dict().items()}
-    text = json.dumps({**metadata, "weights": weights_hash(net.state_dict())})
+    arrays[_METADATA] = np.array(json.dumps({**metadata, "weights": weights_hash(net.state_dict())}))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays, **{_METADATA: np.array(text)})
+            np.savez_compressed(file, **arrays)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
