@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def imports(path: Path, *, at_import_time: bool) -> Iterator[tuple[str, int]]:
             else:
                 yield from visit(child)
 
-    yield from visit(ast.parse(path.read_text(encoding="utf-8")))
+    yield from visit(parsed(path))
 
 
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
@@ -74,18 +75,25 @@ def test_wandb_and_torchvision_are_never_imported_early(path: Path) -> None:
         assert module.partition(".")[0] != "torchvision", f"{path.relative_to(ROOT)}:{line}"
 
 
+@lru_cache
+def parsed(path: Path) -> ast.Module:
+    """A file's syntax tree."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def module_of(path: Path) -> str:
     """The name of a file's module."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+@lru_cache
 def import_graph() -> dict[str, set[str]]:
     """The modules of the four houses that each of them imports, in functions and TYPE_CHECKING blocks too."""
     modules = {module_of(path): path for path in FILES}
     graph = {}
     for module, path in modules.items():
         targets = set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Import):
                 targets |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
@@ -149,7 +157,7 @@ def test_the_kernel_names_its_guests_in_one_place() -> None:
         (module_of(path), node.value)
         for path in FILES
         if module_of(path).partition(".")[0] == "lab"
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and guest.fullmatch(node.value)
     ]
     assert named == [("lab.catalog", package) for package in PACKAGES[1:]]
@@ -157,7 +165,7 @@ def test_the_kernel_names_its_guests_in_one_place() -> None:
 
 def test_private_names_stay_in_their_module() -> None:
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] in PACKAGES:
                 for alias in node.names:
                     assert not re.match(r"_[^_]", alias.name), f"{path.relative_to(ROOT)}:{node.lineno}"
