@@ -181,7 +181,7 @@ def test_bad_input_is_one_sentence_and_writes_nothing(lab: Lab, tmp_path: Path, 
 
 @pytest.mark.parametrize("episodes", ["0", "-1"])
 def test_episodes_must_be_a_number_of_episodes(lab: Lab, trained: Path, episodes: str) -> None:
-    assert_one_sentence(lab("evaluate", trained, f"episodes={episodes}"), 2, "--episodes", episodes)
+    assert_one_sentence(lab("evaluate", trained, "--episodes", episodes), 2, f"episodes={episodes}")
 
 
 def test_a_run_directory_that_exists_is_never_overwritten(lab: Lab, run: Path, tmp_path: Path) -> None:
