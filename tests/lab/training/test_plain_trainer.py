@@ -25,7 +25,7 @@ RECIPES = {
     "pixelcnn/digits": ["module.backbone.channels=8", "data.batches_per_step=2"],
     "ppo/cartpole": ["data.rounds=1"],
     "q-learning/taxi": ["data.rounds=1", "data.num_steps=50"],
-    "recurrent-q/cartpole-positions": ["data.learning_starts=256", "data.rounds=4", "data.num_steps=80"],
+    "recurrent-q/cartpole-positions": ["data.learning_starts=128", "data.rounds=2", "data.num_steps=40"],
     "vae/digits": [],
     "vq-vae/digits": [],
 }
