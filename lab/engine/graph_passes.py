@@ -154,7 +154,7 @@ def remove_identities(recording: Recording) -> None:
             node.replace_all_uses_with(source)
         elif node.target is aten.mul.Tensor and isinstance(node.args[1], fx.Node):
             _remove_constant_factor(recording, node)
-        elif node.target in _INVOLUTIONS and getattr(source, "target", None) is node.target:
+        elif node.target in _INVOLUTIONS and isinstance(source, fx.Node) and source.target is node.target:
             node.replace_all_uses_with(source.args[0])
         elif _alike(node, source) and (
             node.target in _COPIES or (node.target in _IDENTITIES_BY_ONE and node.args[1] == 1)

@@ -50,6 +50,7 @@ def test_moments_are_those_of_all_rows(sizes: list[int], monkeypatch: pytest.Mon
         torch.testing.assert_close(computed[1:], (var, mean), rtol=1e-9, atol=0)
 
 
+@pytest.mark.slow
 def test_processes_gather_broadcast_and_check(tmp_path: Path) -> None:
     multiprocessing.spawn(_rank, (2, f"file://{tmp_path}/meeting"), nprocs=2)
 
