@@ -1,7 +1,7 @@
 """Returns, advantages and targets: pure functions on time-major tensors.
 
-T time steps, N environments. `terminated` cuts the bootstrap and `truncated` does not; both end the recursion. Values
-of successors are given as `next_values`, those of the true next observations, so that truncation is no special case.
+T time steps, N environments. `terminated` cuts the bootstrap and `truncated` does not; both end the recursion.
+`next_values` are the values of the true next observations, so that truncation is no special case.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def discounted_returns(
         gamma: discount in [0, 1].
 
     Returns:
-        (T, N). With `next_values` zero this is the plain Monte Carlo return of what was seen.
+        (T, N). With `next_values` zero this is the plain Monte Carlo return.
     """
     done = terminated | truncated
     at_end = gamma * next_values * (~terminated)

@@ -1,7 +1,4 @@
-"""What the agents share that learn action values: epsilon, and for networks a replay buffer and a target network.
-
-K minibatches, N environments.
-"""
+"""What the agents share that learn action values: epsilon, and for networks a replay buffer and a target network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rings: the last C of all items that were ever appended, each found by its number since the beginning.
+"""Rings: the last C of all items that were ever appended, each numbered since the beginning.
 
 On the CPU numpy moves the data: small pieces cost it a fifth of what they cost torch, and it copies a row at once.
 """

@@ -173,11 +173,11 @@ class Trained(NamedTuple):
 def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two episodes of CartPole."""
     from agents.envs.make import InProcessEnvs, make_env
-    from agents.play.demonstrations import Recorder
+    from agents.play.demonstrations import EpisodeRecorder
 
     folder = tmp_path_factory.mktemp("demonstrations") / "cartpole"
     envs = InProcessEnvs([lambda: make_env("CartPole-v1")])
-    recorder = Recorder(folder, "CartPole-v1", {}, envs.spec, "test")
+    recorder = EpisodeRecorder(folder, "CartPole-v1", {}, envs.spec, "test")
     obs, left = envs.reset(0), 2
     while left:
         action = (obs[:, 2] + obs[:, 3] > 0).astype(np.int64)  # type: ignore[index, call-overload]
