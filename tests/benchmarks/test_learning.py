@@ -52,7 +52,7 @@ def test_a_run_is_kept_until_its_recipe_changes(
     assert [run[4] for run in trained] == [100, 20]
 
     same = resolve
-    monkeypatch.setattr(learning.config, "resolve", lambda recipe, more: same(recipe, [*more, "module.gamma=0.9"]))
+    monkeypatch.setattr(learning, "resolve", lambda recipe, more: same(recipe, [*more, "module.gamma=0.9"]))
     learning._one("dqn/cartpole", 3, tmp_path, False)
     assert len(trained) == 3
 

@@ -12,7 +12,7 @@ IMAGE = TensorSpec((2, 5, 3))
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_a_recurrent_backbone_reads_an_image_row_by_row(name):
     torch.manual_seed(0)
-    net = ImageFeatures(BackboneConfig(name=name, hidden=4), IMAGE)
+    net = ImageFeatures(BackboneConfig(name=name, hidden=4), IMAGE.shape)
     x = torch.rand(6, 2, 5, 3)
     state, no_reset = net.backbone.initial_state(6), torch.zeros(1, 6, dtype=torch.bool)
     for row in range(5):
@@ -26,7 +26,7 @@ def test_a_recurrent_backbone_reads_an_image_row_by_row(name):
     "options", [{"name": "mlp", "hidden": (7,)}, {"name": "dcgan", "channels": (4,), "flatten": False}]
 )
 def test_other_backbones_give_their_output_as_a_vector(options):
-    net = ImageFeatures(BackboneConfig(**options), TensorSpec((1, 8, 8)))
+    net = ImageFeatures(BackboneConfig(**options), (1, 8, 8))
     x = torch.rand(3, 1, 8, 8)
     torch.testing.assert_close(net(x), net.backbone(x).flatten(1))
     assert net(x).shape == (3, net.num_features)
