@@ -135,6 +135,7 @@ def test_every_room_has_a_floor() -> None:
         assert rooms - {"__pycache__"} == {*FLOORS[package], *GROUND[package]}, package
 
 
+@pytest.mark.slow
 def test_a_room_imports_only_rooms_below_it() -> None:
     climbing = {
         (module, target)
@@ -145,6 +146,7 @@ def test_a_room_imports_only_rooms_below_it() -> None:
     assert climbing == set()
 
 
+@pytest.mark.slow
 def test_no_imports_go_in_circles() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == {("b", "c")}
     assert circles(import_graph()) == set()
@@ -163,6 +165,7 @@ def test_the_kernel_names_its_guests_in_one_place() -> None:
     assert named == [("lab.catalog", package) for package in PACKAGES[1:]]
 
 
+@pytest.mark.slow
 def test_private_names_stay_in_their_module() -> None:
     for path in FILES:
         for node in ast.walk(parsed(path)):

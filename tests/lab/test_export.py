@@ -114,6 +114,7 @@ def test_any_batch_size_and_inputs_within_bounds(tmp_path: Path) -> None:
     assert (drawn.shape, drawn.dtype) == ((4, 5, 2), torch.uint8)
 
 
+@pytest.mark.slow
 def test_what_has_no_network_is_one_sentence(lab: Lab, tmp_path: Path) -> None:
     settings = ["trainer.budget=64", "data.batch_size=16", "data.batches_per_step=1", "tracking.mode=disabled"]
     train(resolve("autoencoder/digits", settings), run_dir=tmp_path / "run")

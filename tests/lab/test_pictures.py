@@ -25,6 +25,7 @@ def test_two_axes_keep_what_varies_most():
     assert two_axes(points[:, :1]).shape == (500, 2)
 
 
+@pytest.mark.slow
 def test_a_map_has_a_colour_for_each_class():
     picture = scatter(torch.tensor([[0.0, 0.0], [1.0, 1.0]]), torch.tensor([0, 1]), ("zero", "one"))
     assert picture.shape == (600, 600, 3)

@@ -47,6 +47,7 @@ def test_plays_and_films_episodes(lab: Lab, run: Path, tmp_path: Path) -> None:
         assert image.n_frames > 2
 
 
+@pytest.mark.slow
 def test_the_same_seed_plays_the_same_episodes(lab: Lab, run: Path) -> None:
     words = ("play", run, "--episodes", 2, "--seed", 5, "--sample", "--render", "none", "--json")
     assert lab(*words).out == lab(*words).out

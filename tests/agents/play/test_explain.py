@@ -170,6 +170,7 @@ def test_play_explains_in_the_film_and_in_the_terminal(
         assert image.size == (600 + 230, 400)
 
 
+@pytest.mark.slow
 def test_play_explains_in_a_window_of_its_own(lab: Lab, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     from agents.play.screens import GameWindow
 

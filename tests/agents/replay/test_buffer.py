@@ -130,6 +130,7 @@ def check_draws(buffer: ReplayBuffer, expected: dict[bytes, Expected], draws: in
     assert seen == set(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resets", [False, True])
 @pytest.mark.parametrize("prioritized", [False, True])
 @pytest.mark.parametrize("n", [1, 3, 5])

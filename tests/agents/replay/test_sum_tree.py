@@ -18,6 +18,7 @@ def tree_of(values: list[float]) -> SumTree:
     return tree
 
 
+@pytest.mark.slow
 @given(priorities, st.data())
 @settings(deadline=None, max_examples=200)
 def test_set_keeps_leaves_and_total(values: list[float], data: st.DataObject) -> None:

@@ -218,6 +218,7 @@ def test_codes_as_data_are_the_encoders_codes_with_the_images_classes(vq_run):
     assert data.spec.outputs == images.spec.outputs
 
 
+@pytest.mark.slow
 def test_a_prior_is_sampled_through_the_decoder(lab, prior_run, tmp_path):
     done = lab("sample", prior_run, "--n", 6, "--class", "3,7", "--out", tmp_path / "a.npz")
     assert done.code == 0, done.err
@@ -238,6 +239,7 @@ def test_a_prior_is_evaluated_on_codes_and_on_images(lab, prior_run):
     assert metrics["eval/lenet_frechet_distance"] > metrics["eval/lenet_frechet_floor"] > 0
 
 
+@pytest.mark.slow
 def test_a_resumed_prior_refuses_another_vq_vaes_codes(prior_run, vq_run, tmp_path):
     data = CodeData(run=str(vq_run)).build(0)
     state = data.state_dict()

@@ -127,6 +127,7 @@ def test_a_run_that_goes_on_is_left_alone(service, lab, tmp_path):
     assert "nothing to upload" in lab("sync", tmp_path / "runs").out
 
 
+@pytest.mark.slow
 def test_a_failed_upload_can_be_repeated(service, lab, tmp_path):
     run = make_run(tmp_path / "runs")
     fragment = run.path / "wandb" / "offline-run-20260101_000000-abcdefgh"

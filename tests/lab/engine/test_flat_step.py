@@ -39,6 +39,7 @@ def minibatches(num: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [(torch.randn(6, 3, generator=generator), torch.randn(6, 2, generator=generator)) for _ in range(num)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("engine", ["eager", "traced"])
 def test_updates_are_those_of_torch(name: str, engine: str) -> None:

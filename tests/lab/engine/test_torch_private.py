@@ -65,6 +65,7 @@ def test_torch_has_the_private_names_that_the_lab_uses(name: str) -> None:
         pytest.fail(f"torch {torch.__version__} has no {name} any more: lab/engine/torch_private.py must do without.")
 
 
+@pytest.mark.slow
 def test_private_names_stand_in_one_file() -> None:
     assert len(PRIVATE) > 8
     elsewhere = []
