@@ -68,8 +68,10 @@ def train(checkout: Path, recipe: str, folder: Path, steps: int, seconds: float)
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:
-    """A run's rows of metrics, without what follows the clock."""
+    """A run's rows of metrics, without what follows the clock: also not the row with which a run was stopped."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    if json.loads((run / "result.json").read_text(encoding="utf-8"))["status"] == "interrupted":
+        rows.pop()
     return [{key: value for key, value in row.items() if key not in _BY_THE_CLOCK} for row in rows]
 
 
