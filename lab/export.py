@@ -11,10 +11,6 @@ The batch size stays free. (TorchScript is not written: torch itself has given i
 from __future__ import annotations
 
 import json
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +20,7 @@ from torch import Tensor, nn
 
 from lab.data.spec import TensorSpec
 from lab.errors import Failure, UserError
+from lab.quiet import quiet
 from lab.runs.files import disk_failure, write_atomic
 
 TOLERANCE = 1e-4
@@ -78,7 +75,7 @@ def export(what: Exportable, folder: Path) -> dict[str, Any]:
         raise disk_failure(folder, error) from error
     batch = torch.export.Dim("batch", min=1, max=2**16)
     shapes = tuple({each.batch_axis: batch} for each in what.inputs.values())
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet("onnxscript", "torch.onnx", "torch.export"):
         try:
             program = torch.export.export(
                 network, what.draw(2), dynamic_shapes=(shapes,) if _variadic(network) else shapes
@@ -164,19 +161,3 @@ def _needs() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError(f"lab export needs {error.name}: pip install 'lab[export]'.") from None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporters' remarks, made for those who write exporters, off the screen."""
-    loggers = [logging.getLogger(name) for name in ("onnxscript", "torch.onnx", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

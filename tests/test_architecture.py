@@ -27,7 +27,18 @@ FLOORS = {  # from the top; what is named here in none stands on the ground floo
     "cluster": ("commands", "sweep", "ranks", "collect", "rllib", "jobs", "session"),
 }
 GROUND = {
-    "lab": {"__init__", "catalog", "errors", "experiment", "launchers", "pictures", "plugins", "registry", "seeding"},
+    "lab": {
+        "__init__",
+        "catalog",
+        "errors",
+        "experiment",
+        "launchers",
+        "pictures",
+        "plugins",
+        "quiet",
+        "registry",
+        "seeding",
+    },
     "agents": {"__init__", "returns", "types"},
     "generative": {"__init__", "decoders", "export", "likelihoods"},
     "cluster": {"__init__", "deploy"},

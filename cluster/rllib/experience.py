@@ -9,10 +9,8 @@ adapts, its random numbers.
 from __future__ import annotations
 
 import contextlib
-import logging
 import shutil
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +25,7 @@ from cluster.session.session import Resources, current_session
 from lab.data.module import LabDataModule
 from lab.data.spec import DataSpec
 from lab.errors import Failure, UserError
+from lab.quiet import quiet
 
 
 class RLlibData(EnvRunnerSettings):
@@ -71,7 +70,7 @@ class RLlibExperience(LabDataModule):
                 f"data.num_env_runners={runners} needs {Resources(runners, 0)}; "
                 f"the cluster has room for {cluster.slots(Resources(1, 0))}."
             )
-        with _quiet():
+        with quiet("ray", "ray.rllib"):
             from cluster.rllib.modules import algorithm_config
 
             try:
@@ -126,22 +125,6 @@ class RLlibExperience(LabDataModule):
         if algorithm is not None:
             algorithm.stop()
             shutil.rmtree(algorithm.logdir, ignore_errors=True)  # an empty folder in the user's home
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep RLlib's warnings about its own future off the screen."""
-    loggers = [logging.getLogger(name) for name in ("ray", "ray.rllib")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -20,6 +19,7 @@ from lab.data.module import LabDataModule
 from lab.errors import UserError
 from lab.experiment import Experiment, TrackingConfig
 from lab.launchers import launch
+from lab.quiet import quiet
 from lab.ranks import ranks, shares
 from lab.ranks.batch_norm import normalize_whole_batches
 from lab.runs import checkpoint
@@ -99,7 +99,7 @@ def train(
     try:
         with (
             _log_to(run) if first else nullcontext(),
-            _quiet_libraries(),
+            quiet("lightning.pytorch", "lightning.fabric", "lightning", module="lightning"),
             _threads(experiment.trainer.num_threads or module.num_threads),
         ):
             return _fit(experiment, run, data, module, resume, shown, callbacks, on_evaluation, on_loop)
@@ -205,19 +205,3 @@ def _threads(num_threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Keep Lightning's banners and hints, made for other loops than ours, off the screen."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
