@@ -1,8 +1,8 @@
 """What all tests share: folders of their own, no tracking, one thread, the lab command in this process, one cluster.
 
 Processes side by side (pytest-xdist, `--dist=loadgroup`) each take whole files, so that what a file's tests share is
-made once; tests that start Ray are one group, so that clusters do not fight for the cores. Files with slow tests come
-first, and the quick ones fill the gaps at the end.
+made once; tests that start Ray are two groups, each with a cluster: they wait for processes half of their time, and
+the other tests fill the gaps. Files with slow tests come first.
 
 A test is slow, and has the mark, when it takes more than `SLOW_SECONDS` of a core or starts Ray; what takes so long
 without the mark is named after the tests. `make check` leaves out what is slow.
@@ -35,10 +35,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         starts_ray = item.get_closest_marker("cluster") is not None
         if starts_ray and item.get_closest_marker("slow") is None:
             item.add_marker("slow")
-        group = "cluster" if starts_ray else str(item.path)
+        group = str(item.path)
+        if starts_ray:
+            group = "sweeps" if "sweep" in item.path.parts else "clusters"
         item.add_marker(pytest.mark.xdist_group(group))
         slow_tests[group] += item.get_closest_marker("slow") is not None
-    slow_tests["cluster"] = len(items)
+    slow_tests["sweeps"] = slow_tests["clusters"] = len(items)
     items.sort(key=lambda item: -slow_tests[_group(item)])
 
 

@@ -102,7 +102,7 @@ def test_a_sweep_survives_the_death_of_a_node_and_of_the_head(
             present_token(address)
 
     recipe = "recipes_for_tests:small"
-    words = (recipe, "--seeds", 2, "trainer.budget=192000", "--out", out, "--address", address)
+    words = (recipe, "--seeds", 2, "trainer.budget=96000", "--out", out, "--address", address)
     driver = head("sweep", *words)
     runs = [out / "runs" / f"{i:03}-small-s{i}" for i in range(2)]
     wait_for(lambda: all((run / "checkpoints" / "last.ckpt").is_file() for run in runs) or driver.poll() is not None)

@@ -112,7 +112,7 @@ def test_runs_are_the_same_as_by_hand_and_workers_are_reused(cluster: Any, tmp_p
 def test_a_killed_worker_costs_nothing_and_a_bad_run_only_itself(
     cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep = make(tmp_path, "module.optimizer.lr=1e-3,1e30", "trainer.budget=128000")
+    sweep = make(tmp_path, "module.optimizer.lr=1e-3,1e30", "trainer.budget=64000")
 
     def kill_one() -> None:
         path = wait_for(lambda: sweep.entries and sweep.run_path(sweep.entries[0]))
@@ -134,7 +134,7 @@ def test_a_killed_worker_costs_nothing_and_a_bad_run_only_itself(
 
 
 def test_a_hanging_run_is_ended_and_retried(cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sweep = make(tmp_path, "trainer.budget=128000", hang_seconds=12)
+    sweep = make(tmp_path, "trainer.budget=64000", hang_seconds=12)
 
     def hang() -> None:
         path = wait_for(lambda: sweep.entries and sweep.run_path(sweep.entries[0]))
@@ -188,7 +188,7 @@ def test_interrupted_then_killed_then_resumed_ends_as_if_undisturbed(
     tmp_path: Path, start: Callable[..., subprocess.Popen[str]], processes: Any
 ) -> None:
     out = tmp_path / "sweep"
-    words = (SMALL, "--seeds", 2, "trainer.budget=96000", "--out", out)
+    words = (SMALL, "--seeds", 2, "trainer.budget=64000", "--out", out)
     paths = [out / "runs" / f"{i:03}-small-s{i}" for i in range(2)]
 
     driver = start("sweep", *words)
