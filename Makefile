@@ -3,14 +3,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-WORKERS ?= 3
+WORKERS ?= 2
 TESTS ?= tests
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
 .PHONY: help venv check test coverage lint format demo docs clean
 
 help:
-	@echo "make test      run the tests, in three processes; TESTS=tests/agents chooses some, WORKERS=4 takes more cores"
+	@echo "make test      run the tests, in two processes; TESTS=tests/agents chooses some, WORKERS=4 takes more cores"
 	@echo "make check     lint, and the tests that are quick: about two minutes"
 	@echo "make coverage  run the tests, and print the lines that none of them reaches"
 	@echo "make demo      train every family on this machine, and write a report into demo/"
