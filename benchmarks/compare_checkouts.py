@@ -1,11 +1,14 @@
-"""Whether two checkouts of the lab learn the same: every recipe's first steps or samples, row by row.
+"""Whether two checkouts of the lab learn the same, and as fast: every recipe's first steps or samples, row by row.
 
-    python benchmarks/compare_checkouts.py BEFORE AFTER --out FOLDER [--steps 20000] [--seconds 60] [RECIPE ...]
+    python benchmarks/compare_checkouts.py BEFORE AFTER --out FOLDER [--steps 20000] [--seconds 60] [--repeats 5]
+        [RECIPE ...]
 
 Each recipe is trained in both checkouts with the same seed, budget and thread; a run that is slow is stopped after
 `--seconds`. The rows of metrics that both wrote are compared, but for the numbers that follow the clock; floats may
 differ by `--tolerance` of their size, and the largest difference is shown; metrics that only AFTER has do not count.
-Runs that lie in FOLDER already are not trained again. Exit code 1 when any recipe differs.
+With `--repeats` both train so often, in turn, and the seconds from the first row that both wrote to the last are
+compared: the median of the pairs' ratios, above 1 where AFTER is slower. Runs that lie in FOLDER already are not
+trained again. Exit code 1 when any recipe differs.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import json
 import math
 import os
 import signal
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -49,9 +53,9 @@ def lab(checkout: Path, *words: str, seconds: float | None = None) -> str:
     return out
 
 
-def train(checkout: Path, recipe: str, folder: Path, steps: int, seconds: float) -> Path:
+def train(checkout: Path, recipe: str, folder: Path, steps: int, seconds: float, repeat: int = 0) -> Path:
     """The run of a recipe's first steps in a checkout."""
-    run = folder / recipe.replace("/", "-")
+    run = folder / (recipe.replace("/", "-") + (f"-again-{repeat}" if repeat else ""))
     if (run / "metrics.jsonl").is_file():
         return run
     overrides = [f"trainer.budget={steps}", f"trainer.log_period={steps // 40}", "trainer.num_threads=1", "seed=1"]
@@ -68,11 +72,25 @@ def train(checkout: Path, recipe: str, folder: Path, steps: int, seconds: float)
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:
-    """A run's rows of metrics, without what follows the clock: also not the row with which a run was stopped."""
+    """A run's rows of metrics, but for the row with which it was stopped."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     if json.loads((run / "result.json").read_text(encoding="utf-8"))["status"] == "interrupted":
         rows.pop()
+    return rows
+
+
+def without_clock(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without what follows the clock."""
     return [{key: value for key, value in row.items() if key not in _BY_THE_CLOCK} for row in rows]
+
+
+def slowdown(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> float:
+    """The seconds that AFTER took from the first row that both wrote to the last, over those of BEFORE."""
+    last = min(len(before), len(after)) - 1
+    if last < 1:
+        return math.nan
+    times = [float(rows[last]["seconds"] - rows[0]["seconds"]) for rows in (before, after)]
+    return times[1] / times[0] if times[0] else math.nan
 
 
 def distance(a: Any, b: Any) -> float:
@@ -108,27 +126,33 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the runs go")
     parser.add_argument("--steps", type=int, default=20_000, help="of each run (default: 20,000)")
     parser.add_argument("--seconds", type=float, default=60.0, help="at most, of each run (default: 60)")
+    parser.add_argument("--repeats", type=int, default=1, help="of each recipe, to compare their time (default: 1)")
     parser.add_argument("--tolerance", type=float, default=1e-5, help="between floats (default: 1e-5)")
     arguments = parser.parse_intermixed_args()
     listed = json.loads(lab(arguments.before.resolve(), "list", "recipes", "--json"))["recipes"]
     recipes = arguments.recipes or [name for name in listed if name in _DEMONSTRATOR or not name.startswith(_SKIPPED)]
     num_different = 0
     for recipe in recipes:
-        sides, problem = [], ""
-        for name, checkout in (("before", arguments.before), ("after", arguments.after)):
-            folder = (arguments.out / name).resolve()
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                run = train(checkout.resolve(), recipe, folder, arguments.steps, arguments.seconds)
-                sides.append(rows_of(run))
-            except (RuntimeError, OSError) as error:
-                sides.append([])
-                problem += f" {name}: {error}"
-        first, largest = difference(*sides, arguments.tolerance)
+        sides: list[list[dict[str, Any]]] = [[], []]
+        problem, times = "", []
+        for repeat in range(arguments.repeats):
+            for index, (name, checkout) in enumerate((("before", arguments.before), ("after", arguments.after))):
+                folder = (arguments.out / name).resolve()
+                folder.mkdir(parents=True, exist_ok=True)
+                try:
+                    run = train(checkout.resolve(), recipe, folder, arguments.steps, arguments.seconds, repeat)
+                    sides[index] = rows_of(run)
+                except (RuntimeError, OSError) as error:
+                    problem += f" {name}: {error}"
+            if problem:
+                break
+            times.append(slowdown(*sides))
+        first, largest = difference(*map(without_clock, sides), arguments.tolerance)
         first = problem.strip() or first
         num_different += bool(first)
         equal = f"equal to {largest:.1e}" if largest else "equal"
-        print(f"{recipe:<40} {min(map(len, sides)):>4} rows  {first or equal}", flush=True)
+        time = f"{statistics.median(times):.3f} ({min(times):.3f} to {max(times):.3f})" if len(times) > 1 else ""
+        print(f"{recipe:<40} {min(map(len, sides)):>4} rows  {first or equal}  {time}".rstrip(), flush=True)
     print(f"{len(recipes) - num_different} of {len(recipes)} recipes equal")
     return 1 if num_different else 0
 
