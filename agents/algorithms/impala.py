@@ -96,6 +96,8 @@ class Impala(ActorCriticAgent[ImpalaConfig]):
         if len(self.queue) <= self.config.staleness:
             return []
         oldest = self.queue.pop(0)
+        if not collectives.all_reduce_max(oldest.num_env_steps):
+            return []
         self.lags.append(self.counters["updates"] - oldest.policy_version)
         return [self.update(self.batch(oldest, first=i == 0)) for i in range(self.config.passes)]
 

@@ -95,7 +95,7 @@ class PolicyGradient(ActorCriticAgent[PolicyGradientConfigT]):
         return super().collect(experience)
 
     def learn(self, rollout: Rollout, experience: OnPolicyExperience) -> list[Metrics]:
-        return [self.update(self.batch(rollout))]
+        return [self.update(self.batch(rollout))] if collectives.all_reduce_max(rollout.num_env_steps) else []
 
     @torch.no_grad()
     def batch(self, rollout: Rollout) -> PolicyGradientMinibatch:
@@ -113,9 +113,10 @@ class PolicyGradient(ActorCriticAgent[PolicyGradientConfigT]):
                 self.config.gamma,
             )
             advantages = returns - baseline_of(self.config.baseline, returns, evaluated.valid, self.mean_return)
-            self.update_mean_return(float(returns[evaluated.valid].mean()))
+            if rollout.num_env_steps:
+                self.update_mean_return(float(returns[evaluated.valid].mean()))
         valid = evaluated.valid
-        if self.config.normalize_advantages:
+        if self.config.normalize_advantages and rollout.num_env_steps > 1:
             advantages = (advantages - advantages[valid].mean()) / (advantages[valid].std() + 1e-8)
         self.update_normalizer(evaluated)
         weights = valid.float() / collectives.mean(valid.sum())

@@ -7,8 +7,9 @@ T time steps, N environments, B minibatch, M = T N rows of a rollout (or sequenc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from itertools import repeat
+from itertools import repeat, takewhile
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
@@ -41,7 +42,7 @@ class PPOConfig(ActorCriticConfig):
     value_clip: PositiveFloat | None = None
     """how far a value may move from its old one in one update"""
     target_kl: PositiveFloat | None = None
-    """end a rollout's epochs when the policy has moved so far (approximate KL)"""
+    """end a rollout's updates before the first whose minibatch shows an approximate KL above 1.5 times this"""
     normalize_advantages: Literal["no", "rollout", "minibatch"] = "minibatch"
 
     def build(self, spec: DataSpec) -> PPO:
@@ -59,7 +60,7 @@ class PPOMinibatch(NamedTuple):
     returns: Tensor
     advantages: Tensor
     weights: Tensor
-    """of rows that are valid; in a minibatch they sum to 1"""
+    """of a minibatch's rows; they sum to 1, and what only fills it up weighs 0"""
     clip_low: Tensor
     clip_high: Tensor
     entropy_coef: Tensor
@@ -79,7 +80,7 @@ class PPO(ActorCriticAgent[PPOConfig]):
         self.updater = self.add_updater("policy", self.policy, self.linearized_loss, config.optimizer)
 
     def loss(self, batch: PPOMinibatch) -> Loss:
-        """Equation 9 of Schulman et al. 2017; means are over the rows that are valid."""
+        """Equation 9 of Schulman et al. 2017; means are over the rows that weigh something."""
         parameters, values = self.policy.evaluate(batch.x, batch.state, batch.start)
         assert values is not None
         log_prob, entropy = self.policy.distribution.log_prob_entropy(parameters, batch.action)
@@ -184,55 +185,58 @@ class PPO(ActorCriticAgent[PPOConfig]):
         for _ in range(self.config.epochs):
             if len(minibatches) != 1:  # one that holds everything is the same in each epoch
                 minibatches = list(self.minibatches(batch))
-            epoch = [self.update(minibatch) for minibatch in minibatches]
+            epoch = [*takewhile(bool, map(self.update, minibatches))]
             rows += epoch
-            if self.config.target_kl is not None:
-                approx_kl = collectives.mean(torch.stack([metrics["approx_kl"] for metrics in epoch]).mean())
-                if float(approx_kl) > 1.5 * self.config.target_kl:
-                    break
+            if len(epoch) < len(minibatches):
+                break
         self.update_normalizer(evaluated)
         return rows
 
-    def minibatches(self, batch: PPOMinibatch) -> Iterator[PPOMinibatch]:
-        """One epoch of minibatches: rows in a new order, all gathered at once.
+    def update(self, batch: PPOMinibatch) -> Metrics:
+        """One update; none, and no metrics, where the policy has moved further than `target_kl` allows."""
+        if self.config.target_kl is None:
+            return super().update(batch)
+        gradients, metrics, _ = self.updater.gradients(batch)
+        if float(collectives.mean(metrics["approx_kl"])) > 1.5 * self.config.target_kl:
+            return {}
+        self.updater.apply(gradients, metrics)
+        self.counters["updates"] += 1
+        return metrics
 
-        In each, weights sum to 1 and advantages are normalised, if they are to be.
+    def minibatches(self, batch: PPOMinibatch) -> Iterator[PPOMinibatch]:
+        """One epoch of minibatches of one size: the valid rows in a new order, all gathered at once.
+
+        In each, weights sum to 1 and advantages are normalised, if they are to be. Rows that weigh 0 fill the last one
+        up, and make a whole one only where another rank has more.
         """
         dim = 1 if self.policy.recurrent else 0
         size, steps_per_row = batch.x.shape[dim], len(batch.x) if self.policy.recurrent else 1
         length = max(1, min(self.config.minibatch_size // steps_per_row, size))
+        valid = batch.weights.movedim(dim, 0).flatten(1).any(1) if dim else batch.weights > 0
+        order = valid.nonzero().flatten()
+        num_valid = len(order)
+        num = collectives.all_reduce_max(math.ceil(num_valid / length))
+        if not num:
+            return iter(())
         if length < size:
-            order = torch.randperm(size).to(self.device)
+            order = order[torch.randperm(num_valid).to(order.device)] if num_valid else order.new_zeros(1)
+            order = order[torch.arange(num * length, device=order.device) % len(order)]
             batch = PPOMinibatch(*batch.rows(lambda t: t.index_select(dim, order)))
-        advantages, weights = _normalized_by_minibatch(
-            batch.advantages.movedim(dim, 0),
-            batch.weights.movedim(dim, 0),
-            length,
-            self.config.normalize_advantages == "minibatch",
+            batch.weights.narrow(dim, num_valid, num * length - num_valid).zero_()
+        shape = batch.weights.movedim(dim, 0).shape
+        advantages, weights = (t.movedim(dim, 0).reshape(num, -1) for t in (batch.advantages, batch.weights))
+        if self.config.normalize_advantages == "minibatch":
+            advantages = normalized(advantages, weights)
+        weights = weights / weights.sum(1, keepdim=True).clamp(min=1)
+        batch = batch._replace(
+            advantages=advantages.reshape(shape).movedim(0, dim), weights=weights.reshape(shape).movedim(0, dim)
         )
-        batch = batch._replace(advantages=advantages.movedim(0, dim), weights=weights.movedim(0, dim))
         fields = batch.rows(lambda t: t.split(length, dim))
         return map(PPOMinibatch, *(field if isinstance(field, tuple) else repeat(field) for field in fields))
 
 
 def normalized(advantages: Tensor, weights: Tensor) -> Tensor:
-    """Advantages (K, B) with mean 0 and variance 1 in each row, over entries that weigh more than 0."""
-    share = weights / weights.sum(1, keepdim=True)
+    """Advantages (K, B) with mean 0 and variance 1 in each row, over entries that weigh 1 and not 0."""
+    share = weights / weights.sum(1, keepdim=True).clamp(min=1)
     centred = advantages - (share * advantages).sum(1, keepdim=True)
     return centred / ((share * centred.square()).sum(1, keepdim=True).sqrt() + 1e-8)
-
-
-def _normalized_by_minibatch(
-    advantages: Tensor, weights: Tensor, length: int, also_advantages: bool
-) -> tuple[Tensor, Tensor]:
-    """Both (M, ...), in minibatches of `length` rows and what is left over."""
-    whole = len(advantages) - len(advantages) % length
-    parts = []
-    for a, w in ((advantages[:whole], weights[:whole]), (advantages[whole:], weights[whole:])):
-        if len(a):
-            rows_a, rows_w = (t.reshape(max(1, len(t) // length), -1) for t in (a, w))
-            rows_a = normalized(rows_a, rows_w) if also_advantages else rows_a
-            parts.append((rows_a.reshape(a.shape), (rows_w / rows_w.sum(1, keepdim=True)).reshape(w.shape)))
-    if len(parts) == 1:
-        return parts[0]
-    return torch.cat([a for a, _ in parts]), torch.cat([w for _, w in parts])

@@ -32,6 +32,8 @@ class RunningMoments(nn.Module):
             return
         before = self.count.clone()
         new, var, mean = collectives.moments(x.to(self.mean))
+        if not new:
+            return
         total = before + new
         delta = mean - self.mean
         self.mean += delta * (new / total)

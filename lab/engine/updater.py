@@ -54,13 +54,16 @@ class Updater:
         Returns:
             The loss function's metrics, with `grad_norm` when gradients are clipped, and its extras.
         """
-        if self.engine == "traced":
-            gradients, metrics, extras = self._traced(batch)
-        else:
-            value, metrics, extras = self.loss(batch)
-            gradients = list(torch.autograd.grad(value, self.parameters, materialize_grads=True))
+        gradients, metrics, extras = self.gradients(batch)
         self.apply(gradients, metrics)
         return metrics, extras
+
+    def gradients(self, batch: Any) -> tuple[list[Tensor], Metrics, dict[str, Tensor]]:
+        """The gradient of the loss of one minibatch, valid until the next one is asked for; metrics and extras."""
+        if self.engine == "traced":
+            return self._traced(batch)
+        value, metrics, extras = self.loss(batch)
+        return list(torch.autograd.grad(value, self.parameters, materialize_grads=True)), metrics, extras
 
     def apply(self, gradients: list[Tensor], metrics: Metrics) -> None:
         """Mean over ranks, clip, step, count; writes `grad_norm` into `metrics` when clipping."""

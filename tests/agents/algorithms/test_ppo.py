@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor
 
+from agents.algorithms.impala import ImpalaConfig
 from agents.algorithms.policy_gradient import PolicyGradientConfig
 from agents.algorithms.ppo import PPO, PPOConfig, PPOMinibatch, normalized
 from agents.experience.data import OnPolicyData, OnPolicyExperience
 from agents.types import Rollout
 from lab.backbones import BackboneConfig
+from lab.config.overrides import resolve
 from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
+from lab.training.train import train
 
 MLP = BackboneConfig("mlp", hidden=(16,), activation="tanh")
 GRU = BackboneConfig("gru", hidden=8)
@@ -124,30 +129,98 @@ def test_a_clipped_value_that_is_better_than_the_clip_range_has_no_gradient() ->
 
 
 def test_epochs_end_when_the_policy_has_moved_far_enough() -> None:
-    quick = OptimizerConfig(lr=0.05)
+    quick = OptimizerConfig(lr=0.005)
     agent, data = build(epochs=20, target_kl=0.01, optimizer=quick, minibatch_size=10_000)
     rows = agent.learn(agent.collect(data), data)
-    assert len(rows) < 20
-    assert float(rows[-1]["approx_kl"]) > 0.015
-    assert all(float(row["approx_kl"]) <= 0.015 for row in rows[:-1])
+    assert 1 < len(rows) < 20
+    assert all(float(row["approx_kl"]) <= 0.015 for row in rows)
     agent, data = build(epochs=20, optimizer=quick, minibatch_size=10_000)
     assert len(agent.learn(agent.collect(data), data)) == 20
 
 
-@pytest.mark.parametrize("minibatch_size", [32, 48, 1000])
-def test_minibatches_hold_every_row_once(minibatch_size: int) -> None:
+@pytest.mark.parametrize("engine", ["eager", "traced"])
+def test_no_update_is_made_once_the_policy_has_moved_far_enough(engine: Literal["eager", "traced"]) -> None:
+    """Looked at before every minibatch, not once an epoch: the weights are those before the violation."""
+    settings: dict[str, Any] = {"optimizer": OptimizerConfig(lr=0.02), "minibatch_size": 16, "epochs": 20}
+    limited, data = build(target_kl=0.01, **settings)
+    free = PPOConfig(backbone=MLP, **settings).build(data.spec)
+    free.load_state_dict(limited.state_dict())
+    rollout = limited.collect(data)
+    seen: list[float] = []
+    weights: list[Tensor] = []
+    update = free.update
+
+    def watched(batch: PPOMinibatch) -> Any:
+        weights.append(next(free.policy.parameters()).detach().clone())
+        metrics = update(batch)
+        seen.append(float(metrics["approx_kl"]))
+        return metrics
+
+    free.update = watched  # type: ignore[method-assign]
+    for agent in (limited, free):
+        agent.set_engine(engine)
+        torch.manual_seed(7)
+        agent.learn(rollout, data)
+    first = next(i for i, approx_kl in enumerate(seen) if approx_kl > 0.015)
+    assert first % 8  # in the middle of an epoch
+    assert limited.counters["updates"] == limited.updater.num_updates == first
+    torch.testing.assert_close(next(limited.policy.parameters()), weights[first])
+
+
+@pytest.mark.parametrize("num_invalid", [0, 1, 50, 127])
+@pytest.mark.parametrize("minibatch_size", [1, 3, 32, 48, 85, 127, 1000])
+def test_minibatches_hold_every_valid_row_once(minibatch_size: int, num_invalid: int) -> None:
     agent, data = build(minibatch_size=minibatch_size)
     rollout = agent.collect(data)
+    rollout.valid.view(-1)[:] = torch.randperm(128) >= num_invalid
     batch = batch_of(agent, rollout, torch.randn_like(rollout.reward))
     minibatches = list(agent.minibatches(batch))
-    rows = torch.cat([minibatch.x for minibatch in minibatches])
-    assert sorted(rows.tolist()) == sorted(batch.x.tolist())
+    rows = torch.cat([minibatch.x[minibatch.weights > 0] for minibatch in minibatches])
+    assert sorted(rows.tolist()) == sorted(batch.x[batch.weights > 0].tolist())
     for minibatch in minibatches:
         weights, advantages = minibatch.weights, minibatch.advantages
+        num_valid = int((weights > 0).sum())
+        assert num_valid
         assert float(weights.sum()) == pytest.approx(1.0, abs=1e-5)
         assert float((weights * advantages).sum()) == pytest.approx(0.0, abs=1e-5)
-        assert float((weights * advantages.square()).sum()) == pytest.approx(1.0, abs=1e-3)
-    assert len(minibatches) == -(-128 // min(minibatch_size, 128))
+        assert float((weights * advantages.square()).sum()) == pytest.approx(float(num_valid > 1), abs=1e-3)
+    assert len(minibatches) == -(-(128 - num_invalid) // min(minibatch_size, 128))
+    assert len({len(minibatch.x) for minibatch in minibatches}) == 1
+
+
+def test_recurrent_sequences_without_a_valid_row_are_left_out() -> None:
+    agent, data = build(GRU, sequence_length=2, minibatch_size=6, epochs=1)
+    rollout = agent.collect(data)
+    rollout.valid[:] = True
+    rollout.valid[4:30] = False
+    batch = batch_of(agent, rollout)
+    minibatches = list(agent.minibatches(batch))
+    assert [bool(minibatch.weights.any()) for minibatch in minibatches] == [True] * 4  # 3 x 4 sequences, 3 at a time
+    assert sum(int((minibatch.weights > 0).sum()) for minibatch in minibatches) == 24
+    assert all(torch.isfinite(metrics["policy_loss"]) for metrics in agent.learn(rollout, data))
+
+
+@pytest.mark.parametrize("config", [PPOConfig, PolicyGradientConfig, ImpalaConfig])
+@pytest.mark.parametrize("normalize_obs", [False, True])
+def test_a_rollout_of_resets_alone_changes_nothing(config: Any, normalize_obs: bool) -> None:
+    data = OnPolicyData(env="CartPole-v1", num_envs=4, num_steps=1).build(seed=0)
+    options = {"staleness": 0} if config is ImpalaConfig else {}
+    agent = config(backbone=MLP, normalize_obs=normalize_obs, normalize_rewards=True, **options).build(data.spec)
+    rollout = agent.collect(data)
+    rollout = rollout._replace(valid=torch.zeros_like(rollout.valid))
+    before = {key: value.clone() for key, value in agent.state_dict().items()}
+    assert agent.learn(rollout, data) == []
+    assert agent.counters["updates"] == 0
+    for key, value in agent.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+@pytest.mark.slow
+def test_a_remainder_of_resets_trains(tmp_path: Path) -> None:
+    """256 = 3 x 85 + 1: the last minibatch was a single row, now and then one that only resets."""
+    words = ["module.minibatch_size=85", "trainer.budget=6000", "trainer.eval_period=6000", "tracking.mode=disabled"]
+    result = train(resolve("ppo/cartpole", words), run_dir=tmp_path / "run")
+    assert all(math.isfinite(row["losses/policy_loss"]) for row in result.run.metrics() if "losses/policy_loss" in row)
 
 
 def test_recurrent_minibatches_are_whole_sequences_with_the_state_before_them() -> None:
