@@ -1,7 +1,8 @@
 """What a sweep varies: `field=a,b` is a grid, `field=log(1e-5,1e-2)`, `uniform(0,1)` and `int(1,8)` are ranges.
 
-    parse(["module.gamma=0.97,0.99", "module.optimizer.lr=log(1e-5,1e-2)", "trainer.budget=1000"])
+    parse(["module.gamma=0.97,0.99", "module.optimizer.lr=log(1e-5,1e-2)", "trainer.budget=1000", "seed=3,4"])
 
+`seed` is no value to compare: its numbers are the seeds of every point.
 Commas inside brackets or quotes belong to a value: `module.backbone.hidden=[64,64],[128,128]` is a grid of two.
 """
 
@@ -70,11 +71,13 @@ class Range(NamedTuple):
 
 
 class Space(NamedTuple):
-    """Overrides that all runs share, values to combine, and ranges to search."""
+    """Overrides that all runs share, values to combine, ranges to search, and the seeds of each point if they are
+    named."""
 
     fixed: tuple[str, ...]
     grid: dict[str, list[str]]
     ranges: dict[str, Range]
+    seeds: tuple[int, ...] = ()
 
     def points(self) -> Iterator[dict[str, str]]:
         """Every combination of the grid's values."""
@@ -87,17 +90,29 @@ class Space(NamedTuple):
 
 
 def parse(overrides: Sequence[str]) -> Space:
-    """Tell fixed overrides, grids and ranges apart. Raises UserError for what is no override or no range."""
+    """Tell fixed overrides, grids and ranges apart.
+
+    Raises UserError for what is no override or no range, and for a field or a value of it that is named twice: the same
+    runs would count as several.
+    """
     fixed: list[str] = []
     grid: dict[str, list[str]] = {}
     ranges: dict[str, Range] = {}
+    seeds: tuple[int, ...] = ()
+    fields: set[str] = set()
     for item in overrides:
         field, equals, text = item.partition("=")
         if not equals or not field:
             raise UserError(f"{item!r} is not an override; write field=value, field=a,b or field=log(1e-5,1e-2).")
+        if field in fields:
+            raise UserError(f"{field} is set twice, the second time by {item!r}; write {field}=a,b to compare values.")
+        fields.add(field)
         values = split_values(text)
+        _check_distinct(item, values)
         call = _RANGE.match(text)
-        if call and len(values) == 1:
+        if field == "seed":
+            seeds = _seeds(item, values)
+        elif call and len(values) == 1:
             ranges[field] = _range(field, *call.groups())
         elif len(values) > 1:
             if "" in values:
@@ -105,7 +120,7 @@ def parse(overrides: Sequence[str]) -> Space:
             grid[field] = values
         else:
             fixed.append(item)
-    return Space(tuple(fixed), grid, ranges)
+    return Space(tuple(fixed), grid, ranges, seeds)
 
 
 def split_values(text: str) -> list[str]:
@@ -130,6 +145,26 @@ def split_values(text: str) -> list[str]:
 def as_text(value: float) -> str:
     """A number as it stands in an override."""
     return str(value) if isinstance(value, int) else f"{value:.4g}"
+
+
+def _check_distinct(item: str, values: Sequence[str]) -> None:
+    """Raise UserError where two values are one, also in another spelling (1e-3 and 0.001)."""
+    texts: dict[object, str] = {}
+    for text in values:
+        try:
+            key: object = float(text)
+        except ValueError:
+            key = text
+        if key in texts:
+            same = f"{text} twice" if text == texts[key] else f"{texts[key]} and {text}, which are one value"
+            raise UserError(f"{item!r} names {same}; leave one out.")
+        texts[key] = text
+
+
+def _seeds(item: str, values: Sequence[str]) -> tuple[int, ...]:
+    if not all(text.isascii() and text.isdigit() for text in values):
+        raise UserError(f"{item!r} is not valid: seeds are whole numbers from 0 on, for example seed=3 or seed=3,4,5.")
+    return tuple(map(int, values))
 
 
 def _range(field: str, kind: str, arguments: str) -> Range:

@@ -17,7 +17,8 @@ _EDGE = 0.05
 
 
 class SeedGroup(NamedTuple):
-    """The runs of one recipe and point that differ in their seed; `scores` are their best evaluations."""
+    """The runs of one recipe and point that differ in their seed; `scores` are the best evaluations of those that have
+    any."""
 
     target: str
     values: dict[str, str]
@@ -25,6 +26,12 @@ class SeedGroup(NamedTuple):
     mode: str
     scores: list[float]
     folders: list[str]
+
+    @property
+    def num_runs(self) -> str:
+        """How many runs the mean is over, and of how many."""
+        scores, runs = len(self.scores), len(self.folders)
+        return str(runs) if scores == runs else f"{scores} of {runs}"
 
     @property
     def mean(self) -> float | None:
@@ -37,10 +44,13 @@ class SeedGroup(NamedTuple):
 
 
 def seed_groups(sweep: Sweep, entries: Sequence[SweepEntry]) -> list[SeedGroup]:
-    """The groups of some entries, the best of each recipe first."""
-    by_point: dict[tuple[str, str], SeedGroup] = {}
+    """The groups of some entries, the best of each recipe first.
+
+    Points that have come to the same values are groups of their own: their runs are no seeds of one another.
+    """
+    by_point: dict[tuple[str, int, str], SeedGroup] = {}
     for entry in entries:
-        key = (entry.target, json.dumps(entry.values, sort_keys=True))
+        key = (entry.target, entry.point, json.dumps(entry.values, sort_keys=True))
         result = sweep.result(entry) or {}
         monitor, best = result.get("monitor") or {"metric": "", "mode": "max"}, result.get("best")
         group = by_point.setdefault(
@@ -92,7 +102,7 @@ def table(ranked: Sequence[SeedGroup]) -> Table:
         result.add_row(
             group.target,
             *(group.values.get(field, "") for field in fields),
-            str(len(group.folders)),
+            group.num_runs,
             group.metric,
             *("" if number is None else f"{number:.4g}" for number in numbers),
         )

@@ -149,9 +149,7 @@ class Sweep:
         """The experiment of an entry. Raises UserError for a wrong recipe, field or value."""
         key = (entry.index, *entry.values.values())
         if key not in self._experiments:
-            overrides = [*fixed, *entry.overrides()]
-            if not any(item.startswith("seed=") for item in overrides):
-                overrides.append(f"seed={entry.seed}")
+            overrides = [*fixed, *entry.overrides(), f"seed={entry.seed}"]
             self._experiments[key] = self._placed(resolve(entry.target, overrides))
         return self._experiments[key]
 

@@ -15,6 +15,8 @@ from lab.errors import UserError
 from lab.seeding import derive_seed
 
 _STAGE_SHARE = 1 / 3
+_DRAWS = 1000
+"""after so many draws of what was drawn before, a range counts as used up"""
 
 
 class Search:
@@ -25,6 +27,16 @@ class Search:
         self.say: Callable[[str], None] = lambda text: None
         """tells the user something in a line"""
         settings = sweep.settings
+        if space.seeds and settings.seeds > 1:
+            named = ",".join(map(str, space.seeds))
+            raise UserError(
+                f"seed={named} and --seeds {settings.seeds} both say which seeds to train; leave one out: "
+                f"--seeds {settings.seeds} are the seeds 0 to {settings.seeds - 1}."
+            )
+        self.seeds = space.seeds or tuple(range(settings.seeds))
+        for target in settings.targets:
+            if settings.targets.count(target) > 1:
+                raise UserError(f"{target!r} is named twice; --seeds 2 trains it with two seeds.")
         searched = space.ranges or (settings.search == "optuna" and space.grid)
         if settings.search != "grid" and not searched:
             raise UserError(
@@ -82,9 +94,15 @@ class Search:
         draws = settings.num_samples if self.space.ranges else 1
         for target in settings.targets:
             space = self.space._replace(ranges=self.ranges(target, stage))
+            drawn = [entry.values for entry in self.sweep.entries if entry.target == target]
             for point in space.points():
-                for _ in range(draws):
-                    values = point | space.sample(generator)
+                for draw in range(draws):
+                    tries = (point | space.sample(generator) for _ in range(_DRAWS))
+                    values = next((values for values in tries if values not in drawn), None)
+                    if values is None:  # the same run twice would count as two seeds
+                        self.say(f"{target}: its ranges hold no more than {draw} values that were not tried yet")
+                        break
+                    drawn.append(values)
                     entries += self.entries_of(index + len(entries), target, values, stage)
         return entries
 
@@ -92,15 +110,15 @@ class Search:
         """The entries of one point, a seed each, numbered from `index` on."""
         return [
             SweepEntry(
-                index=index + seed,
-                folder=self.folder(index + seed, values, target, seed),
+                index=number,
+                folder=self.folder(number, values, target, seed),
                 target=target,
                 values=values,
                 seed=seed,
                 stage=stage,
                 point=index,
             )
-            for seed in range(self.sweep.settings.seeds)
+            for number, seed in enumerate(self.seeds, index)
         ]
 
     def folder(self, index: int, values: dict[str, str], target: str, seed: int) -> str:

@@ -53,3 +53,29 @@ def test_a_narrowed_range_stays_inside_and_holds_the_best(around: float) -> None
 def test_refuses_what_is_no_range(text: str) -> None:
     with pytest.raises(UserError, match=r"^'?(n|lr)"):
         parse([text])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["gamma=0.9,0.9"], "'gamma=0.9,0.9' names 0.9 twice; leave one out."),
+        (["lr=1e-3,2e-3,0.001"], "names 1e-3 and 0.001, which are one value; leave one out."),
+        (["name=a,b,a"], "names a twice"),
+        (["seed=3,3"], "names 3 twice"),
+        (["gamma=0.9", "lr=1", "gamma=0.9,0.99"], "gamma is set twice, the second time by 'gamma=0.9,0.99'"),
+        (["lr=log(1e-5,1e-2)", "lr=1e-3"], "lr is set twice"),
+        (["seed=log(1,3)"], "'seed=log(1,3)' is not valid: seeds are whole numbers from 0 on"),
+        (["seed=-1"], "'seed=-1' is not valid"),
+        (["seed=1.5,2"], "'seed=1.5,2' is not valid"),
+    ],
+)
+def test_what_would_count_one_run_as_several_is_refused(words: list[str], sentence: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse(words)
+    assert sentence in str(error.value)
+
+
+def test_seeds_are_no_values_to_compare() -> None:
+    space = parse(["seed=3,4,17", "a=1,2"])
+    assert space.seeds == (3, 4, 17)
+    assert (space.grid, space.fixed) == ({"a": ["1", "2"]}, ())

@@ -150,3 +150,73 @@ def test_searches_that_make_no_sense_are_refused(
 def test_folder_names_are_short_and_safe() -> None:
     name = folder_name(3, "pkg.module:my_recipe", {"module.optimizer.lr": "1e-3", "module.x": "[64, 'a b']"}, 1)
     assert name == "003-my-recipe-lr1e-3-x-64-a-b-s1"
+
+
+def test_named_seeds_are_trained_and_averaged(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, "seed=3,17", f"{LR}=1e-3,2e-3")
+    space = parse(sweep.settings.overrides)
+    sweep.entries = make_search(sweep, space).propose(1)
+    assert [(entry.values[LR], entry.seed, entry.point) for entry in sweep.entries] == [
+        ("1e-3", 3, 0),
+        ("1e-3", 17, 0),
+        ("2e-3", 3, 2),
+        ("2e-3", 17, 2),
+    ]
+    assert [sweep.experiment(entry, space.fixed).seed for entry in sweep.entries] == [3, 17, 3, 17]
+    assert [entry.folder.rpartition("-")[2] for entry in sweep.entries] == ["s3", "s17", "s3", "s17"]
+    for entry, score in zip(sweep.entries, [0.1, 0.3, 0.5, 0.9], strict=True):
+        write_run(sweep, entry, [score])
+    assert [group.mean for group in summary.seed_groups(sweep, sweep.entries)] == pytest.approx([0.7, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("settings", "overrides", "sentence"),
+    [
+        ({"seeds": 3}, ("seed=3",), "seed=3 and --seeds 3 both say which seeds to train; leave one out"),
+        ({"seeds": 2}, ("seed=3,4",), "seed=3,4 and --seeds 2 both"),
+        ({"targets": (TARGET, TARGET)}, (), f"{TARGET!r} is named twice; --seeds 2 trains it with two seeds."),
+    ],
+)
+def test_two_ways_to_say_one_thing_are_refused(
+    tmp_path: Path, settings: dict[str, Any], overrides: tuple[str, ...], sentence: str
+) -> None:
+    config = SweepConfig(name="s", **{"targets": (TARGET,), "overrides": overrides} | settings)
+    with pytest.raises(UserError) as error:
+        make_search(Sweep(tmp_path, config, []), parse(overrides))
+    assert sentence in str(error.value)
+
+
+def test_no_point_is_drawn_twice(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, "data.batch_size=int(30,33)", search="random", num_samples=8, stages=2)
+    search = make_search(sweep, parse(sweep.settings.overrides))
+    said: list[str] = []
+    search.say = said.append
+    sweep.entries = search.propose(1)
+    assert sorted(entry.values["data.batch_size"] for entry in sweep.entries) == ["30", "31", "32", "33"]
+    assert said == [f"{TARGET}: its ranges hold no more than 4 values that were not tried yet"]
+    for entry in sweep.entries:
+        write_run(sweep, entry, [0.5])
+    assert search.propose(1) == []
+
+
+def test_points_that_come_to_one_value_are_no_seeds_of_one_another(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path)
+    for index, score in enumerate([0.8, 0.6]):
+        sweep.entries.append(
+            SweepEntry(index=index, folder=f"r{index}", target=TARGET, values={LR: "1e-3"}, point=index)
+        )
+        write_run(sweep, sweep.entries[-1], [score])
+    groups = summary.seed_groups(sweep, sweep.entries)
+    assert [(group.mean, group.spread, group.num_runs) for group in groups] == [(0.8, None, "1"), (0.6, None, "1")]
+
+
+def test_a_failed_run_does_not_count(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, seeds=3)
+    for seed in range(3):
+        sweep.entries.append(SweepEntry(index=seed, folder=f"r{seed}", target=TARGET, seed=seed))
+    for entry in sweep.entries[:2]:
+        write_run(sweep, entry, [0.5])
+    sweep.entries[2].status = "failed"
+    (group,) = summary.seed_groups(sweep, sweep.entries)
+    assert (group.mean, group.num_runs) == (0.5, "2 of 3")
+    assert "2 of 3" in [str(cell) for cell in summary.table([group]).columns[1].cells]
