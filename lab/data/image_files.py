@@ -6,18 +6,29 @@ Nothing here unpickles: `np.load` is called without `allow_pickle`.
 from __future__ import annotations
 
 import gzip
+import logging
+import math
 import struct
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
-from lab.data.image_arrays import Array, ImageArrays
+from lab.data.image_arrays import Array, ImageArrays, held_out
 from lab.errors import UserError
 
-_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"}
+log = logging.getLogger("lab")
+
+_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+_VALIDATION = ("val", "valid", "validation")
+_MOST_PACKED = 1_100
+"""bytes that one packed byte can hold: deflate's limit is 1,032"""
+_MOST_HEADER = 65_536
+"""bytes before the numbers of an array in an .npz"""
 
 
 def read_path(path: Path) -> ImageArrays:
@@ -37,25 +48,31 @@ def read_path(path: Path) -> ImageArrays:
 
 
 def read_idx(path: Path) -> Array:
-    """One IDX file, gzipped or not. Raises UserError when it is damaged or cut short."""
+    """One IDX file, gzipped or not. Raises UserError when it is damaged, cut short, or claims what it cannot hold."""
+    zipped = path.suffix == ".gz"
+    opener: Any = gzip.open if zipped else open
     try:
-        opener: Any = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rb") as file:
-            content = file.read()
+            start = file.read(4)
+            ndim = start[3] if len(start) == 4 else 0
+            dimensions = file.read(4 * ndim)
+            if start[:3] != b"\x00\x00\x08" or len(dimensions) < 4 * ndim:
+                raise UserError(f"data file {str(path)!r} is not an IDX file of bytes.")
+            shape = struct.unpack(f">{ndim}I", dimensions)
+            size = math.prod(shape)
+            _check_claim(path, size, path.stat().st_size * (_MOST_PACKED if zipped else 1))
+            content = file.read(size + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(
             f"data file {str(path)!r} is damaged or an interrupted download ({error}); fetch it again."
         ) from None
-    ndim = content[3] if len(content) > 3 else 0
-    header = 4 + 4 * ndim
-    if content[:3] != b"\x00\x00\x08" or len(content) < header:
-        raise UserError(f"data file {str(path)!r} is not an IDX file of bytes.")
-    shape = struct.unpack(f">{ndim}I", content[4:header])
-    if len(content) - header != int(np.prod(shape)):
+    if len(content) != size:
+        least = "more than " if len(content) > size else ""
         raise UserError(
-            f"data file {str(path)!r} is cut short: {len(content) - header} bytes for shape {shape}; fetch it again."
+            f"data file {str(path)!r} is cut short or padded: {least}{min(len(content), size)} bytes for {shape}; "
+            f"fetch it again."
         )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy()  # of its own, to be written to
+    return np.frombuffer(content, np.uint8).reshape(shape).copy()  # of its own, to be written to
 
 
 def read_idx_folder(*folders: Path) -> ImageArrays:
@@ -81,6 +98,7 @@ def read_npz(path: Path) -> ImageArrays:
     Rows of 98 bytes are 784 packed bits of a 28x28 image.
     """
     try:
+        _check_npz(path)
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
@@ -96,7 +114,7 @@ def read_npz(path: Path) -> ImageArrays:
                     return x, arrays.get(y_key, np.zeros(len(x), np.int64))
         return None
 
-    train, val, test = split(("train",)), split(("valid", "val", "validation")), split(("test",))
+    train, val, test = split(("train",)), split(_VALIDATION), split(("test",))
     if train is None or test is None:
         raise UserError(f"{str(path)!r} holds {sorted(arrays)}; it needs x_train, y_train, x_test, y_test.")
     if train[0].dtype != np.uint8:
@@ -104,18 +122,58 @@ def read_npz(path: Path) -> ImageArrays:
     return ImageArrays(train, test, val, levels=2 if train[0].max(initial=0) <= 1 else 256)
 
 
-def read_image_folder(path: Path) -> ImageArrays:
-    """A folder of images for each class, below `train` and `test` or at the top (then a tenth is the test split)."""
-    if (path / "train").is_dir() and (path / "test").is_dir():
-        classes = _classes(path / "train")
-        return ImageArrays(
-            _read_classes(path / "train", classes), _read_classes(path / "test", classes), class_names=tuple(classes)
+def _check_npz(path: Path) -> None:
+    """Judge an archive's sizes by its headers, before anything is unpacked."""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                reader = {(1, 0): np.lib.format.read_array_header_1_0}.get(version, np.lib.format.read_array_header_2_0)
+                shape, _, dtype = reader(file)
+            size = math.prod(shape) * dtype.itemsize
+            if not dtype.hasobject and not size <= member.file_size <= size + _MOST_HEADER:
+                raise ValueError(f"{member.filename} claims {size:,} bytes and has {member.file_size:,}")
+            _check_claim(path, member.file_size, member.compress_size * _MOST_PACKED + _MOST_HEADER)
+        _check_claim(path, sum(member.file_size for member in archive.infolist()), None)
+
+
+def _check_claim(path: Path, size: int, limit: int | None) -> None:
+    """Raise UserError when a file says that it holds more bytes than it can, or than this machine's memory."""
+    if limit is not None and size > limit:
+        raise UserError(f"data file {str(path)!r} claims {size:,} bytes, more than it can hold; it is damaged.")
+    free = psutil.virtual_memory().available
+    if size > free:
+        raise UserError(
+            f"data file {str(path)!r} holds {size:,} bytes; this machine has {free:,} bytes of memory free."
         )
-    classes = _classes(path)
-    x, y = _read_classes(path, classes)
-    order = np.random.default_rng(0).permutation(len(y))
-    x, y, cut = x[order], y[order], max(1, len(y) // 10)
-    return ImageArrays((x[cut:], y[cut:]), (x[:cut], y[:cut]), class_names=tuple(classes))
+
+
+def read_image_folder(path: Path) -> ImageArrays:
+    """A folder of images for each class: below `train`, `test` and `val`, or at the top.
+
+    Where there is no `test`, `val` is the test split; where there is neither, a tenth of each class. Folders and files
+    that an editor, a notebook or an archive leaves (.ipynb_checkpoints, __MACOSX, ._name) are no classes and no images.
+    """
+    if not (path / "train").is_dir():
+        classes = _classes(path)
+        x, y = _alike({"": _read_classes(path, classes)}, path)[""]
+        rest, out = held_out(y, max(1, len(y) // 10))
+        return ImageArrays((x[rest], y[rest]), (x[out], y[out]), class_names=tuple(classes))
+    folders = {"train": path / "train", "test": path / "test"}
+    val = next((path / name for name in _VALIDATION if (path / name).is_dir()), None)
+    if not folders["test"].is_dir() and val is None:
+        raise UserError(f"{str(path)!r} holds a folder train and no folder test (or val); it needs both.")
+    if folders["test"].is_dir() and val is not None:
+        folders["val"] = val
+    elif val is not None:
+        folders["test"] = val
+    classes = _classes(folders["train"])
+    for folder in folders.values():
+        for name in _classes(folder):
+            if name not in classes:
+                raise UserError(f"{str(folder)!r} has a class {name!r} that {str(folders['train'])!r} lacks.")
+    splits = _alike({split: _read_classes(folder, classes) for split, folder in folders.items()}, path)
+    return ImageArrays(splits["train"], splits["test"], splits.get("val"), class_names=tuple(classes))
 
 
 def read_hub(name: str) -> ImageArrays:
@@ -145,28 +203,73 @@ def read_hub(name: str) -> ImageArrays:
 
 
 def _classes(path: Path) -> list[str]:
-    classes = sorted(child.name for child in path.iterdir() if child.is_dir())
+    classes = sorted(child.name for child in path.iterdir() if child.is_dir() and not _is_litter(child))
     if not classes:
         raise UserError(f"{str(path)!r} holds neither IDX files, nor an .npz, nor one folder of images for each class.")
     return classes
 
 
-def _read_classes(path: Path, classes: list[str]) -> tuple[Array, Array]:
-    from PIL import Image, UnidentifiedImageError
+def _is_litter(path: Path) -> bool:
+    return path.name.startswith((".", "__"))
 
+
+def _read_classes(path: Path, classes: list[str]) -> tuple[list[Array], Array]:
+    """Images (H, W) or (H, W, 3), and the number of each one's class; a class that the folder lacks has none."""
     images, labels = [], []
     for label, name in enumerate(classes):
-        for file in sorted((path / name).iterdir()):
-            if file.suffix.lower() in _IMAGE_SUFFIXES:
-                try:
-                    with Image.open(file) as image:
-                        images.append(np.asarray(image.convert("L" if image.mode in ("1", "L", "I;16") else "RGB")))
-                except (UnidentifiedImageError, OSError) as error:
-                    raise UserError(f"image {str(file)!r} cannot be read ({error}).") from None
-                labels.append(label)
+        folder = path / name
+        if not folder.is_dir():
+            log.warning("%s has no class %r", path, name)
+            continue
+        files = [file for file in sorted(folder.iterdir()) if not _is_litter(file)]
+        others = [file.name for file in files if file.suffix.lower() not in _IMAGE_SUFFIXES or not file.is_file()]
+        if others:
+            log.warning("%s: %d files are no images that can be read, %s first", folder, len(others), others[0])
+        pictures = [read_picture(file) for file in files if file.name not in others]
+        if not pictures:
+            log.warning("%s holds no images", folder)
+        images += pictures
+        labels += [label] * len(pictures)
     if not images:
         raise UserError(f"there are no images in {str(path)!r}.")
-    shapes = {image.shape for image in images}
-    if len(shapes) > 1:
-        raise UserError(f"images in {str(path)!r} differ in shape ({sorted(shapes)[:3]}); they need to be alike.")
-    return np.stack(images), np.asarray(labels)
+    return images, np.asarray(labels)
+
+
+def read_picture(path: Path) -> Array:
+    """One picture as uint8, grey (H, W) or in colour (H, W, 3), upright; 16 bits become 8, what is transparent white.
+
+    Raises UserError when it cannot be read.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = ImageOps.exif_transpose(image)
+            if picture.mode.startswith("I"):  # 16 bits a pixel, whatever their order
+                return (np.asarray(picture).astype(np.int64).clip(0, 65_535) / 257).round().astype(np.uint8)
+            if picture.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in picture.info:
+                picture = picture.convert("LA" if picture.mode in ("L", "LA", "1") else "RGBA")
+                white = Image.new("RGBA", picture.size, "white")
+                picture = Image.alpha_composite(white, picture.convert("RGBA")).convert(
+                    "L" if picture.mode == "LA" else "RGB"
+                )
+            return np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(f"image {str(path)!r} cannot be read ({error}).") from None
+
+
+def _alike(splits: dict[str, tuple[list[Array], Array]], path: Path) -> dict[str, tuple[Array, Array]]:
+    """Images stacked (N, H, W) or, where any of them is in colour, (N, H, W, 3). Raises UserError for several sizes."""
+    everything = [image for images, _ in splits.values() for image in images]
+    sizes = sorted({image.shape[:2] for image in everything})
+    if len(sizes) > 1:
+        raise UserError(
+            f"images in {str(path)!r} differ in size ({sizes[:3]}, height and width); they need to be alike."
+        )
+    if len({image.ndim for image in everything}) == 1:
+        return {split: (np.stack(images), labels) for split, (images, labels) in splits.items()}
+    return {
+        split: (np.stack([i if i.ndim == 3 else np.repeat(i[..., None], 3, 2) for i in images]), labels)
+        for split, (images, labels) in splits.items()
+    }

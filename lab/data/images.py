@@ -23,9 +23,9 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from lab.data.datasets import DataSet, load_named
-from lab.data.image_arrays import Array, ImageArrays
+from lab.data.image_arrays import Array, ImageArrays, checked, held_out
 from lab.data.image_files import read_hub, read_idx_folder, read_path
-from lab.data.module import LabDataModule
+from lab.data.module import LabDataModule, digest_of
 from lab.data.resident import Batch, Chunk, ShuffledOrder
 from lab.data.spec import Classes, DataSpec, TensorSpec
 from lab.errors import UserError
@@ -57,9 +57,9 @@ class ImageData(DataConfig):
     binarize: Literal["none", "threshold", "dynamic"] = "none"
     """threshold: pixel > 0.5; dynamic: Bernoulli draws with the pixel as probability, anew for each minibatch"""
     validation: float = Field(default=0.1, gt=0, lt=1)
-    """share of the training split held out, its last images, where the data set has no validation split"""
+    """share of the training split held out, of each class, where the data set has no validation split"""
     num_train: PositiveInt | None = None
-    """use only so many training images"""
+    """use only so many training images, of each class its share"""
 
     def build(self, seed: int) -> ImageModule:
         """Load the data. Raises UserError for a data set or file that is absent or damaged."""
@@ -69,20 +69,25 @@ class ImageData(DataConfig):
 class ImageModule(LabDataModule):
     """x (B, C, H, W) float in [0, 1], y (B,) int64."""
 
+    _digest = ""
+
     def __init__(self, config: ImageData, arrays: ImageArrays, seed: int) -> None:
         super().__init__()
         self.config, self.levels = config, arrays.levels
-        _check(arrays, config.name)
+        arrays = checked(arrays, config.name)
         train, val = arrays.train, arrays.val
         if val is None:
-            cut = max(1, round(len(train[0]) * (1 - config.validation)))
-            if cut == len(train[0]):
+            total = len(train[0])
+            num = min(round(total * config.validation), total - 1)
+            if not num:
                 raise UserError(
-                    f"data.validation={config.validation} holds out none of the {cut} images; it needs more."
+                    f"data.validation={config.validation} holds out none of the {total} images; it needs more."
                 )
-            train, val = (train[0][:cut], train[1][:cut]), (train[0][cut:], train[1][cut:])
-        if config.num_train is not None:
-            train = train[0][: config.num_train], train[1][: config.num_train]
+            rest, out = held_out(train[1], num)
+            train, val = (train[0][rest], train[1][rest]), (train[0][out], train[1][out])
+        if config.num_train is not None and config.num_train < len(train[0]):
+            _, some = held_out(train[1], config.num_train)
+            train = train[0][some], train[1][some]
         self._splits = {"train": _tensors(*train), "val": _tensors(*val), "test": _tensors(*arrays.test)}
         shape = tuple(self._splits["train"][0].shape[1:])
         num_classes = max(len(arrays.class_names), *(int(y.max()) + 1 for _, y in self._splits.values() if len(y)))
@@ -119,6 +124,11 @@ class ImageModule(LabDataModule):
         for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
             yield Batch(self._as_float(x, generator), y)
 
+    def digest(self) -> str:
+        if not self._digest:
+            self._digest = digest_of(t for pair in self._splits.values() for t in pair)
+        return self._digest
+
     def state_dict(self) -> dict[str, Any]:
         return {"drawn": self.order.drawn}
 
@@ -152,30 +162,10 @@ def load_images(name: str, root: str | None = None) -> ImageArrays:
     return load_named(IMAGES, name, root, read_path)
 
 
-def _check(arrays: ImageArrays, name: str) -> None:
-    """Raise UserError unless every split holds images with a label each."""
-    for split, pair in (("train", arrays.train), ("test", arrays.test), ("validation", arrays.val)):
-        if pair is None:
-            continue
-        images, labels = pair
-        channels_first = images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3)
-        if images.ndim not in (3, 4) or images.dtype != np.uint8 or not len(images) or channels_first:
-            raise UserError(
-                f"the {split} split of {name!r} holds {images.dtype} of shape {images.shape}; "
-                f"it needs uint8 images (N, height, width) or (N, height, width, channels)."
-            )
-        if len(images) != len(labels) or labels.dtype.kind not in "iu" or labels.min() < 0:
-            raise UserError(
-                f"the {split} split of {name!r} has {len(images)} images and {len(labels)} labels of {labels.dtype}; "
-                f"each image needs a class number from 0 up."
-            )
-
-
 def _tensors(images: Array, labels: Array) -> tuple[Tensor, Tensor]:
-    """(N, H, W) or (N, H, W, C) arrays -> (N, C, H, W) and (N,) tensors."""
-    x = torch.from_numpy(np.ascontiguousarray(images))
-    x = x[:, None] if x.dim() == 3 else x.permute(0, 3, 1, 2).contiguous()
-    return x, torch.from_numpy(np.ascontiguousarray(labels).astype(np.int64))
+    """(N, H, W, C) arrays -> (N, C, H, W) and (N,) tensors."""
+    x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).contiguous()
+    return x, torch.from_numpy(np.ascontiguousarray(labels))
 
 
 @register_images("digits")

@@ -20,7 +20,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from lab.data.datasets import DataSet, load_named
-from lab.data.module import LabDataModule
+from lab.data.module import LabDataModule, digest_of
 from lab.data.resident import Chunk
 from lab.data.spec import DataSpec, Symbols, TensorSpec
 from lab.errors import UserError
@@ -112,6 +112,9 @@ class TextModule(LabDataModule):
     def split(self, name: Literal["train", "val", "test"]) -> Tensor:
         """The characters (N,) of a split."""
         return self._splits[name]
+
+    def digest(self) -> str:
+        return digest_of(self._splits.values())
 
     def state_dict(self) -> dict[str, Any]:
         return {"drawn": self.drawn}

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import io
+import logging
+import os
+import shutil
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +18,10 @@ import pytest
 import torch
 from PIL import Image
 
-from lab.data.image_files import read_idx
-from lab.data.images import ImageArrays, ImageData, ImageModule, load_images
+from lab.data.image_arrays import ImageArrays, held_out
+from lab.data.image_files import read_idx, read_picture
+from lab.data.images import ImageData, ImageModule, load_images
+from lab.data.spec import Classes
 from lab.errors import UserError
 
 Array = np.ndarray[Any, Any]
@@ -183,8 +190,72 @@ def too_few(path: Path) -> None:
     np.savez(path / "a.npz", x_train=X[:4], x_test=X[:4], y_train=Y[:4], y_test=Y[:4])
 
 
-def word_labels(path: Path) -> None:
-    np.savez(path / "a.npz", x_train=X, x_test=X, y_train=np.array(["a"] * 40), y_test=np.array(["a"] * 40))
+def half_labels(path: Path) -> None:
+    np.savez(path / "a.npz", x_train=X, x_test=X, y_train=Y + 0.5, y_test=Y + 0.5)
+
+
+def several_labels(path: Path) -> None:
+    np.savez(path / "a.npz", x_train=X, x_test=X, y_train=np.ones((40, 3), int), y_test=np.ones((40, 3), int))
+
+
+def negative_labels(path: Path) -> None:
+    np.savez(path / "a.npz", x_train=X, x_test=X, y_train=Y.astype(int) - 1, y_test=Y)
+
+
+def endless_labels(path: Path) -> None:
+    np.savez(path / "a.npz", x_train=X, x_test=X, y_train=np.full(40, 2**40), y_test=Y)
+
+
+def new_class_in_test(path: Path) -> None:
+    np.savez(path / "a.npz", x_train=X, x_test=X, y_train=Y, y_test=np.full(40, 9))
+
+
+def new_name_in_test(path: Path) -> None:
+    np.savez(path / "a.npz", x_train=X, x_test=X, y_train=np.array(["a"] * 40), y_test=np.array(["b"] * 40))
+
+
+def colour_in_test(path: Path) -> None:
+    np.savez(path / "a.npz", x_train=X, x_test=np.stack([X] * 3, -1), y_train=Y, y_test=Y)
+
+
+def other_size_in_test(path: Path) -> None:
+    np.savez(path / "a.npz", x_train=X, x_test=X[:, :4], y_train=Y, y_test=Y)
+
+
+def new_folder_in_test(path: Path) -> None:
+    write_folder(path / "train")
+    write_folder(path / "test")
+    (path / "test" / "class0").rename(path / "test" / "class7")
+
+
+def train_alone(path: Path) -> None:
+    write_folder(path / "train")
+
+
+def idx_bomb(path: Path) -> None:
+    write_idx(path, compress=False)
+    (path / "train-images-idx3-ubyte").write_bytes(b"\x00\x00\x08\x03" + struct.pack(">3I", 2**31, 2**10, 2**10))
+
+
+def gzip_bomb(path: Path) -> None:
+    write_idx(path, compress=True)
+    content = b"\x00\x00\x08\x03" + struct.pack(">3I", 2, 6, 5) + bytes(50_000_000)
+    (path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(content))
+
+
+def npz_claim(path: Path) -> None:
+    np.savez(path / "a.npz", x_test=X, y_train=Y, y_test=Y)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (2**20, 2**10, 2**10)}
+    )
+    with zipfile.ZipFile(path / "a.npz", "a") as archive:
+        archive.writestr("x_train.npy", header.getvalue() + X.tobytes())
+
+
+def bomb_png(path: Path) -> None:
+    write_folder(path)
+    Image.new("1", (14_000, 14_000)).save(path / "class0" / "000.png")
 
 
 def no_images_npz(path: Path) -> None:
@@ -227,10 +298,23 @@ def nothing(path: Path) -> None:
         (flat_npz, "(40, 30)"),
         (channels_first, "(40, 3, 6, 5)"),
         (too_few, "data.validation=0.1 holds out none of the 4 images"),
-        (word_labels, "labels"),
+        (half_labels, "labels of float64"),
+        (several_labels, "labels of int64, shape (40, 3)"),
+        (negative_labels, "a number from 0 up"),
+        (endless_labels, "go up to 1,099,511,627,776, for 40 images"),
+        (new_class_in_test, "the test split of"),
+        (new_name_in_test, "has the class 'b'; the train split has none"),
+        (colour_in_test, "(6, 5, 3), the train split of (6, 5, 1)"),
+        (other_size_in_test, "(4, 5, 1), the train split of (6, 5, 1)"),
+        (new_folder_in_test, "has a class 'class7' that"),
+        (train_alone, "no folder test (or val)"),
+        (bomb_png, "cannot be read"),
+        (idx_bomb, "claims 2,251,799,813,685,248 bytes, more than it can hold"),
+        (gzip_bomb, "more than 60 bytes for (2, 6, 5)"),
+        (npz_claim, "x_train.npy claims 1,099,511,627,776 bytes and has"),
         (no_images_npz, "(0, 6, 5)"),
         (cut_png, "cannot be read"),
-        (mixed_sizes, "differ in shape"),
+        (mixed_sizes, "differ in size"),
         (no_images, "no images"),
         (nothing, "holds neither"),
     ],
@@ -325,7 +409,7 @@ def test_splits_and_limits() -> None:
     arrays = ImageArrays((X, Y), (X[:10], Y[:10]))
     module = ImageModule(ImageData(batch_size=4, validation=0.25), arrays, 0)
     assert [module.num_samples(split) for split in ("train", "val", "test")] == [30, 10, 10]
-    assert torch.equal(next(module.batches("val")).y, torch.from_numpy(Y[30:]).long())
+    assert sorted(next(module.batches("val")).y.bincount().tolist()) == [2, 2, 3, 3]
     assert ImageModule(ImageData(batch_size=4, num_train=7), arrays, 0).num_samples("train") == 7
 
 
@@ -333,3 +417,111 @@ def test_read_idx_refuses_other_types(tmp_path: Path) -> None:
     (tmp_path / "ints").write_bytes(b"\x00\x00\x0c\x01" + struct.pack(">I", 2) + bytes(8))
     with pytest.raises(UserError, match="not an IDX file of bytes"):
         read_idx(tmp_path / "ints")
+
+
+@pytest.mark.parametrize("num", [1, 7, 100, 399])
+def test_what_is_held_out_is_a_share_of_each_class(num: int) -> None:
+    labels = np.repeat([0, 1, 2, 3], [200, 100, 60, 40])  # sorted, as folders are read
+    rest, out = held_out(labels, num)
+    assert sorted([*rest, *out]) == list(range(400))
+    assert np.abs(np.bincount(labels[out], minlength=4) - num * np.array([0.5, 0.25, 0.15, 0.1])).max() <= 1
+    again = held_out(labels, num)
+    assert np.array_equal(out, again[1])
+    assert num < 100 or not np.array_equal(out, np.linspace(out[0], out[-1], num).astype(int))  # within a class: drawn
+
+
+def test_every_class_is_in_every_split_of_sorted_folders(tmp_path: Path) -> None:
+    write_folder(tmp_path / "train")
+    write_folder(tmp_path / "test")
+    module = ImageData(name=str(tmp_path), batch_size=4, num_train=8).build(seed=0)
+    for split in ("train", "val", "test"):
+        assert len(next(module.batches(split)).y.unique()) == 4, split  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_a_folder_val_is_the_validation_split(tmp_path: Path, name: str) -> None:
+    for split in ("train", "test", name):
+        write_folder(tmp_path / split)
+    for file in list((tmp_path / name).rglob("*.png"))[:12]:
+        file.unlink()
+    module = ImageData(name=str(tmp_path), batch_size=4).build(seed=0)
+    assert [module.num_samples(split) for split in ("train", "val", "test")] == [40, 28, 40]  # type: ignore[arg-type]
+
+
+def test_a_class_that_the_test_split_lacks_and_what_is_no_image(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_folder(tmp_path / "train")
+    write_folder(tmp_path / "test")
+    shutil.rmtree(tmp_path / "test" / "class1")
+    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "train" / "__MACOSX").mkdir()
+    (tmp_path / "train" / "class0" / "._000.png").write_bytes(b"resource fork")
+    (tmp_path / "train" / "class0" / "notes.txt").write_text("notes")
+    os.mkfifo(tmp_path / "train" / "class0" / "pipe.png")
+    with caplog.at_level(logging.WARNING, "lab"):
+        module = ImageData(name=str(tmp_path), batch_size=4).build(seed=0)
+    assert (module.num_samples("train") + module.num_samples("val"), module.num_samples("test")) == (40, 30)
+    assert module.spec.outputs.num == 4  # type: ignore[union-attr]
+    assert "has no class 'class1'" in caplog.text
+    assert "2 files are no images that can be read, notes.txt first" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (np.eye(4)[Y], None),
+        (np.eye(4, dtype=bool)[Y], None),
+        (Y[:, None], None),
+        (Y.astype(np.float32), None),
+        (np.array(["cat", "dog", "emu", "fox"])[Y], ("cat", "dog", "emu", "fox")),
+    ],
+    ids=["one-hot", "bool", "column", "float", "names"],
+)
+def test_labels_as_people_write_them(tmp_path: Path, labels: Any, names: tuple[str, ...] | None) -> None:
+    np.savez(tmp_path / "a.npz", x_train=X, x_test=X[:10], y_train=labels, y_test=labels[:10])
+    module = ImageData(name=str(tmp_path / "a.npz"), batch_size=4).build(seed=0)
+    assert next(module.batches("test")).y.tolist() == Y[:10].tolist()
+    assert module.spec.outputs == Classes(4, names or ("0", "1", "2", "3"))
+
+
+GREY = np.arange(0, 256, 9, dtype=np.uint8)[:28].reshape(4, 7)
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16", "1", "P", "RGBA", "LA", "CMYK", "transparent", "turned"])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_pictures_keep_their_greys(tmp_path: Path, mode: str, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    picture = Image.fromarray(GREY)
+    expected = GREY
+    if mode == "I;16":
+        picture = Image.fromarray(GREY.astype(np.uint16) * 257)
+    elif mode == "1":
+        picture = picture.point(lambda v: 255 * (v > 127)).convert("1")
+        expected = np.where(GREY > 127, 255, 0).astype(np.uint8)
+    elif mode == "transparent":
+        alpha = Image.fromarray(np.where(GREY > 127, 255, 0).astype(np.uint8))
+        picture.putalpha(alpha)
+        expected = np.where(GREY > 127, GREY, 255)
+    elif mode == "turned":
+        exif = Image.Exif()
+        exif[0x0112] = 3  # upside down
+        picture = Image.fromarray(GREY[::-1, ::-1].copy())
+        picture.save(path, exif=exif)
+    elif mode != "L":
+        picture = picture.convert("RGB").convert(mode) if mode == "CMYK" else picture.convert(mode)
+    if mode == "CMYK" and suffix == "png":
+        pytest.skip("there is no such PNG")
+    if mode != "turned":
+        picture.save(path)
+    read = read_picture(path)
+    assert read.dtype == np.uint8
+    grey = read if read.ndim == 2 else read[..., 0]
+    assert np.abs(grey.astype(int) - expected).max() <= 1
+    assert read.ndim == (3 if mode in ("P", "RGBA", "CMYK") else 2)
+
+
+def test_grey_and_coloured_pictures_are_all_coloured(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    Image.fromarray(np.stack([X[0]] * 3, -1)).save(tmp_path / "class0" / "000.png")
+    assert load_images(str(tmp_path)).train[0].shape == (36, 6, 5, 3)
