@@ -39,6 +39,8 @@ class RingFiles:
     def __init__(self, folder: Path, rings: dict[str, Ring]) -> None:
         self.folder, self.rings = folder, rings
         self._segments: list[dict[str, Any]] = []
+        self._before: list[dict[str, Any]] = []
+        """segments of the manifest before the last one: its checkpoint is kept too"""
         self._saved = dict.fromkeys(rings, 0)
 
     def save(self) -> Manifest:
@@ -48,10 +50,11 @@ class RingFiles:
             for name, ring in self.rings.items()
             if ring.num_written > self._saved[name]
         }
+        self._before = self._segments
         if ranges:
             file = f"segment-{sum(ring.num_written for ring in self.rings.values()):015d}.npz"
             self._write(self.folder / file, ranges)
-            self._segments.append({"file": file, "ranges": ranges})
+            self._segments = [*self._segments, {"file": file, "ranges": ranges}]
             self._saved = {name: ring.num_written for name, ring in self.rings.items()}
         self._segments = [segment for segment in self._segments if self._is_needed(segment)]
         return {"written": dict(self._saved), "segments": list(self._segments)}
@@ -91,12 +94,12 @@ class RingFiles:
             ring.write(first, items.contiguous().to(ring.data.device))
 
     def remove_unneeded(self) -> None:
-        """Remove the files that the last manifest does not name, and what another number of ranks left."""
+        """Remove the files that the last two manifests do not name, and what another number of ranks left."""
         for other in self.folder.parent.glob("replay*"):
             if other.name not in (folder_name(r, ranks.num_ranks()) for r in range(ranks.num_ranks())):
                 shutil.rmtree(other, ignore_errors=True)
         if self.folder.is_dir():
-            needed = {segment["file"] for segment in self._segments}
+            needed = {segment["file"] for segment in (*self._before, *self._segments)}
             for path in self.folder.iterdir():
                 if path.name not in needed:
                     path.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ format, experiment, monitor value, counters, state_dict, and in `last` also: tra
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import random
@@ -17,17 +18,26 @@ import torch
 
 from lab.errors import UserError
 from lab.runs.directory import FORMAT
-from lab.runs.files import disk_failure
+from lab.runs.files import disk_failure, temporary_name
 
 
-def save(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint so that `path` is always a whole one. Raises Failure when the disk is full."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def save(path: Path, content: dict[str, Any], *, keep: Path | None = None) -> None:
+    """Write a checkpoint so that `path` is always a whole one; the one that was there before becomes `keep`.
+
+    Raises Failure when the disk is full.
+    """
+    temporary = temporary_name(path)
     try:
         with temporary.open("wb") as file:
             torch.save({"format": FORMAT, **content}, file)
             file.flush()
             os.fsync(file.fileno())
+        if keep is not None and path.is_file():
+            link = temporary_name(keep)
+            with contextlib.suppress(OSError):  # a file system without links keeps none
+                link.unlink(missing_ok=True)
+                link.hardlink_to(path)
+                link.replace(keep)
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
@@ -38,11 +48,17 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint; only tensors and plain values are accepted. Raises UserError when it is anything else."""
+    """Read a checkpoint whose checksums are right; only tensors and plain values are accepted.
+
+    Raises UserError when it is anything else.
+    """
     try:
         with path.open("rb") as file:
             if not zipfile.is_zipfile(file):
                 raise UserError(f"checkpoint {str(path)!r} is damaged, or none.")
+            with zipfile.ZipFile(file) as archive:
+                if (damaged := archive.testzip()) is not None:
+                    raise UserError(f"checkpoint {str(path)!r} is damaged (the checksum of {damaged!r} is wrong).")
             file.seek(0)
             content = torch.load(file, map_location=device, weights_only=True)
     except FileNotFoundError:

@@ -5,6 +5,7 @@ result.json            recipe, status, seed, metrics, best, counters, wall time,
 metrics.jsonl          one row a line; the truth about the run, cut back to the checkpoint on resume
 system.jsonl           what the run used of its machine, by the clock
 checkpoints/last.ckpt  everything that an exact resume needs
+checkpoints/previous.ckpt  the last one before it, in case that one is damaged
 checkpoints/best.ckpt  the weights of the best evaluation
 media/                 pictures and videos
 wandb/                 the W&B run when it is offline
@@ -26,8 +27,8 @@ from typing import Any
 from lab import __version__, catalog
 from lab.errors import Failure, UserError
 from lab.experiment import Experiment
-from lab.runs.files import write_atomic
-from lab.runs.metrics_file import json_safe
+from lab.runs.files import is_temporary, remove_temporary, write_atomic
+from lab.runs.metrics_file import json_safe, rows_of
 
 FORMAT = 3  # 1: optimizers without their name, decoders of another shape; 2: other names of parameters and modules
 _FILES = ("experiment.yaml", "result.json")
@@ -43,6 +44,14 @@ class Run:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def last(self) -> Path:
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def previous(self) -> Path:
+        return self.checkpoints / "previous.ckpt"
 
     @property
     def media(self) -> Path:
@@ -65,7 +74,7 @@ class Run:
         from lab.config import serialization
 
         run = cls(path if path is not None else _fresh_path(experiment, root or runs_root()))
-        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+        if run.path.exists() and not (run.path.is_dir() and _is_free(run.path)):
             raise UserError(
                 f"run directory {str(run.path)!r} exists already; choose another, or lab resume {run.path}."
             )
@@ -77,12 +86,17 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, path: Path | str) -> Run:
-        """An existing run directory. Raises UserError when it is none, or one of another format."""
+    def open(cls, path: Path | str, *, without_result: bool = False) -> Run:
+        """An existing run directory; `without_result` also takes one that was killed before its first `result.json`.
+
+        Raises UserError when it is none, or one of another format.
+        """
         run = cls(Path(path).expanduser())
         if not run.path.exists():
             raise UserError(f"there is no run {str(path)!r}; lab list --runs shows those that there are.")
         missing = [name for name in _FILES if not (run.path / name).is_file()]
+        if missing == ["result.json"] and without_result:
+            return run
         if missing:
             raise UserError(f"{str(path)!r} is not a run directory: it has no {missing[0]}.")
         result = run.result()
@@ -107,7 +121,8 @@ class Run:
         try:
             yield
         except UserError as error:
-            missing = sorted(set(self.result().get("imports", ())) - set(catalog.allowed_imports()))
+            imports = self.result().get("imports", ()) if (self.path / "result.json").is_file() else ()
+            missing = sorted(set(imports) - set(catalog.allowed_imports()))
             if not missing or "--import" in str(error):
                 raise
             options = " ".join(f"--import {name}" for name in missing)
@@ -128,15 +143,8 @@ class Run:
         write_atomic(self.path / "result.json", json.dumps(json_safe(result), indent=2) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All rows of metrics, in order; a last line cut short by a crash is left out."""
-        rows = []
-        if self.metrics_path.is_file():
-            for line in self.metrics_path.read_text(encoding="utf-8").splitlines():
-                try:
-                    rows.append(json.loads(line))
-                except json.JSONDecodeError:
-                    break
-        return rows
+        """All rows of metrics, in order; lines that a crash cut short are left out."""
+        return rows_of(self.metrics_path.read_bytes()) if self.metrics_path.is_file() else []
 
     def checkpoint(self, which: str = "best") -> Path:
         """The path of `best` or `last`, or best's stand-in when a run has only `last`. Raises UserError without any."""
@@ -167,6 +175,8 @@ class Run:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"run {str(self.path)!r} is being trained by another process.") from None
+        for folder in (self.path, self.checkpoints):
+            remove_temporary(folder)
 
     def unlock(self) -> None:
         """Let others train this run."""
@@ -206,6 +216,12 @@ def find(references: Sequence[str]) -> list[Run]:
         others = f" ({len(unreadable)} runs in all)" if len(unreadable) > 1 else ""
         logging.getLogger("lab").warning("left out%s: %s", others, unreadable[0])
     return list(found.values())
+
+
+def _is_free(path: Path) -> bool:
+    """Whether a folder is empty, or holds only what a run leaves that was killed as it was made."""
+    files = [file for file in path.rglob("*") if not file.is_dir()]
+    return not any(path.iterdir()) or ((path / "checkpoints").is_dir() and all(map(is_temporary, files)))
 
 
 def _run_folders(path: Path) -> Iterator[Path]:

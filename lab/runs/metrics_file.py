@@ -27,19 +27,40 @@ class MetricsFile:
         os.fsync(self._file.fileno())
         return self._file.tell()
 
-    def truncate(self, offset: int) -> None:
-        """Cut the file back to a checkpoint's offset."""
+    def truncate(self, offset: int) -> bool:
+        """Cut the file back to a checkpoint's offset; returns whether it went so far.
+
+        One that did not keeps its whole lines.
+        """
+        long_enough = self.path.stat().st_size >= offset
+        if not long_enough:
+            with self.path.open("rb") as file:
+                offset = file.read().rfind(b"\n") + 1
         self._file.truncate(offset)
         self._file.seek(0, os.SEEK_END)
+        return long_enough
 
     def rows_between(self, start: int, end: int) -> list[dict[str, Any]]:
         """The rows in a byte range."""
         with self.path.open("rb") as file:
             file.seek(start)
-            return [json.loads(line) for line in file.read(end - start).splitlines()]
+            return rows_of(file.read(end - start))
 
     def close(self) -> None:
         self._file.close()
+
+
+def rows_of(content: bytes) -> list[dict[str, Any]]:
+    """The rows in the bytes of a metrics file; a line that is none, as a crash leaves them, is left out."""
+    rows = []
+    for line in content.splitlines():
+        try:
+            row = json.loads(line.strip(b"\0"))
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
 
 
 def json_safe(value: Any) -> Any:

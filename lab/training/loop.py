@@ -68,6 +68,8 @@ class RunLoop(Callback):
         self.pause_at: int | None = None
         """the count at which the run saves itself and ends, resumable"""
         self.best: Best = None
+        self.saved = False
+        """whether there is a last checkpoint"""
         self.state: dict[str, Any] = {"next_eval": self.eval_period, "next_log": self.log_period, "seconds": 0.0}
         self._resume_from: dict[str, Any] | None = None
         self._counted: dict[str, int] = {}
@@ -203,6 +205,9 @@ class RunLoop(Callback):
         self.saver.save_last(module, self.best, loop)
         if self.writes:
             self.recorder.flush(loop)
+            if not self.saved:
+                self.saved = True
+                self._write_result(module)
         collectives.barrier()
         self.data.on_saved()
         self._last_save = time.perf_counter()
@@ -211,7 +216,7 @@ class RunLoop(Callback):
         self.saver.restore(module, content)
         self.recorder.restore(content["loop"])
         self.state = {key: content["loop"][key] for key in self.state}
-        self.best = content["best"]
+        self.best, self.saved = content["best"], True
 
     def _write_result(self, module: Learner[Any], error: str | None = None) -> None:
         self.recorder.write_result(
@@ -221,4 +226,5 @@ class RunLoop(Callback):
             budget=self.budget,
             seconds=round(self.state["seconds"], 3),
             best=self.best,
+            saved=self.saved,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -18,6 +19,8 @@ from lab.runs.metrics_file import MetricsFile
 from lab.runs.provenance import environment
 from lab.runs.tracking import Tracker
 from lab.training.learner import Learner
+
+log = logging.getLogger("lab")
 
 _RESULT_SECONDS = 1.0
 
@@ -60,8 +63,8 @@ class Recorder:
 
     def restore(self, loop: dict[str, Any]) -> None:
         """Cut the metrics file back to what `state` gave."""
-        if ranks.rank() == 0:
-            self.metrics_file.truncate(loop["metrics_offset"])
+        if ranks.rank() == 0 and not self.metrics_file.truncate(loop["metrics_offset"]):
+            log.warning("%s is shorter than its checkpoint says: some rows of metrics are lost", self.metrics_file.path)
         self.latest = dict(loop["latest"])
 
     def flush(self, loop: dict[str, Any]) -> None:

@@ -1,12 +1,13 @@
 """Checkpoints of a run: what goes into them, and how a run goes on from one.
 
 best  experiment, counters, best, state_dict
-last  the same, and: train (the module's train_state), data, rng; of several ranks those of the others in `ranks`, and
-      the noise that all draw together; `loop`, what the conductor and the recorder need
+last  the same, and: train (the module's train_state), data, data_digest, rng; of several ranks those of the others in
+      `ranks`, and the noise that all draw together; `loop`, what the conductor and the recorder need
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from lab.config import serialization
@@ -19,6 +20,9 @@ from lab.runs.directory import Run
 from lab.seeding import derive_seed
 from lab.training.learner import Learner
 
+log = logging.getLogger("lab")
+
+_NAMES_OF_DATA = ("data.kind", "data.name", "data.root", "data.path", "data.run")
 Best = dict[str, Any] | None
 """the metric, value and counters of the best evaluation"""
 
@@ -44,12 +48,17 @@ class Saver:
                 **own,
                 "ranks": states[1:],
                 "noise": shared_noise.noise_state(),
+                "data_digest": self.data.digest(),
                 "loop": loop,
             }
-            checkpoint.save(self.run.checkpoints / "last.ckpt", content)
+            checkpoint.save(self.run.last, content, keep=self.run.previous)
 
     def restore(self, module: Learner[Any], content: dict[str, Any]) -> None:
-        """Go on from the content of `last`, on as many ranks as there are now."""
+        """Go on from the content of `last`, on as many ranks as there are now.
+
+        Raises UserError when the checkpoint is another network's, or the data have changed.
+        """
+        self._compare(content)
         load_weights(module, content)
         checkpoint.set_rng_state(content["rng"])
         shared_noise.set_noise_state(content.get("noise", {}))
@@ -67,6 +76,28 @@ class Saver:
             module.load_train_state(content["train"] | regrouped)
             self.data.load_state_dicts([state["data"] for state in states])
 
+    def _compare(self, content: dict[str, Any]) -> None:
+        """Say what is another than at the last checkpoint."""
+        before, now = (
+            serialization.flatten(tree) for tree in (content["experiment"], serialization.dump(self.experiment))
+        )
+        changes = [
+            f"{field}={now.get(field)!r} (before: {before.get(field)!r})"
+            for field in dict.fromkeys((*before, *now))
+            if before.get(field) != now.get(field)
+        ]
+        if changes and ranks.rank() == 0:
+            log.warning("the run goes on with %s", ", ".join(changes))
+        data = {field: value for field, value in now.items() if field.startswith("data.")}
+        same = all(before.get(field) == value for field, value in data.items())
+        if same and content["data_digest"] != self.data.digest():
+            named = ", ".join(f"{field}={data[field]!r}" for field in _NAMES_OF_DATA if data.get(field))
+            raise UserError(
+                f"the data of {str(self.run.path)!r} have changed since its last checkpoint: {named}. "
+                f"Put back those that were there, or begin a new run with its weights: "
+                f"trainer.start_from={self.run.path}"
+            )
+
     def _weights(self, module: Learner[Any], best: Best) -> dict[str, Any]:
         return {
             "experiment": serialization.dump(self.experiment),
@@ -74,6 +105,34 @@ class Saver:
             "best": best,
             "state_dict": module.state_dict(),
         }
+
+
+def last_checkpoint(run: Run) -> dict[str, Any] | None:
+    """The content of a run's last checkpoint, or None where it was killed before its first.
+
+    Raises UserError, which names a way out, where that checkpoint is damaged or gone.
+    """
+    if run.last.is_file():
+        try:
+            return checkpoint.load(run.last)
+        except UserError as error:
+            raise UserError(f"{error} {_way_out(run)}") from None
+    saved = run.result().get("saved") if (run.path / "result.json").is_file() else None
+    if saved or run.previous.is_file():
+        raise UserError(f"run {str(run.path)!r} was saved, but its checkpoints/last.ckpt is gone. {_way_out(run)}")
+    return None
+
+
+def _way_out(run: Run) -> str:
+    """What can be done without the last checkpoint; nothing of the run has been changed."""
+    try:
+        counters = checkpoint.load(run.previous)["counters"]
+        counts = ", ".join(f"{name}={counters[name]:,}" for name in ("env_steps", "samples") if name in counters)
+        return f"The one before it ({counts}) is whole: mv {run.previous} {run.last} and resume."
+    except UserError:
+        best = run.checkpoints / "best.ckpt"
+        start = f"; trainer.start_from={run.path} begins a new run with its best weights" if best.is_file() else ""
+        return f"Put it back from a copy{start}."
 
 
 def load_weights(module: Learner[Any], content: dict[str, Any]) -> None:

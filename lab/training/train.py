@@ -22,7 +22,6 @@ from lab.launchers import launch
 from lab.quiet import quiet
 from lab.ranks import ranks, shares
 from lab.ranks.batch_norm import normalize_whole_batches
-from lab.runs import checkpoint
 from lab.runs.directory import Run
 from lab.runs.system_use import SystemUse
 from lab.runs.tracking import Tracker
@@ -30,6 +29,7 @@ from lab.training.devices import build_trainer, resolve_device
 from lab.training.learner import Learner
 from lab.training.loop import RunLoop
 from lab.training.progress import Progress
+from lab.training.saving import last_checkpoint
 from lab.training.signals import stop_on_signals
 from lab.training.status import Observer
 from lab.training.warm_start import start_from
@@ -90,7 +90,8 @@ def train(
         raise UserError(
             f"module.kind={experiment.module.kind!r} has no gradients to average: trainer.num_workers must be 1."
         )
-    if experiment.trainer.start_from is not None and not (resume and any(resume.checkpoints.glob("last.ckpt"))):
+    content = None if resume is None else last_checkpoint(resume)
+    if experiment.trainer.start_from is not None and content is None:
         start_from(module, experiment.trainer.start_from)
     run = resume or Run.create(experiment, run_dir, root)
     first = ranks.rank() == 0
@@ -102,7 +103,7 @@ def train(
             quiet("lightning.pytorch", "lightning.fabric", "lightning", module="lightning"),
             _threads(experiment.trainer.num_threads or module.num_threads),
         ):
-            return _fit(experiment, run, data, module, resume, shown, callbacks, on_evaluation, on_loop)
+            return _fit(experiment, run, data, module, resume, content, shown, callbacks, on_evaluation, on_loop)
     finally:
         run.unlock()
         data.close()
@@ -124,7 +125,7 @@ def resume(
 
     Raises UserError when there is no such run, or an override is not valid.
     """
-    run = run if isinstance(run, Run) else Run.open(run)
+    run = run if isinstance(run, Run) else Run.open(run, without_result=True)
     experiment = override(run.experiment(), overrides)
     return train(experiment, resume=run, progress=progress, callbacks=callbacks, on_evaluation=on_evaluation)
 
@@ -142,13 +143,13 @@ def _fit(
     data: LabDataModule,
     module: Learner,
     resume: Run | None,
+    content: dict[str, Any] | None,
     progress: Progress | None,
     callbacks: Sequence[Callback],
     on_evaluation: Callable[[dict[str, float]], Any] | None,
     on_loop: Callable[[Any], None] | None,
 ) -> Result:
     data.folder = run.path
-    content = checkpoint.load(run.checkpoint("last")) if resume and any(run.checkpoints.glob("last.ckpt")) else None
     tracked = experiment if ranks.rank() == 0 else experiment.model_copy(update={"tracking": _UNTRACKED})
     tracker = Tracker(tracked, run, module.counter, experiment.module.kind)
     observers: list[Observer] = [] if progress is None else [progress]

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ from lab.data.images import ImageData
 from lab.data.resident import Batch
 from lab.data.spec import Classes, DataSpec, TensorSpec
 from lab.errors import UserError
+from lab.runs import checkpoint
 from lab.runs.directory import Run
 from lab.training.restore import restore
-from lab.training.train import train
+from lab.training.train import resume, train
 
 BITS = DataSpec(TensorSpec((1, 4, 4), torch.float32, 0.0, 1.0, 2), Classes(3))
 
@@ -241,11 +243,13 @@ def test_a_prior_is_evaluated_on_codes_and_on_images(lab, prior_run):
 
 @pytest.mark.slow
 def test_a_resumed_prior_refuses_another_vq_vaes_codes(prior_run, vq_run, tmp_path):
+    content = checkpoint.load(Run.open(prior_run).last)
     data = CodeData(run=str(vq_run)).build(0)
-    state = data.state_dict()
-    data.load_state_dict(state)
-    with pytest.raises(UserError, match="gives other codes"):
-        data.load_state_dict({**state, "codes": "0" * 16})
+    assert data.digest() == content["data_digest"]
+    shutil.copytree(prior_run, tmp_path / "run")
+    checkpoint.save(tmp_path / "run" / "checkpoints" / "last.ckpt", content | {"data_digest": "0" * 8})
+    with pytest.raises(UserError, match="have changed since its last checkpoint"):
+        resume(tmp_path / "run")
 
 
 def test_a_run_that_is_none_or_no_vq_vae_is_said(lab, prior_run, tmp_path):
