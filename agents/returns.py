@@ -123,6 +123,14 @@ def n_step_returns(reward: Tensor, terminated: Tensor, truncated: Tensor, gamma:
     return NStep(returns, discount, steps)
 
 
+def cut_before_starts(terminated: Tensor, truncated: Tensor, start: Tensor, valid: Tensor) -> Tensor:
+    """`truncated` (T, N), and where the next row starts an episode though this one did not end: there a run was resumed
+    whose environments do not give their state."""
+    cut = truncated.clone()
+    cut[:-1] |= start[1:] & valid[:-1] & ~terminated[:-1]
+    return cut
+
+
 def td_target(reward: Tensor, discount: Tensor, next_values: Tensor) -> Tensor:
     """y = r + discount * V(s'), where discount is gamma^n, or 0 after a terminal state; any shape."""
     return torch.addcmul(reward, discount, next_values)

@@ -18,7 +18,7 @@ from torch import Tensor
 from agents.replay.observation_store import make_store
 from agents.replay.priorities import Priorities, PriorityConfig
 from agents.replay.ring import PackedRings, Rows, empty_ring
-from agents.returns import n_step_returns
+from agents.returns import cut_before_starts, n_step_returns
 from agents.types import Rollout, Sequences, Transition
 from lab.data.spec import Continuous, DataSpec, MultiDiscrete
 from lab.errors import UserError
@@ -138,12 +138,9 @@ class ReplayBuffer:
         first = torch.randint(num_starts * self.num_envs, (batch_size,), generator=self.generator, device=self.device)
         steps = torch.arange(length, device=self.device)[:, None] * self.num_envs
         index = (first + steps + self._oldest * self.num_envs) % self.num_slots  # (L, B)
-        return Sequences(
-            obs=self._store.obs(index),
-            next_obs=self._store.next_obs(index),
-            valid=self._is_valid.take(index),
-            **self._rows.take(index, _STEP),
-        )
+        rows = self._rows.take(index, _STEP) | {"valid": self._is_valid.take(index)}
+        rows["truncated"] = cut_before_starts(*(rows[name] for name in ("terminated", "truncated", "start", "valid")))
+        return Sequences(obs=self._store.obs(index), next_obs=self._store.next_obs(index), **rows)
 
     def update_priorities(self, index: Tensor, td_error: Tensor) -> None:
         """Set the priorities of drawn transitions (B,) by their TD errors (B,)."""
@@ -187,10 +184,12 @@ class ReplayBuffer:
         if end <= first:
             return
         if self.config.n_step > 1:
-            reward, terminated, truncated = (
-                self.rings[name].read(first, self.rows_written) for name in ("reward", "terminated", "truncated")
+            reward, terminated, truncated, start, valid = (
+                self.rings[name].read(first, self.rows_written)
+                for name in ("reward", "terminated", "truncated", "start", "valid")
             )
-            window_sums = n_step_returns(reward, terminated, truncated, self.gamma, self.config.n_step)
+            cut = cut_before_starts(terminated, truncated, start, valid)
+            window_sums = n_step_returns(reward, terminated, cut, self.gamma, self.config.n_step)
             for name, values in zip(_WINDOW_SUMS, window_sums, strict=True):
                 self.rings[name].append(values)
         self._make_drawable(first, end)

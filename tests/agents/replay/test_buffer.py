@@ -330,3 +330,31 @@ def test_a_missing_or_damaged_segment_is_a_sentence(tmp_path: Path) -> None:
     segment.unlink()
     with pytest.raises(UserError, match="missing"):
         files.load(manifest)
+
+
+@pytest.mark.parametrize("n_step", [1, 2, 3, 5])
+def test_windows_end_where_episodes_start_afresh(n_step: int) -> None:
+    """A run is resumed whose environments do not give their state: the episode before it has no end."""
+    buffer = ReplayBuffer(ReplayConfig(capacity=100, n_step=n_step), 1.0, VECTOR, 2, 0, CPU)
+    before, after = World(2, 0), World(2, 0)
+    for world, reward in ((before, 1.0), (after, 100.0)):
+        rollout = world.rollout(6)
+        none = torch.zeros_like(rollout.terminated)
+        start = none.clone()
+        start[0] = True
+        buffer.extend(
+            rollout._replace(
+                terminated=none, truncated=none, start=start, reward=torch.full_like(rollout.reward, reward)
+            )
+        )
+    drawn = buffer.sample(400, 1)
+    slots = drawn.indices[0] // 2
+    steps = torch.minimum(6 - slots % 6, torch.tensor(n_step))
+    early = slots < 6
+    assert set(slots[early].tolist()) == set(range(6))
+    assert torch.equal(drawn.reward[0][early], steps[early].float())
+    assert torch.equal(drawn.discount[0], torch.ones(400))
+    last = slots + steps - 1
+    assert torch.equal(drawn.next_obs[0][early], buffer._store.next_obs(last * 2 + drawn.indices[0] % 2)[early])  # type: ignore[index]
+    sequences = buffer.sample_sequences(50, 12)
+    assert sequences.truncated.any(1).nonzero().flatten().tolist() == [5]
