@@ -11,6 +11,7 @@ from gymnasium.spaces import Dict
 from torch import Tensor, nn
 
 from agents.envs import cartpole_positions
+from agents.envs.channels_first import ChannelsFirst, is_channels_last
 from agents.envs.flatten_nested import FlatDict
 from agents.envs.make import is_atari, make_env
 from agents.policies.policy import Policy
@@ -84,15 +85,18 @@ def _example(spec: DataSpec, env_id: str, options: dict[str, Any], state: Tensor
         return (start + frames).replace("import gymnasium as gym\n", "").replace("gymnasium, ", "")
     types = {"torch.uint8": "np.uint8", "torch.int64": "np.int64"}
     env = make_env(env_id, options)
-    paths = env.paths if isinstance(env, FlatDict) else {}
-    space = env.observation_space
+    own = env.env if isinstance(env, ChannelsFirst) else env
+    paths = own.paths if isinstance(own, FlatDict) else {}
+    space = own.observation_space
     env.close()
 
     def array_of(name: str, each: TensorSpec) -> str:
         """The expression for one input of the network."""
         path = paths.get(name, (name,) if isinstance(spec.inputs, dict) else ())
+        leaf = space[name] if isinstance(space, Dict) else space
         part = "obs" + "".join(f"[{key!r}]" for key in path)
-        first = getattr(space[name] if isinstance(space, Dict) else space, "start", 0)
+        part = f"np.moveaxis({part}, -1, 0)" if is_channels_last(leaf) else part
+        first = getattr(leaf, "start", 0)
         shape = f".reshape{(1, *each.shape)}" if each.shape == (1,) else ""  # of a number without an axis too
         return (
             f'"{name}": np.asarray([{part}{f" - {first}" if first else ""}], '

@@ -17,9 +17,10 @@ from agents.policies.action_distributions import (
     MultiCategoricalActions,
     distribution_of,
 )
+from agents.policies.encoder import Encoder
 from agents.policies.normalization import CLIP, ObsNormalizer
 from agents.policies.numpy_mlp import Actor, Array, ArrayMLP, array_mlp
-from agents.policies.policy import Action, Encoder, Policy, Preferences
+from agents.policies.policy import Action, Policy, Preferences
 from agents.types import Obs
 from lab.backbones import BackboneConfig
 from lab.data.spec import DataSpec, TensorSpec

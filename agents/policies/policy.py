@@ -10,12 +10,9 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from agents.policies.numpy_mlp import Actor
-from agents.types import Obs, to_float
-from lab.backbones import Backbone, BackboneConfig, build_backbone
-from lab.data.spec import TensorSpec
+from agents.types import Obs
 
 
 class Action(NamedTuple):
@@ -63,41 +60,3 @@ class Policy(nn.Module):
     def env_action(self, action: Tensor) -> Tensor:
         """Actions for the environment, from those that `act` returns and rollouts record."""
         return action
-
-
-class Encoder(nn.Module):
-    """A backbone for observations of any spec, and `prepare`, which makes them the one tensor that it takes.
-
-    Discrete observations become one-hot vectors; the parts of a dict lie side by side.
-    """
-
-    def __init__(self, config: BackboneConfig, inputs: TensorSpec | dict[str, TensorSpec]) -> None:
-        super().__init__()
-        self.inputs = inputs
-        if config.recurrent or isinstance(inputs, dict):
-            shape: tuple[int, ...] = (_num_inputs(inputs),)
-        else:
-            shape = (_num_inputs(inputs),) if inputs.dtype == torch.int64 else inputs.shape
-        self.backbone: Backbone = build_backbone(config, shape)
-        self.num_features = self.backbone.num_features
-
-    def prepare(self, obs: Obs, leading: int = 1) -> Tensor:
-        """Observations, with `leading` dimensions before their own, as the one tensor that the backbone takes."""
-        if isinstance(obs, dict):
-            assert isinstance(self.inputs, dict)
-            parts = [_prepare(obs[key], spec).flatten(leading) for key, spec in self.inputs.items()]
-            return torch.cat(parts, dim=-1)
-        assert isinstance(self.inputs, TensorSpec)
-        return _prepare(obs, self.inputs)
-
-
-def _prepare(obs: Tensor, spec: TensorSpec) -> Tensor:
-    if spec.dtype == torch.int64:
-        return F.one_hot(obs.long(), int(spec.high) + 1).float()
-    return to_float(obs)
-
-
-def _num_inputs(inputs: TensorSpec | dict[str, TensorSpec]) -> int:
-    if isinstance(inputs, dict):
-        return sum(_num_inputs(spec) for spec in inputs.values())
-    return int(inputs.high) + 1 if inputs.dtype == torch.int64 else inputs.numel

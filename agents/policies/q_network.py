@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agents.policies.encoder import Encoder
 from agents.policies.exploration import EpsilonGreedyActor, EpsilonGreedyPolicy, epsilon_greedy
 from agents.policies.numpy_mlp import Actor, ArrayMLP, array_mlp
-from agents.policies.policy import Action, Encoder, Preferences
+from agents.policies.policy import Action, Preferences
 from agents.policies.return_distributions import Returns
 from agents.types import Obs
 from lab.backbones import BackboneConfig

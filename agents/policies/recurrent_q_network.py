@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from agents.policies.encoder import Encoder
 from agents.policies.exploration import EpsilonGreedyPolicy, epsilon_greedy
 from agents.policies.normalization import ObsNormalizer
-from agents.policies.policy import Action, Encoder, Preferences
+from agents.policies.policy import Action, Preferences
 from agents.policies.q_network import QHead
 from agents.types import Obs, Rollout, map_obs
 from lab.backbones import BackboneConfig
