@@ -14,7 +14,7 @@ from torch import Tensor
 from agents.envs.display import use_display
 from agents.envs.make import ENDLESS, InProcessEnvs, Step, make_env, make_envs, with_limit
 from agents.envs.spaces import Array, ObsArray
-from agents.experience.arrays import as_tensor, clear_state
+from agents.experience.arrays import as_tensor
 from agents.policies.policy import Policy
 from agents.types import Episode, Frame, Obs
 from lab.errors import UserError
@@ -45,30 +45,24 @@ class Records(Protocol):
 def play_episodes(
     policy: Policy, env_id: str, episodes: int, *, seed: int, options: dict[str, Any] | None = None
 ) -> list[Episode]:
-    """Greedy episodes, several side by side, an equal number in each so that short ones are not favoured."""
+    """Greedy episodes in order, several side by side: the k-th is that of an environment reset with `seed` + k."""
     num_envs = min(episodes, _PARALLEL_EPISODES)
-    quota = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
     envs = make_envs(env_id, num_envs, options, training=False)
     device = next(policy.parameters()).device
     try:
-        obs = envs.reset(seed)
         finished: list[Episode] = []
-        state = policy.initial_state(num_envs)
-        returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
-        while quota.any():
-            valid = ~envs.resetting
-            action, state, _ = policy.act(as_tensor(obs, device), state)
-            step = envs.step(policy.env_action(action).cpu().numpy())
-            returns += step.reward
-            lengths += valid
-            done = step.terminated | step.truncated
-            for i in np.flatnonzero(done):
-                if quota[i]:
-                    finished.append(Episode(float(returns[i]), int(lengths[i])))
-                    quota[i] -= 1
-                returns[i], lengths[i] = 0.0, 0
-            state = clear_state(state, (done | ~valid) & ~envs.resetting)
-            obs = step.obs
+        while len(finished) < episodes:
+            obs, state = envs.reset(seed + len(finished)), policy.initial_state(num_envs)
+            returns, lengths, going = np.zeros(num_envs), np.zeros(num_envs, np.int64), np.ones(num_envs, bool)
+            while going[: episodes - len(finished)].any():
+                action, state, _ = policy.act(as_tensor(obs, device), state)
+                step = envs.step(policy.env_action(action).cpu().numpy())
+                returns += going * step.reward
+                lengths += going
+                going &= ~(step.terminated | step.truncated)
+                obs = step.obs
+            finished += [Episode(float(r), int(n)) for r, n in zip(returns, lengths, strict=True)]
+        del finished[episodes:]
         if any(episode.length == ENDLESS for episode in finished):
             log.warning(
                 "episodes of %s were cut off after %s steps; max_episode_steps in data.env_options sets another limit",
@@ -97,7 +91,7 @@ def play(
     recorder: Records | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> list[Episode]:
-    """Play episodes one after the other; returns those that ended.
+    """Play episodes one after the other, the k-th in an environment reset with `seed` + k; returns those that ended.
 
     Args:
         sample: draw actions as in training; otherwise greedy, or the mean.
@@ -144,6 +138,7 @@ def play(
             if step.terminated[0] or step.truncated[0]:
                 episodes.append(Episode(total, length))
                 total, length, state = 0.0, 0, policy.initial_state(1)
+                obs = envs.reset(seed + len(episodes))
             if frame_seconds:
                 time.sleep(max(0.0, frame_seconds - (time.perf_counter() - began)))
         return episodes

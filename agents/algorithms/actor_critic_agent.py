@@ -109,7 +109,7 @@ class ActorCriticAgent(Agent[ActorCriticConfigT]):
         x = self.policy.normalized(raw_x)
         shaped_x = x.view(num_steps, num_envs, *x.shape[1:])
         # A successor is the next row's observation, but at the end of the rollout and where an episode was cut.
-        rows, envs = (rollout.truncated[:-1] & rollout.valid[1:]).nonzero(as_tuple=True)
+        rows, envs = (rollout.truncated[:-1] & rollout.valid[:-1]).nonzero(as_tuple=True)
         next_obs = map_obs(rollout.next_obs, lambda t: torch.cat([t[-1], t[rows, envs]]) if len(rows) else t[-1])
         next_x = self.policy.normalized(self._prepared(next_obs))
         if self.policy.recurrent:

@@ -1,7 +1,7 @@
 """Vectorised gymnasium environments behind one small interface, and their specs.
 
-`make_envs` takes what steps fastest: Atari through ale-py's C++ vector environment, an environment's own vector entry
-point when there are many of them, otherwise plain environments stepped in this process.
+`make_envs` takes what steps fastest: Atari through ale-py's C++ vector environment, in training an environment's own
+vector entry point when there are many of them, otherwise plain environments stepped in this process.
 
 Autoreset differs between them. With SAME_STEP an ended episode is reset within the step, and the step's `next_obs` is
 the true last observation; with NEXT_STEP the following step only resets, and is announced by `resetting`.
@@ -9,6 +9,7 @@ the true last observation; with NEXT_STEP the following step only resets, and is
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from agents.envs.channels_first import channels_first, is_channels_last
 from agents.envs.flatten_nested import without_nesting
 from agents.envs.spaces import Array, ObsArray, reader, spec_of, writer
 from agents.envs.state import env_state, set_env_state
@@ -77,16 +79,17 @@ class InProcessEnvs:
         return _fitting(self._stack(obs), self.spec.inputs)
 
     def step(self, actions: Array) -> Step:
+        """An environment may write over its actions, and over the observations that it gave before."""
         n = self.num_envs
         reward, terminated, truncated = np.empty(n, np.float32), np.empty(n, bool), np.empty(n, bool)
         obs: list[Any] = []
         final: dict[int, Any] = {}
-        choices: Any = self._actions(actions).tolist() if self._scalar_action else self._actions(actions)
+        choices: Any = self._actions(actions).tolist() if self._scalar_action else self._actions(actions).copy()
         for i, env in enumerate(self.envs):
             observation, reward[i], ended, cut, _ = env.step(choices[i])
             terminated[i], truncated[i] = ended, cut
             if ended or cut:
-                final[i] = observation
+                final[i] = copy.deepcopy(observation)
                 observation, _ = env.reset()
             obs.append(observation)
         stacked = self._stack(obs)
@@ -129,7 +132,7 @@ class VectorEnvs:
         return _fitting(self._read(self.envs.reset(seed=seed)[0]), self.spec.inputs)
 
     def step(self, actions: Array) -> Step:
-        observed, reward, terminated, truncated, info = self.envs.step(self._actions(actions))
+        observed, reward, terminated, truncated, info = self.envs.step(self._actions(actions).copy())
         obs, reward = self._read(observed), np.asarray(reward, np.float32)
         done = terminated | truncated
         if not self.same_step:
@@ -156,8 +159,8 @@ def make_envs(env_id: str, num_envs: int, options: Mapping[str, Any] | None = No
 
     Args:
         options: keyword arguments of the environment; for Atari also `reward_clipping`, `life_loss`.
-        training: False leaves out what only training does (Atari: reward clipping, life loss), and ends episodes
-            that would go on for ever (`with_limit`).
+        training: False leaves out what only training does (Atari: reward clipping, life loss), takes plain
+            environments, and ends episodes that would go on for ever (`with_limit`).
 
     Raises:
         UserError: for an unknown id, a missing package, wrong options, or spaces that the lab does not take.
@@ -169,8 +172,11 @@ def make_envs(env_id: str, num_envs: int, options: Mapping[str, Any] | None = No
         return VectorEnvs(make_atari(env_id, num_envs, options, training))
     with_end = options if training else with_limit(env_id, options)
     try:
-        if spec.vector_entry_point is not None and num_envs >= _VECTOR_ENTRY_POINT_FROM and with_end == options:
-            return VectorEnvs(gym.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point", **options))
+        if training and spec.vector_entry_point is not None and num_envs >= _VECTOR_ENTRY_POINT_FROM:
+            several = gym.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point", **options)
+            if not is_channels_last(several.single_observation_space):
+                return VectorEnvs(several)
+            several.close()
         return InProcessEnvs([lambda: make_env(env_id, with_end)] * num_envs)
     except TypeError as error:
         raise UserError(f"data.env_options={options!r} do not fit {env_id!r}: {error}.") from None
@@ -196,7 +202,7 @@ def make_env(
         arguments = dict(options or {})
         if render_mode is not None:  # an environment need not know the word
             arguments["render_mode"] = render_mode
-        return without_nesting(gym.make(env_id, disable_env_checker=True, **arguments))
+        return channels_first(without_nesting(gym.make(env_id, disable_env_checker=True, **arguments)))
     except gym.error.DependencyNotInstalled as error:
         raise UserError(f"environment {env_id!r} needs a package that is not installed: {error}") from None
     except (gym.error.Error, ModuleNotFoundError) as error:
@@ -257,6 +263,6 @@ def _with_final(obs: ObsArray, final_obs: Any, done: Array, read: Callable[[Any]
 def _with_rows(obs: ObsArray, rows: Array, values: ObsArray) -> ObsArray:
     if isinstance(obs, dict):
         return {key: _with_rows(obs[key], rows, values[key]) for key in obs}  # type: ignore[misc]
-    copy = obs.copy()
-    copy[rows] = values
-    return copy
+    changed = obs.copy()
+    changed[rows] = values
+    return changed

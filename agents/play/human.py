@@ -35,7 +35,7 @@ def play_by_hand(
     also: OnFrame | None = None,
     sleep: Callable[[float], Any] = time.sleep,
 ) -> list[Episode]:
-    """Let a person play an environment; returns the episodes that ended.
+    """Let a person play an environment, the k-th episode reset with `seed` + k; returns the episodes that ended.
 
     Args:
         frame_seconds: the time of one step.
@@ -65,7 +65,7 @@ def play_by_hand(
             total, length, obs = total + float(step.reward[0]), length + 1, step.obs
             if step.terminated[0] or step.truncated[0]:
                 episodes.append(Episode(total, length))
-                total, length = 0.0, 0
+                total, length, obs = 0.0, 0, envs.reset(seed + len(episodes))
         sleep(max(0.0, seconds - (time.perf_counter() - began)))
     return episodes
 

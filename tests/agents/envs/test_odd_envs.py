@@ -16,9 +16,10 @@ from gymnasium import spaces
 
 from agents.algorithms.policy_gradient import PolicyGradientConfig
 from agents.envs.make import InProcessEnvs, make_envs
-from agents.episodes import play_episodes
+from agents.episodes import play, play_episodes
 from agents.experience.data import OnPolicyData
 from agents.play.export import exportable
+from agents.types import Episode
 from lab.data.spec import MultiDiscrete
 from lab.errors import Failure, UserError
 
@@ -47,8 +48,9 @@ class Odd(gym.Env[Any, Any]):
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
     gym.register("Odd-v0", Odd)
+    gym.register("Seeded-v0", SeededEnv)
     yield
-    del gym.registry["Odd-v0"]
+    del gym.registry["Odd-v0"], gym.registry["Seeded-v0"]
 
 
 def agent_and_data(**options: Any) -> tuple[Any, Any]:
@@ -108,6 +110,48 @@ def test_an_episode_without_an_end_is_cut_off_in_an_evaluation(
     assert "cut off after 30 steps" in caplog.text
     own = play_episodes(policy, "Odd-v0", 3, seed=0, options={"length": 10**9, "max_episode_steps": 7})
     assert [episode.length for episode in own] == [7] * 3
+
+
+class SeededEnv(gym.Env[Any, Any]):
+    """Even seeds: one step, return 0. Odd seeds: 100 steps, return 1. Without a seed: a return of 1,000."""
+
+    observation_space = gym.spaces.Box(-1000, 1000, (3,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.seed, self.t = seed, 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.t += 1
+        if self.seed is None:
+            return np.zeros(3, np.float32), 1000.0, self.t == 50, False, {}
+        done = self.t == (100 if self.seed % 2 else 1)
+        return np.zeros(3, np.float32), float(done and self.seed % 2), done, False, {}
+
+
+@pytest.mark.parametrize("episodes", [1, 2, 4, 6, 20, 21, 50])
+def test_episode_k_of_an_evaluation_is_that_of_seed_plus_k(episodes: int) -> None:
+    policy = agent_and_data()[0].policy
+    expected = [Episode(float(k % 2), 100 if k % 2 else 1) for k in range(7, 7 + episodes)]
+    assert play_episodes(policy, "Seeded-v0", episodes, seed=7) == expected
+    assert play(policy, "Seeded-v0", min(episodes, 4), seed=7) == expected[:4]
+
+
+def test_an_evaluation_is_repeated_by_hand() -> None:
+    """CartPole, which has a vector environment of its own, whose random numbers are others."""
+    agent = PolicyGradientConfig().build(make_envs("CartPole-v1", 1).spec)
+    episodes = play_episodes(agent.policy, "CartPole-v1", 25, seed=11)
+    env = gym.make("CartPole-v1")
+    for k, episode in enumerate(episodes):
+        obs, _ = env.reset(seed=11 + k)
+        total, done = 0.0, False
+        while not done:
+            action = agent.policy.act(torch.tensor(obs)[None])[0]
+            obs, reward, terminated, truncated, _ = env.step(int(action))
+            total, done = total + float(reward), terminated or truncated
+        assert total == episode.episode_return == episode.length
 
 
 def test_training_leaves_episodes_without_an_end_alone() -> None:

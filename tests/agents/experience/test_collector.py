@@ -341,3 +341,80 @@ def test_actions_take_the_shape_of_their_space(continuous: bool, vector: bool) -
         np.arange(8).reshape(2, 4) % 3 if not continuous else np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
     )
     np.testing.assert_allclose(envs.step(actions).reward, actions[:, 2] + (0 if continuous else 5))
+
+
+class CutEnv(gym.Env[Any, Any]):
+    """Observes its step, and 100 after a reset; the `number`-th is cut after 3 + `number` steps."""
+
+    observation_space = gym.spaces.Box(-1000, 1000, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, number: int) -> None:
+        self.number, self.t = number, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.t = 0
+        return np.full(1, 100, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.t += 1
+        return np.full(1, self.t, np.float32), 0.0, False, self.t == 3 + self.number, {}
+
+
+@pytest.mark.parametrize("whole_episodes", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("num_envs", [1, 4, 7])
+def test_a_cut_bootstraps_from_its_true_successor(mode: str, whole_episodes: bool, num_envs: int) -> None:
+    makers = [lambda number=number: CutEnv(number) for number in range(num_envs)]
+    vector = None if mode == "in_process" else SyncVectorEnv(makers, autoreset_mode=AutoresetMode[mode])  # type: ignore[arg-type]
+    collector = LocalCollector(InProcessEnvs(makers) if vector is None else VectorEnvs(vector), seed=0)  # type: ignore[arg-type]
+    agent = PolicyGradientConfig().build(collector.spec)
+    agent.policy.values = lambda x: [x.flatten()]  # type: ignore[method-assign]  # V(s) = s
+    log_prob_and_values = agent.policy.log_prob_and_values
+    agent.policy.log_prob_and_values = lambda x, action: [log_prob_and_values(x, action)[0], x.flatten()]  # type: ignore[method-assign]
+    rollout = collector.collect(agent.policy, 20, whole_episodes=whole_episodes)
+    next_values = agent.evaluate_rollout(rollout).next_values
+    assert isinstance(rollout.next_obs, Tensor)
+    assert torch.equal(next_values[rollout.valid], rollout.next_obs[..., 0][rollout.valid])
+    first = [int(rollout.truncated[:, i].nonzero()[0]) for i in range(num_envs)]
+    assert [float(next_values[t, i]) for i, t in enumerate(first)] == [3.0 + i for i in range(num_envs)]
+
+
+class InPlaceEnv(CountEnv):
+    """Gives the same array again and again, and writes into its actions."""
+
+    action_space = gym.spaces.MultiDiscrete([2, 2])  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buffer = np.zeros(2, np.float32)
+
+    def _obs(self) -> Any:
+        self.buffer[:] = self.episode, self.t
+        return self.buffer
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        result = super().step(action[0])
+        action[:] = -1
+        return result
+
+
+class InPlaceDictEnv(InPlaceEnv):
+    """The same array within a dict."""
+
+    observation_space = gym.spaces.Dict({"x": CountEnv.observation_space})  # type: ignore[assignment]
+
+    def _obs(self) -> Any:
+        return {"x": super()._obs()}
+
+
+@pytest.mark.parametrize("maker", [InPlaceEnv, InPlaceDictEnv])
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_what_an_environment_writes_over_is_copied(maker: Any, num_envs: int) -> None:
+    script = torch.zeros(10, num_envs, 2, dtype=torch.int64).tolist()
+    rollout = LocalCollector(InProcessEnvs([maker] * num_envs), seed=0).collect(Scripted(script), 10)
+    obs, next_obs = (x["x"] if isinstance(x, dict) else x for x in (rollout.obs, rollout.next_obs))
+    steps = torch.arange(10) % LIMIT
+    assert obs[..., 1].T.tolist() == [steps.tolist()] * num_envs
+    assert next_obs[..., 1].T.tolist() == [(steps + 1).tolist()] * num_envs
+    assert not rollout.action.any()
