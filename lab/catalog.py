@@ -123,7 +123,7 @@ def import_registered(decorator: str, name: str | None = None) -> None:
     """Import the modules that register a name with a decorator, if the source has any; without a name, all names."""
     for key, entries in scan().registered.get(decorator, {}).items():
         for entry in entries if name in (key, None) else ():
-            importlib.import_module(entry.module)
+            plugins.load(entry.module)
 
 
 def allow_import(module: str) -> None:
@@ -172,7 +172,12 @@ def _scan(installed: tuple[str, ...]) -> Catalog:
     for module, path in sources():
         source = path.read_text(encoding="utf-8")
         if any(mark in source for mark in _MARKS):
-            _scan_module(module, ast.parse(source), catalog)
+            try:
+                tree = ast.parse(source)
+            except SyntaxError as error:
+                plugins.warn(f"{module} is left out: {error.msg} ({path}, line {error.lineno})")
+                continue
+            _scan_module(module, tree, catalog)
     for decorator in set(catalog.registered) - {*catalog.registries, KIND}:  # another library's decorator
         del catalog.registered[decorator]
     return catalog
@@ -233,8 +238,14 @@ def _commands(installed: Sequence[plugins.EntryPoint]) -> dict[str, Command]:
             owner = commands[entry.name].module
             raise UserError(f"command {entry.name!r} of package {entry.distribution!r} is taken: {owner} has it.")
         file = plugins.source(entry.module)
-        missing = Command(entry.module, f"(package {entry.distribution} lacks {entry.module})", "", _LAST)
-        commands[entry.name] = missing if file is None else _command(entry.name, entry.module, file)
+        problem = f"(package {entry.distribution} lacks {entry.module})"
+        try:
+            if file is not None:
+                commands[entry.name] = _command(entry.name, entry.module, file)
+                continue
+        except SyntaxError as error:
+            problem = f"(package {entry.distribution}: {error.msg}, {file}, line {error.lineno})"
+        commands[entry.name] = Command(entry.module, problem, "", _LAST)
     return dict(sorted(commands.items(), key=lambda item: item[1].order))
 
 

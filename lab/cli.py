@@ -6,14 +6,13 @@ Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted (saved and resumable)
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
-from lab import __version__, catalog
+from lab import __version__, catalog, plugins
 from lab.errors import Failure, UserError, unknown
 
 INTERRUPTED = 130
@@ -70,9 +69,11 @@ def _run(command: str, arguments: list[str]) -> int:
         raise unknown("command", command, commands)
     entry = commands[command]
     try:
-        module = importlib.import_module(entry.module)
+        module: Any = plugins.load(entry.module)
     except ModuleNotFoundError as error:
         raise UserError(f"command {command!r} needs {error.name!r}, which is not installed.") from error
+    if not (hasattr(module, "add_arguments") and hasattr(module, "run")):
+        raise UserError(f"command {command!r}: {entry.module} has no functions add_arguments and run.")
     parser = Parser(
         prog=f"lab {command}",
         description=f"{entry.summary[:1].upper()}{entry.summary[1:]}.",

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import re
@@ -18,6 +19,7 @@ import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from lab.errors import UserError
@@ -40,8 +42,32 @@ def entry_points(group: str) -> list[EntryPoint]:
 
 
 def packages() -> tuple[str, ...]:
-    """The packages that are installed as plugins."""
-    return tuple(dict.fromkeys(entry.module for entry in entry_points(PACKAGES)))
+    """The packages that are installed as plugins; one that lacks its module is left out with a warning."""
+    return _packages(tuple(entry_points(PACKAGES)))
+
+
+def owner(module: str) -> str | None:
+    """The distribution that brought a module as a plugin or a command, or None for the lab's own."""
+    top = module.partition(".")[0]
+    entries = (*entry_points(PACKAGES), *entry_points(COMMANDS))
+    return next((entry.distribution for entry in entries if entry.module.partition(".")[0] == top), None)
+
+
+def load(module: str) -> ModuleType:
+    """Import a module of the lab or of a plugin.
+
+    Raises UserError, which names the package, where a plugin's module cannot be imported.
+    """
+    distribution = owner(module)
+    if distribution is None:
+        return importlib.import_module(module)
+    try:
+        return importlib.import_module(module)
+    except UserError:
+        raise
+    except Exception as error:  # a plugin may do anything as it is imported
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"package {distribution!r}: {module} cannot be imported ({reason}).") from error
 
 
 def sources(module: str) -> Iterator[tuple[str, Path]]:
@@ -76,6 +102,24 @@ def source(module: str) -> Path | None:
 
 
 @lru_cache(maxsize=4)
+def _packages(entries: tuple[EntryPoint, ...]) -> tuple[str, ...]:
+    modules = []
+    for entry in entries:
+        if source(entry.module) is None:
+            warn(f"package {entry.distribution!r} lacks {entry.module}, which its entry point {entry.name!r} names")
+        else:
+            modules.append(entry.module)
+    return tuple(dict.fromkeys(modules))
+
+
+def warn(text: str) -> None:
+    """Say what is wrong with a plugin, of which the lab does without."""
+    import logging  # costs more than all that `lab --help` needs
+
+    logging.getLogger("lab").warning("%s", text)
+
+
+@lru_cache(maxsize=4)
 def _entry_points(folders: tuple[str, ...]) -> tuple[EntryPoint, ...]:
     """The entry points of the lab's groups in these folders; of two distributions of one name the first counts."""
     distributions: dict[str, list[EntryPoint]] = {}
@@ -105,4 +149,6 @@ def _read(path: Path, distribution: str) -> Iterator[EntryPoint]:
             name, _, module = (part.strip() for part in line.partition("="))
             if not re.fullmatch(r"\w+(\.\w+)*", module):
                 raise UserError(f"package {distribution!r}: entry point {line!r} of {group} must name a module.")
+            if not re.fullmatch(r"\w[\w.-]*", name):
+                raise UserError(f"package {distribution!r}: entry point {line!r} of {group} has no name of one word.")
             yield EntryPoint(group, name, module, distribution)

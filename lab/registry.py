@@ -88,6 +88,10 @@ class Registry(Generic[T]):
         """The values that are registered by now."""
         return {name: registration.value for name, registration in self._registrations.items()}
 
+    def of_script(self) -> list[str]:
+        """The names that the running script or notebook registered itself, which no other process knows."""
+        return [name for name, registration in self._registrations.items() if registration.place[0] == "__main__"]
+
     def summaries(self) -> dict[str, str]:
         """The values that are registered by now, each with the first line of its docstring."""
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import subprocess
@@ -88,7 +89,9 @@ def watch(there: Callable[[], bool], misses: int, name: str, on_loss: Callable[[
                 os._exit(1)
 
     threading.Thread(target=look, daemon=True).start()
+    atexit.register(done.set)  # before Ray's own: a script may end with its session open
     try:
         yield
     finally:
         done.set()
+        atexit.unregister(done.set)

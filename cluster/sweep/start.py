@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +18,9 @@ from cluster.sweep.demand import slots_of
 from cluster.sweep.space import parse
 from cluster.sweep.sweep import Sweep, SweepConfig
 from lab import catalog
+from lab.config import serialization
 from lab.errors import Failure, UserError
+from lab.experiment import Experiment
 from lab.launchers import register_launcher
 from lab.runs.directory import runs_root
 
@@ -78,6 +81,8 @@ def start(
     )
     Sweep.check_free(path)
     experiments = check(Sweep(path, config, []))
+    for experiment in experiments:
+        _check_importable(experiment)
     with session(address) if address else current_session() as cluster:
         need = Resources(config.cpus_per_run, config.gpus_per_run)
         slots = cluster.require(need, "each run")
@@ -91,12 +96,18 @@ def start(
 def run_directories(words: Sequence[str], **options: Any) -> list[Path]:
     """Run a new sweep; returns the directories of its runs. Takes what `start` takes.
 
-    Raises Failure when it was interrupted.
+    Raises Failure when it was interrupted, or runs failed before they had a directory.
     """
     sweep, finished = start(words, **options)
     if not finished:
         raise Failure(f"the sweep was interrupted, every run saved; go on with: lab resume {sweep.path}")
-    return [sweep.run_path(entry) for entry in sweep.entries if sweep.result(entry) is not None]
+    lost = [entry for entry in sweep.entries if sweep.result(entry) is None]
+    if lost:
+        raise Failure(
+            f"{len(lost)} of {len(sweep.entries)} runs of {sweep.path} failed before they began, "
+            f"{lost[0].folder} first: {lost[0].error}"
+        )
+    return [sweep.run_path(entry) for entry in sweep.entries]
 
 
 def start_demo(out: Path, quiet: bool = False) -> int:
@@ -115,6 +126,20 @@ def start_demo(out: Path, quiet: bool = False) -> int:
     with session() as cluster:
         sweep = Sweep.create(out, config)
         return report(sweep, conduct(cluster, sweep, quiet=quiet))
+
+
+def _check_importable(experiment: Experiment) -> None:
+    """Raise UserError where an experiment uses what only this process can know, and its workers cannot import."""
+    registries = [entry for entry in catalog.scan().registries.values() if entry.module in sys.modules]
+    names = {name for entry in registries for name in getattr(sys.modules[entry.module], entry.attribute).of_script()}
+    values = serialization.flatten(serialization.dump(experiment)).values()
+    names = {value for value in values if isinstance(value, str) and value in names}
+    names |= {config.kind for config in (experiment.data, experiment.module) if type(config).__module__ == "__main__"}
+    if names:
+        raise UserError(
+            f"{sorted(names)[0]!r} is registered by this script itself, which the workers of a sweep do not import; "
+            f"put it into a module of its own, and name that with --import (in Python: lab.catalog.allow_import)."
+        )
 
 
 def _check_numbers(settings: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lab import catalog
 from lab.cli import add_import_argument
+from lab.errors import UserError
 
 EXAMPLE = "lab list recipes"
 ORDER = 190
@@ -18,13 +19,16 @@ RUNS = "runs"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     choices = [*catalog.scan().sections(), RUNS]
     parser.add_argument("what", nargs="?", choices=choices, help="only these; by default all but runs")
-    parser.add_argument("--runs", action="store_const", const=RUNS, dest="what", help="the same as: lab list runs")
+    parser.add_argument("--runs", action="store_true", help="the same as: lab list runs")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_import_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    sections = [arguments.what] if arguments.what else catalog.scan().sections()
+    if arguments.runs and arguments.what not in (None, RUNS):
+        raise UserError(f"lab list {arguments.what} --runs asks for two lists; leave one out.")
+    what = RUNS if arguments.runs else arguments.what
+    sections = [what] if what else catalog.scan().sections()
     content = {section: _runs() if section == RUNS else _entries(section) for section in sections}
     if arguments.json:
         print(json.dumps(content, indent=2))

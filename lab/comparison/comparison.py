@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +43,7 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    *runs: Run | Path | str,
+    *runs: Run | Path | str | Iterable[Run | Path | str],
     metric: str | None = None,
     mode: Mode | None = None,
     at: At = "last",
@@ -51,7 +52,7 @@ def compare(
     """Compare runs.
 
     Args:
-        runs: runs, run directories, folders of runs (a sweep), globs, or `wandb:entity/project/group`.
+        runs: runs, run directories, folders of runs (a sweep), globs, `wandb:entity/project/group`, or lists of them.
         metric: compare by this metric; by default by the one that each run's module monitors.
         mode: whether the metric is to be high or low; by default what the module says, or what the name suggests.
         at: take the last value of each run, or its best.
@@ -59,7 +60,8 @@ def compare(
 
     Raises UserError when there is no such run, no run has the metric, or none was evaluated yet.
     """
-    references = [str(run.path) if isinstance(run, Run) else str(run) for run in runs]
+    single = [one for run in runs for one in ([run] if isinstance(run, Run | Path | str) else run)]
+    references = [str(run.path) if isinstance(run, Run) else str(run) for run in single]
     local = [reference for reference in references if not reference.startswith(PREFIX)]
     compared = records.read_all(find(local))
     for reference in references:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lab import catalog
+from lab import catalog, plugins
 from lab.errors import UserError, unknown
 from lab.experiment import Experiment
 
@@ -24,7 +24,7 @@ def find(name: str) -> Callable[[], Experiment]:
     entry = entries.get(name) or entries.get(name.replace("_", "-"))
     if entry is None:
         raise unknown("recipe", name, entries)
-    recipe: Callable[[], Experiment] = getattr(importlib.import_module(entry.module), entry.attribute)
+    recipe: Callable[[], Experiment] = getattr(plugins.load(entry.module), entry.attribute)
     return recipe
 
 

@@ -151,6 +151,7 @@ def means(rows: list[dict[str, Tensor]], prefix: str = "losses/") -> StepMetrics
         return {prefix + key: torch.stack([row[key] for row in rows if key in row]).mean() for key in keys}
 
 
+@torch.no_grad()
 def split_means(batches: Iterable[Any], per_sample: Callable[[Any], dict[str, Tensor]]) -> dict[str, float]:
     """The means over all samples of a split.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib.util import find_spec
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -30,7 +31,7 @@ class Progress:
         self._started_at = (time.perf_counter(), status.count)
         self._shown_at = time.perf_counter()
         self._announce(status)
-        if self.console.is_terminal or self.console.is_jupyter:
+        if self.console.is_terminal or (self.console.is_jupyter and find_spec("ipywidgets") is not None):
             self._bar = Bar(
                 TextColumn("[bold]{task.description}"),
                 BarColumn(),

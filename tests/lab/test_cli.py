@@ -106,6 +106,16 @@ def test_list(lab: Lab) -> None:
     assert lab("list", "nonsense").code == 2
 
 
+def test_runs_are_listed_by_word_or_option(lab: Any, tmp_path: Path) -> None:
+    """What a sentence about a missing run says works when it is pasted."""
+    run = train(resolve("classifier/digits-cnn", ["trainer.budget=640", "tracking.mode=disabled"])).run
+    for words in (("runs",), ("--runs",), ("runs", "--runs")):
+        listed = lab("list", *words, "--json")
+        assert list(json.loads(listed.out)["runs"]) == [str(run.path)], words
+    assert "asks for two lists" in lab("list", "recipes", "--runs").err
+    assert "lab list --runs" in lab("evaluate", tmp_path / "nowhere").err
+
+
 def test_what_show_prints_train_takes_back(lab: Lab, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(lab("show", RECIPE, *QUICK, "seed=3").out, encoding="utf-8")

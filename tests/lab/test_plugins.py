@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -247,6 +248,10 @@ def test_a_taken_name_is_refused(site: Path, lab: Lab, file: str, content: str, 
     [
         ("[lab.commands]\ntrain = other.train\n", "command 'train' of package 'other' is taken: lab.commands.train"),
         ("[lab.plugins]\nother = other:thing\n", "entry point 'other = other:thing' of lab.plugins must name a module"),
+        (
+            "[lab.commands]\nbad name = other\n",
+            "entry point 'bad name = other' of lab.commands has no name of one word",
+        ),
     ],
 )
 def test_a_wrong_entry_point_is_one_sentence(
@@ -261,13 +266,52 @@ def test_a_wrong_entry_point_is_one_sentence(
 
 
 def test_what_is_left_of_a_removed_package_breaks_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lab: Lab
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lab: Lab, caplog: pytest.LogCaptureFixture
 ) -> None:
     install(tmp_path, "[lab.commands]\ngone = gone.go\n\n[lab.plugins]\ngone = gone\n", "gone")
     monkeypatch.syspath_prepend(str(tmp_path))
+    plugins._packages.cache_clear()
     assert "(package gone lacks gone.go)" in lab("--help").out
-    assert lab("list").code == 0
+    with caplog.at_level(logging.WARNING, "lab"):
+        assert lab("list").code == 0
+    assert "package 'gone' lacks gone, which its entry point 'gone' names" in caplog.text
     assert lab("gone").code == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words", "sentence"),
+    [
+        ("__init__.py", "raise RuntimeError('boom')", ["train", "maze/small"], "package 'maze-lab': maze_lab.recipes"),
+        ("commands/maze.py", "x = 1 +\n", ["maze"], "(SyntaxError: invalid syntax"),
+        ("commands/maze.py", "import nowhere_at_all\n", ["maze"], "(ModuleNotFoundError: No module named 'nowhere"),
+        ("commands/maze.py", "x = 1\n", ["maze"], "maze_lab.commands.maze has no functions add_arguments and run"),
+    ],
+)
+def test_a_broken_plugin_is_named(
+    site: Path, lab: Lab, file: str, content: str, words: list[str], sentence: str
+) -> None:
+    (site / "maze_lab" / file).write_text(content, encoding="utf-8")
+    for cached in (catalog._scan, catalog._commands):
+        cached.cache_clear()
+    assert lab("--help").code == 0
+    refused = lab(*words)
+    for cached in (catalog._scan, catalog._commands):
+        cached.cache_clear()
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert sentence in refused.err
+
+
+def test_a_plugins_module_that_cannot_be_parsed_is_left_out(
+    site: Path, lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    (site / "maze_lab" / "nets.py").write_text(NETS + "\nx = 1 +\n", encoding="utf-8")
+    catalog._scan.cache_clear()
+    with caplog.at_level(logging.WARNING, "lab"):
+        listed = lab("list")
+    catalog._scan.cache_clear()
+    assert listed.code == 0
+    assert "maze_lab.nets is left out: invalid syntax" in caplog.text
+    assert "maze/small" in listed.out
 
 
 def test_entry_points_are_those_that_importlib_reads(site: Path) -> None:

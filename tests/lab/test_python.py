@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import re
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import lab
+from lab.training import progress
+from lab.training.status import Status
 
 QUICK = ["trainer.budget=1280", "trainer.eval_period=640", "tracking.mode=disabled"]
 
@@ -75,3 +79,24 @@ def test_bad_input_is_a_sentence(tmp_path: Path) -> None:
         lab.resume(tmp_path / "none")
     with pytest.raises(lab.UserError, match="episodes=0"):
         lab.evaluate(tmp_path, episodes=0)
+
+
+def test_completion_offers_the_public_names() -> None:
+    assert set(lab.__all__) <= set(dir(lab))
+    assert not {"Any", "annotations", "import_module"} & set(dir(lab))
+
+
+def test_runs_are_compared_one_by_one_or_as_a_list(result: lab.Result) -> None:
+    assert lab.compare([result.run]).to_dict() == lab.compare(result.run).to_dict()
+    assert lab.compare([result.run, str(result.run.path)]).num_runs == 1
+
+
+@pytest.mark.parametrize("widgets", [False, True])
+def test_a_notebook_without_widgets_gets_lines(widgets: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "find_spec", lambda name: object() if widgets else None)
+    console = Console(file=io.StringIO(), force_jupyter=True)
+    monkeypatch.setattr(console, "print", lambda *words, **options: None)
+    shown = progress.Progress(console)
+    monkeypatch.setattr(progress.Bar, "start", lambda self: None)
+    shown.start(Status("a", 0, Path("run"), "cpu", "samples", 0, 10, 0.0, {}, "eval/accuracy"))
+    assert (shown._bar is not None) == widgets
