@@ -22,7 +22,7 @@ class ChannelsFirst(gym.ObservationWrapper[Any, Any, Any]):
             self.observation_space = spaces.Dict({key: _transposed(part) for key, part in space.items()})
         else:
             self.observation_space = _transposed(space)
-        self._last = _names_of(space)
+        self._last = tuple(_names_of(space))
 
     def observation(self, observation: Any) -> Any:
         if None in self._last:

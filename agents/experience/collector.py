@@ -6,6 +6,7 @@ observation, recurrent state, running returns, random generator.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from typing import Any, Literal, NamedTuple, Protocol
@@ -23,6 +24,8 @@ from agents.types import Episode, Obs, Rollout
 from lab.data.spec import DataSpec
 from lab.errors import Failure
 from lab.experiment import KindConfig
+
+log = logging.getLogger("lab")
 
 _RECENT_EPISODES = 100
 
@@ -158,7 +161,8 @@ class LocalCollector:
         self._recent = deque((Episode(*episode) for episode in state["recent"]), maxlen=_RECENT_EPISODES)
         if state["obs"] is None:
             return
-        if state["envs"] is None:  # the environment does not give its state: go on with fresh episodes
+        if state["envs"] is None:
+            log.warning("the environments do not give their whole state: they go on with fresh episodes")
             self._obs = self.envs.reset(int(torch.randint(2**31, (), generator=self.generator)))
             return
         self._obs = self.envs.reset(self._seed)

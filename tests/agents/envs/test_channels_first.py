@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from agents.envs.channels_first import is_channels_last
+from agents.envs.channels_first import ChannelsFirst, is_channels_last
 from agents.envs.make import make_env, make_envs
+from agents.envs.state import env_state
 from lab.data.spec import TensorSpec
 
 HEIGHT, WIDTH = 12, 10
@@ -93,6 +94,25 @@ def test_so_is_one_in_a_dict() -> None:
 def test_which_shapes_are_pictures_with_channels_last(shape: tuple[int, ...], last: bool) -> None:
     assert is_channels_last(spaces.Box(0, 255, shape, np.uint8)) == last
     assert not is_channels_last(spaces.MultiBinary(shape))
+
+
+def test_it_has_no_state_of_its_own() -> None:
+    assert env_state(make_env("CartPole-v1")) is not None
+    seeing = ChannelsFirst(Stateful())
+    seeing.reset()
+    state = env_state(seeing)
+    assert state is not None
+    assert state["own"] == {"t": 0}
+
+
+class Stateful(Bright):
+    """Gives its state."""
+
+    def state_dict(self) -> dict[str, int]:
+        return {"t": self.t}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.t = state["t"]
 
 
 def test_a_plain_environment_stays_itself() -> None:
