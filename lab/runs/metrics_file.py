@@ -63,6 +63,12 @@ def rows_of(content: bytes) -> list[dict[str, Any]]:
     return rows
 
 
+def offset_of(path: Path, num_rows: int) -> int:
+    """Where the row after the first `num_rows` begins in a metrics file."""
+    with path.open("rb") as file:
+        return sum(len(file.readline()) for _ in range(num_rows))
+
+
 def json_safe(value: Any) -> Any:
     """Plain JSON values; NaN and infinities become null, which every reader understands."""
     if isinstance(value, dict):

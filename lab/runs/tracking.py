@@ -1,7 +1,8 @@
 """Tracking with W&B through Lightning's logger: online when a key is configured, else offline.
 
-Never asks, never waits for an answer, never fails a run. Rows go out once a checkpoint covers them, so that the
-fragments that a killed and resumed run leaves behind double nothing.
+Never asks, never waits for an answer, never fails a run. Rows go out once a checkpoint covers them, so that the parts
+that a killed and resumed run leaves behind double nothing; what its client had not written when it was killed is sent
+again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from lab.config import serialization
 from lab.experiment import Experiment
 from lab.runs.directory import Run
 from lab.runs.files import write_atomic
-from lab.runs.metrics_file import MetricsFile
+from lab.runs.metrics_file import MetricsFile, offset_of
+from lab.runs.wandb_files import num_rows_held, set_aside_cut
 
 log = logging.getLogger("lab")
 
@@ -36,6 +38,10 @@ class Tracker:
         self.logger: WandbLogger | None = None
         self._state_path = run.path / ".tracked.json"
         self._sent, self._rows = self._read_state()
+        set_aside_cut(run.path)
+        held = num_rows_held(run.path)
+        if held is not None and held < self._rows:
+            self._sent, self._rows = offset_of(run.metrics_path, held), held
         if experiment.tracking.mode != "disabled" and os.environ.get("WANDB_MODE") != "disabled":
             wandb_run = _init(experiment, run, counter, family)
             if wandb_run is not None:

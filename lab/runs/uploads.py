@@ -1,4 +1,7 @@
-"""Offline W&B runs on their way to the service: each part of a run once, in the order in which they were written."""
+"""Offline W&B runs on their way to the service: each part of a run once, in the order in which they were written.
+
+Rows that a checkpoint covers and no part holds, since the run was killed, are put into one more part first.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab.errors import Failure
+from lab.runs import checkpoint
 from lab.runs.directory import Run
+from lab.runs.metrics_file import MetricsFile, offset_of
+from lab.runs.tracking import Tracker
+from lab.runs.wandb_files import num_rows_held, parts_of, set_aside_cut
 
 
 def upload(run: Run, options: Sequence[str] = ()) -> str:
@@ -18,6 +25,7 @@ def upload(run: Run, options: Sequence[str] = ()) -> str:
     """
     if run.is_alive():
         return "being trained; left for later"
+    complete(run)
     parts = pending(run)
     if not parts:
         return "nothing to upload"
@@ -29,10 +37,26 @@ def upload(run: Run, options: Sequence[str] = ()) -> str:
     return f"uploaded ({len(parts)} part{'s' if len(parts) > 1 else ''})"
 
 
+def complete(run: Run) -> None:
+    """Write a part of the rows up to the last checkpoint that the offline parts lack, if they lack any."""
+    set_aside_cut(run.path)
+    held = num_rows_held(run.path)
+    if held is None or not run.last.is_file():
+        return
+    offset = checkpoint.load(run.last)["loop"]["metrics_offset"]
+    if offset_of(run.metrics_path, held) >= offset:
+        return
+    experiment, result = run.experiment(), run.result()
+    tracking = experiment.tracking.model_copy(update={"mode": "offline"})
+    tracker = Tracker(
+        experiment.model_copy(update={"tracking": tracking}), run, result["counter"], experiment.module.kind
+    )
+    metrics = MetricsFile(run.metrics_path)
+    tracker.flush(metrics, offset)
+    metrics.close()
+    tracker.finish(result["status"], {**result["metrics"], "monitor": result["monitor"]})
+
+
 def pending(run: Run) -> list[Path]:
     """The offline parts of a run that were not uploaded, in the order in which they were written."""
-    return [
-        folder
-        for folder in sorted((run.path / "wandb").glob("offline-run-*"))
-        if any(folder.glob("*.wandb")) and not any(folder.glob("*.wandb.synced"))
-    ]
+    return [folder for folder in parts_of(run.path) if not any(folder.glob("*.wandb.synced"))]

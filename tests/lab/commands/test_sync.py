@@ -9,6 +9,7 @@ import pytest
 
 from lab.runs.directory import Run
 from lab.runs.uploads import pending
+from lab.runs.wandb_files import num_rows_held
 from tests.lab.comparison.fake_wandb import KEY, FakeWandb
 from tests.lab.comparison.synthetic import make_run
 
@@ -128,7 +129,8 @@ def test_a_run_that_goes_on_is_left_alone(service, lab, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_failed_upload_can_be_repeated(service, lab, tmp_path):
+def test_a_failed_upload_can_be_repeated(service, lab, tmp_path, monkeypatch):
+    monkeypatch.setattr("lab.runs.uploads.complete", lambda run: None)  # it would set aside what is no part
     run = make_run(tmp_path / "runs")
     fragment = run.path / "wandb" / "offline-run-20260101_000000-abcdefgh"
     fragment.mkdir(parents=True)
@@ -136,3 +138,30 @@ def test_a_failed_upload_can_be_repeated(service, lab, tmp_path):
     done = lab("sync", tmp_path / "runs")
     assert (done.code, "could not be uploaded" in done.err) == (1, True)
     assert pending(run) == [fragment]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize("lost", [0.3, 0.7, 0.999])
+def test_rows_that_a_killed_client_had_not_written_arrive_too(service, lab, tmp_path, resumed, lost):
+    """What is on disk of a part is less than was handed over: the file is cut, as a kill leaves it."""
+    path = tmp_path / "run"
+    small = ("trainer.log_period=64", "trainer.eval_period=3200", "trainer.num_threads=1", "tracking.mode=offline")
+    assert lab("train", "classifier/digits-cnn", "trainer.budget=3200", *small, "--quiet", "--out", path).code == 0
+    (file,) = path.glob("wandb/offline-run-*/*.wandb")
+    content = file.read_bytes()
+    before = num_rows_held(path)
+    file.write_bytes(content[: int(len(content) * (1 - lost))])
+    held = num_rows_held(path)
+    assert held is not None
+    assert held < before == len(Run.open(path).metrics())
+    if resumed:
+        assert lab("resume", path, "trainer.budget=4480", "--quiet").code == 0
+    assert "uploaded" in lab("sync", path).out
+    (uploaded,) = service.runs.values()
+    rows = Run.open(path).metrics()
+    sent = [uploaded.history[line] for line in sorted(uploaded.history)]
+    assert [row["_step"] for row in sent] == list(range(len(rows)))
+    assert [row["samples"] for row in sent] == [row["samples"] for row in rows]
+    assert uploaded.lines_sent == len(rows)
+    assert "nothing to upload" in lab("sync", path).out
