@@ -23,11 +23,12 @@ from lab.experiment import Experiment
 from lab.runs.directory import Run
 from lab.runs.files import write_atomic
 from lab.runs.metrics_file import MetricsFile, offset_of
-from lab.runs.wandb_files import num_rows_held, set_aside_cut
+from lab.runs.wandb_files import num_rows_held, set_aside_cut, wait_for_end
 
 log = logging.getLogger("lab")
 
 _INIT_TIMEOUT_SECONDS = 20.0
+_END_TIMEOUT_SECONDS = 10.0
 
 
 class Tracker:
@@ -70,6 +71,8 @@ class Tracker:
             run = self.logger.experiment
             run.summary.update({"status": status, **summary})
             run.finish(exit_code=0 if status in ("completed", "interrupted") else 1)
+            if not wait_for_end(self.run.path, _END_TIMEOUT_SECONDS):
+                log.warning("the offline W&B run in %s was not written to its end", self.run.path / "wandb")
         except Exception as error:
             log.warning("tracking could not be finished: %s", error)
 

@@ -8,6 +8,7 @@ and takes a part without a record of its end for one that is still being written
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,19 @@ def set_aside_cut(run_path: Path) -> None:
     for part in parts_of(run_path):
         if not all(_contents(file.read_bytes()).ended for file in part.glob("*.wandb")):
             part.rename(part.with_name(part.name.replace("offline-run", "cut-run", 1)))
+
+
+def wait_for_end(run_path: Path, seconds: float) -> bool:
+    """Wait until the newest part is on disk to its end, which its client's service writes after the client has ended;
+    returns whether it is."""
+    deadline = time.monotonic() + seconds
+    while True:
+        parts = parts_of(run_path)
+        if not parts or all(_contents(file.read_bytes()).ended for file in parts[-1].glob("*.wandb")):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
 
 
 def num_rows_held(run_path: Path) -> int | None:

@@ -15,6 +15,7 @@ import pytest
 from lab.config.overrides import override, resolve
 from lab.runs.directory import Run
 from lab.runs.tracking import mode_of
+from lab.runs.wandb_files import num_rows_held
 from lab.training.train import train
 
 RECIPE = "classifier/digits-cnn"
@@ -76,12 +77,14 @@ def test_each_row_goes_out_once_over_an_interruption(tracking: pytest.MonkeyPatc
     sent: list[dict[str, Any]] = []
     from lab.runs.tracking import Tracker
 
-    tracking.setattr(Tracker, "_send", lambda self, row, step: sent.append(dict(row)))
+    send = Tracker._send
+    tracking.setattr(Tracker, "_send", lambda self, row, step: (sent.append(dict(row)), send(self, row, step)))
     experiment = resolve(RECIPE, [*QUICK, "trainer.budget=4000"])
     first = train(experiment, run_dir=tmp_path / "run", on_loop=lambda loop: loop.ask_to_stop())
     assert first.status == "interrupted"
     train(experiment, resume=Run.open(tmp_path / "run"))
     assert sent == Run.open(tmp_path / "run").metrics()
+    assert num_rows_held(tmp_path / "run") == len(sent)
 
 
 @pytest.mark.slow
