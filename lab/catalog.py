@@ -153,6 +153,11 @@ def allowed_imports() -> tuple[str, ...]:
     return tuple(sorted(_allowed))
 
 
+def import_options() -> str:
+    """The `--import` options that a command needs which is to go on with what this process does, or nothing."""
+    return "".join(f" --import {name}" for name in allowed_imports())
+
+
 def check_allowed(module: str, field: str, value: str) -> None:
     """Raise UserError unless the user allowed `module` or installed it as a plugin.
 

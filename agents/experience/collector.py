@@ -225,5 +225,5 @@ def check_finite(what: str, values: Obs) -> None:
     if isinstance(values, dict):
         for key, value in values.items():
             check_finite(f"{what} {key!r}", value)
-    elif values.is_floating_point() and not math.isfinite(values.sum()):
+    elif values.is_floating_point() and not math.isfinite(values.sum()) and not bool(values.isfinite().all()):
         raise Failure(f"the environment's {what} are not all finite: they hold inf or nan.")

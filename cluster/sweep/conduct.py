@@ -56,7 +56,7 @@ def conduct(cluster: Session, sweep: Sweep, overrides: Sequence[str] = (), quiet
 def report(sweep: Sweep, finished: bool) -> int:
     """Say what came out of a sweep, or how it goes on; returns the exit code."""
     if not finished:
-        print(f"interrupted: every run is saved; go on with: lab resume {sweep.path}")
+        print(f"interrupted: every run is saved; go on with: lab resume {sweep.path}{catalog.import_options()}")
         return INTERRUPTED
     if sweep.settings.ending == "demo":
         from cluster.sweep.presentation import present  # agents, films and reports, which no other sweep needs

@@ -100,7 +100,9 @@ def run_directories(words: Sequence[str], **options: Any) -> list[Path]:
     """
     sweep, finished = start(words, **options)
     if not finished:
-        raise Failure(f"the sweep was interrupted, every run saved; go on with: lab resume {sweep.path}")
+        raise Failure(
+            f"the sweep was interrupted, every run saved; go on with: lab resume {sweep.path}{catalog.import_options()}"
+        )
     lost = [entry for entry in sweep.entries if sweep.result(entry) is None]
     if lost:
         raise Failure(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from lab.cli import completed
@@ -45,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if arguments.html is not None:
         comparison.write_page(arguments.html)
+        print(f"written: {arguments.html}", file=sys.stderr)
     if arguments.json:
         print(json.dumps(comparison.to_dict(), indent=2))
         return 0

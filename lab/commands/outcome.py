@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from lab import catalog
 from lab.training.train import Result
 
 
@@ -15,6 +16,6 @@ def report(result: Result) -> None:
         console.print(f"best {best['metric']}: {best['value']:.4g}")
     console.print(f"{result.status}: {path}")
     if result.status == "interrupted":
-        console.print(f"go on with: lab resume {path}")
+        console.print(f"go on with: lab resume {path}{catalog.import_options()}")
     else:
-        console.print(f"next: lab evaluate {path}")
+        console.print(f"next: lab evaluate {path}{catalog.import_options()}")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 
 from lab.comparison import records, summary
 from lab.comparison.across import across
@@ -14,7 +14,7 @@ from lab.comparison.online import PREFIX, read_online
 from lab.comparison.page.html import write_page
 from lab.comparison.plain import plain
 from lab.comparison.summary import At, Mode, Section
-from lab.comparison.table import Renderables, tables
+from lab.comparison.table import tables
 from lab.runs.directory import Run, find
 
 
@@ -24,8 +24,8 @@ class Comparison(NamedTuple):
     sections: list[Section]
     num_runs: int
 
-    def __rich__(self) -> Renderables:
-        return tables(self.sections)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield tables(self.sections, console, options.max_width)
 
     def __str__(self) -> str:
         console = Console(width=140, highlight=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
+from rich.console import Console
 from rich.console import Group as Renderables
 from rich.table import Table
 from rich.text import Text
@@ -16,12 +17,24 @@ from lab.comparison.summary import Row, Section
 COUNTERS = {"env_steps": "steps", "samples": "samples"}
 
 
-def tables(sections: Sequence[Section]) -> Renderables:
-    """One table a section."""
-    return Renderables(*(table(section) for section in sections))
+def tables(sections: Sequence[Section], console: Console, width: int) -> Renderables:
+    """One table a section, each as wide as `width` allows."""
+    return Renderables(*(_fitting(section, console, width) for section in sections))
 
 
-def table(section: Section) -> Table:
+def _fitting(section: Section, console: Console, width: int) -> Table:
+    """A section's table without the columns for which there is no room, the least important first."""
+    unit = COUNTERS.get(section.counter, section.counter)
+    left_out: list[str] = []
+    for heading in (f"{unit}/s", "seconds", "median", "mean", unit, "P(1st\nbetter)", ""):
+        made = table(section, left_out)
+        if made.__rich_measure__(console, console.options.update(width=10_000)).minimum <= width:
+            break
+        left_out.append(heading)
+    return made
+
+
+def table(section: Section, left_out: Sequence[str] = ()) -> Table:
     """A section as a table; interval columns only where a group has several runs."""
     unit = COUNTERS.get(section.counter, section.counter)
     several = any(len(row.values) > 1 for row in section.rows)
@@ -37,10 +50,14 @@ def table(section: Section) -> Table:
         caption_justify="left",
     )
     made.add_column("group", min_width=max(len(row.group.recipe) for row in section.rows))
-    for heading in _headings(section, several, unit):
-        made.add_column(heading, justify="right", no_wrap=True)
+    headings = _headings(section, several, unit)
+    for heading in headings:
+        if heading not in left_out:
+            made.add_column(heading, justify="right", no_wrap=True)
     for index, row in enumerate(section.rows):
-        made.add_row(*_cells(row, section, several), style="green" if index == 0 and len(section.rows) > 1 else "")
+        label, *cells = _cells(row, section, several)
+        shown = [cell for cell, heading in zip(cells, headings, strict=True) if heading not in left_out]
+        made.add_row(label, *shown, style="green" if index == 0 and len(section.rows) > 1 else "")
     for group in section.waiting:
         made.add_row(_label(group), str(len(group.runs)), "not evaluated yet", style="dim")
     return made

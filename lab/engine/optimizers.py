@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor
 
 from lab.experiment import Config
@@ -20,7 +20,13 @@ class ScheduleConfig(Config):
     warmup: float = Field(default=0.0, ge=0, lt=1)
     """share of the budget over which the rate first rises from 0"""
     final: NonNegativeFloat = 0.0
-    """the factor at the end (exponential: must be above 0)"""
+    """the factor at the end; exponential needs one above 0"""
+
+    @model_validator(mode="after")
+    def _exponential_ends_above_zero(self) -> ScheduleConfig:
+        if self.name == "exponential" and not self.final:
+            raise ValueError("an exponential schedule needs a `final` above 0, for example 0.01")
+        return self
 
     def factor(self, progress: float) -> float:
         """The factor at `progress`."""
@@ -32,7 +38,7 @@ class ScheduleConfig(Config):
         if self.name == "cosine":
             return self.final + (1 - self.final) * (1 + math.cos(math.pi * p)) / 2
         if self.name == "exponential":
-            return max(self.final, 1e-12) ** p
+            return float(self.final**p)
         return 1.0
 
 

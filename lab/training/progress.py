@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from lab import catalog
 from lab.training.status import Status
 
 _REFRESH_SECONDS = 0.2
@@ -70,7 +71,7 @@ class Progress:
         whole = f"{status.name}, seed {status.seed}: {status.budget:,} {unit} on {status.device}"
         lines = [f"{whole}, going on from {status.count:,}" if status.count else whole]
         lines.append(f"writes metrics, checkpoints and pictures into {status.path}")
-        lines.append(f"Ctrl-C ends it, saved; lab resume {status.path} goes on")
+        lines.append(f"Ctrl-C ends it, saved; lab resume {status.path}{catalog.import_options()} goes on")
         self.console.print("\n".join(lines), style="dim", highlight=False, soft_wrap=True, markup=False)
 
     def _show(self, status: Status) -> None:

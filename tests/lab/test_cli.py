@@ -302,3 +302,16 @@ def test_an_unexpected_error_is_one_line_with_a_pointer(lab: Lab, monkeypatch: p
 def test_a_name_with_slashes_and_dots_stays_below_the_runs_folder(lab: Lab, tmp_path: Path) -> None:
     assert lab("train", RECIPE, *QUICK, "name=../../escape", "--quiet").code == 0
     assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+def test_what_is_printed_to_type_next_works_when_pasted(lab: Lab, tmp_path: Path, monkeypatch: Any) -> None:
+    """With the modules that the run needs."""
+    (tmp_path / "own_recipes.py").write_text(
+        "from lab.supervised.recipes.classifier import digits_cnn\n\n\ndef own():\n    return digits_cnn()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ("own_recipes:own", "trainer.budget=640", "tracking.mode=disabled", "--out", tmp_path / "run")
+    done = lab("train", *words, "--quiet")
+    assert done.code == 0, done.err
+    following = done.out.strip().splitlines()[-1]
+    assert following == f"next: lab evaluate {tmp_path / 'run'} --import own_recipes"

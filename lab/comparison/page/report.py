@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Group as Renderables
-
-from lab.comparison import records, summary, table
+from lab.comparison import records, summary
 from lab.comparison.across import across
+from lab.comparison.comparison import Comparison
 from lab.comparison.page.folder import copy_media, plot_curves
 from lab.comparison.page.html import write_page
 from lab.comparison.summary import At
@@ -18,11 +17,11 @@ from lab.runs.files import disk_failure
 
 def comparison_table(
     runs: Sequence[Run], *, metric: str | None = None, at: At = "last", threshold: float | None = None
-) -> Renderables:
-    """One Rich table a task and metric, for `Console.print`. Raises UserError when no run was evaluated."""
+) -> Comparison:
+    """One table a task and metric, for `Console.print`. Raises UserError when no run was evaluated."""
     read = records.read_all(runs)
     sections = summary.evaluated(summary.sections(read, metric=metric, at=at, threshold=threshold))
-    return table.tables([*sections, *across(sections)])
+    return Comparison([*sections, *across(sections)], len(read))
 
 
 def write_report(

@@ -98,6 +98,13 @@ def test_what_is_not_finite_is_the_environments_fault(options: dict[str, Any], w
         data.collector.collect(agent.policy, 8)
 
 
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+def test_large_numbers_are_finite() -> None:
+    """Their float32 sum is not."""
+    agent, data = agent_and_data(observation=np.full(3, 3e38, np.float32))
+    assert data.collector.collect(agent.policy, 8).obs.max() == np.float32(3e38)
+
+
 def test_an_episode_without_an_end_is_cut_off_in_an_evaluation(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,12 +2,15 @@
 
 from typing import NamedTuple
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from lab.config.overrides import resolve
 from lab.engine.loss import Loss
 from lab.engine.optimizers import OptimizerConfig
 from lab.engine.updater import Updater
+from lab.errors import UserError
 
 
 class Inputs(NamedTuple):
@@ -34,3 +37,11 @@ def test_updates_under_one_autocast_use_the_newest_weights() -> None:
         losses = [together.step(batch)[0]["loss"] for _ in range(5)]
     assert torch.equal(torch.stack(losses), torch.stack(expected))
     assert losses[1] != losses[0]
+
+
+def test_an_exponential_schedule_says_where_it_ends() -> None:
+    schedule = resolve("dqn/cartpole", ["module.optimizer.schedule={name: exponential, final: 0.01}"])
+    factor = schedule.module.optimizer.schedule.factor  # type: ignore[attr-defined]
+    assert [factor(p) for p in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.1, 0.01])
+    with pytest.raises(UserError, match="an exponential schedule needs a `final` above 0"):
+        resolve("dqn/cartpole", ["module.optimizer.schedule.name=exponential"])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 from PIL import Image
 from rich.console import Console
 
+from lab.comparison.comparison import compare
 from lab.comparison.page.report import comparison_table, write_report
 from lab.errors import UserError
 from lab.runs.directory import Run, find
@@ -84,6 +86,26 @@ def test_the_command(lab, tmp_path):
     assert section["groups"][0]["iqm"]["low"] <= section["groups"][0]["iqm"]["value"]
     assert len(section["groups"][0]["runs"]) == 3
     assert (tmp_path / "page.html").stat().st_size < 6e6
+    assert done.err == f"written: {tmp_path / 'page.html'}\n"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 140])
+def test_a_narrow_terminal_keeps_names_and_numbers(tmp_path, width):
+    runs = [make_run(tmp_path / f"{i}", seed=i % 2, quality=1 + i / 10) for i in range(4)]
+    for i, run in enumerate(runs):
+        config = yaml.safe_load((run.path / "experiment.yaml").read_text())
+        config["module"]["gamma"] = 0.9 + (i // 2) / 100
+        (run.path / "experiment.yaml").write_text(yaml.safe_dump(config))
+    console = Console(width=width, highlight=False)
+    with console.capture() as capture:
+        console.print(compare(*runs, threshold=300))
+    text = capture.get()
+    assert max(map(len, text.splitlines())) <= width
+    if width >= 60:
+        assert "dqn/cartpole" in text
+        assert "gamma=0.9" in " ".join(text.split())
+    assert "…" not in text
+    assert ("seconds" in text) == (width >= 140)
 
 
 @pytest.mark.parametrize(
