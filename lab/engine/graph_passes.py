@@ -54,6 +54,7 @@ _DIRECT: dict[Any, Callable[..., Any]] = {
     aten.sum.default: torch.sum,
     aten.sum.dim_IntList: torch.sum,
     aten.mean.default: torch.mean,
+    aten.dot.default: torch.dot,
     aten.unsqueeze.default: torch.unsqueeze,
     aten.squeeze.dim: torch.squeeze,
     aten.minimum.default: torch.minimum,
@@ -229,6 +230,19 @@ def sum_batches_by_products(recording: Recording) -> None:
             node.replace_all_uses_with(recording.graph.call_function(aten.mm.default, (ones, source)))
 
 
+def average_vectors_by_products(recording: Recording) -> None:
+    """The mean of a float32 vector (B,), as a metric is, becomes its product with a vector of 1 / B, which takes a CPU
+    a third of the time. Equal but for the order of the sum (1e-6 of its terms). CPU.
+    """
+    for node in recording.calls():
+        value = _value(node.args[0]) if node.target is aten.mean.default and not node.kwargs else None
+        if value is None or value.dim() != 1 or value.dtype != torch.float32 or not len(value):
+            continue
+        shares = recording.add_input(torch.full((len(value),), 1 / len(value)))
+        with recording.graph.inserting_before(node):
+            node.replace_all_uses_with(recording.graph.call_function(aten.dot.default, (node.args[0], shares)))
+
+
 def transpose_narrow_products(recording: Recording) -> None:
     """g^T x becomes (x^T g)^T for g (B, out) and x (B, in) of few columns and at most half as many as g: the weight
     gradient of a layer with few inputs, which a CPU computes several times faster so. Equal but for the order of sums
@@ -335,6 +349,7 @@ PASSES: tuple[Pass, ...] = (
     hoist_constants,
     remove_identities,  # of factors that are known now
     sum_batches_by_products,
+    average_vectors_by_products,
     transpose_narrow_products,
     compute_tanh_in_numpy,
     compute_elementwise_in_numpy,
@@ -346,6 +361,7 @@ PASSES: tuple[Pass, ...] = (
 CPU_PASSES: frozenset[Pass] = frozenset(
     {
         sum_batches_by_products,
+        average_vectors_by_products,
         transpose_narrow_products,
         compute_tanh_in_numpy,
         compute_elementwise_in_numpy,

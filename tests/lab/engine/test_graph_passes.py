@@ -139,6 +139,29 @@ def test_other_sums_stay(function: Callable[..., list[Tensor]]) -> None:
     assert aten.sum.dim_IntList in example.apply(graph_passes.sum_batches_by_products)
 
 
+# ------------------------------------------------------------------ average_vectors_by_products
+
+
+def test_means_of_vectors_are_products() -> None:
+    example = Example(lambda p, x: [x.mean(), (2 * x).mean()], numbers(64))
+    remaining = example.apply(graph_passes.average_vectors_by_products, tolerance=1e-6)
+    assert remaining == [aten.dot.default, aten.mul.Tensor, aten.dot.default]
+    assert [t.tolist() for t in example.recording.added_inputs] == [[1 / 64] * 64] * 2
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda p, x: [x.view(8, 8).mean()],
+        lambda p, x: [x.double().mean()],
+        lambda p, x: [x.mean(dtype=torch.float64)],
+    ],
+)
+def test_other_means_stay(function: Callable[..., list[Tensor]]) -> None:
+    example = Example(function, numbers(64))
+    assert aten.mean.default in example.apply(graph_passes.average_vectors_by_products)
+
+
 # ------------------------------------------------------------------ transpose_narrow_products
 
 
