@@ -26,7 +26,8 @@ def _fitting(section: Section, console: Console, width: int) -> Table:
     """A section's table without the columns for which there is no room, the least important first."""
     unit = COUNTERS.get(section.counter, section.counter)
     left_out: list[str] = []
-    for heading in (f"{unit}/s", "seconds", "median", "mean", unit, "P(1st\nbetter)", ""):
+    to_threshold = ["s\nto it", f"{unit}\nto it", f"reached\n{number(section.threshold)}"]
+    for heading in (f"{unit}/s", "seconds", "median", "mean", unit, "P(1st\nbetter)", *to_threshold, "best", ""):
         made = table(section, left_out)
         if made.__rich_measure__(console, console.options.update(width=10_000)).minimum <= width:
             break
@@ -51,11 +52,12 @@ def table(section: Section, left_out: Sequence[str] = ()) -> Table:
     )
     made.add_column("group", min_width=max(len(row.group.recipe) for row in section.rows))
     headings = _headings(section, several, unit)
-    for heading in headings:
+    rows = [_cells(row, section, several) for row in section.rows]
+    for place, heading in enumerate(headings, 1):
         if heading not in left_out:
-            made.add_column(heading, justify="right", no_wrap=True)
-    for index, row in enumerate(section.rows):
-        label, *cells = _cells(row, section, several)
+            widths = [len(line) for line in (*heading.split("\n"), *(str(cells[place]) for cells in rows))]
+            made.add_column(heading, justify="right", no_wrap=True, min_width=max(widths))
+    for index, (label, *cells) in enumerate(rows):
         shown = [cell for cell, heading in zip(cells, headings, strict=True) if heading not in left_out]
         made.add_row(label, *shown, style="green" if index == 0 and len(section.rows) > 1 else "")
     for group in section.waiting:
