@@ -16,7 +16,6 @@ from lab.engine.torch_private import DIRECT_SOFTMAX, to_copy, writes_arguments
 
 aten = torch.ops.aten
 
-_NARROW = 32  # columns
 _SMALL = 2**13  # numbers
 _VIEWS = (aten.t.default, aten.transpose.int, aten.view.default, aten.unsqueeze.default, aten.expand.default)
 _HOISTED = (
@@ -243,26 +242,6 @@ def average_vectors_by_products(recording: Recording) -> None:
             node.replace_all_uses_with(recording.graph.call_function(aten.dot.default, (node.args[0], shares)))
 
 
-def transpose_narrow_products(recording: Recording) -> None:
-    """g^T x becomes (x^T g)^T for g (B, out) and x (B, in) of few columns and at most half as many as g: the weight
-    gradient of a layer with few inputs, which a CPU computes several times faster so. Equal but for the order of sums
-    (1e-6 of their terms). CPU.
-    """
-    transposed: dict[fx.Node, fx.Node] = {}
-    for node in recording.calls():
-        if node.target is not aten.mm.default or getattr(node.args[0], "target", None) is not aten.t.default:
-            continue
-        g, x = node.args[0].args[0], node.args[1]
-        narrow, wide = _value(x), _value(g)
-        if narrow is None or wide is None or narrow.shape[1] > min(_NARROW, wide.shape[1] // 2):
-            continue
-        with recording.graph.inserting_before(node):
-            if x not in transposed:
-                transposed[x] = recording.graph.call_function(aten.t.default, (x,))
-            product = recording.graph.call_function(aten.mm.default, (transposed[x], g))
-            node.replace_all_uses_with(recording.graph.call_function(aten.t.default, (product,)))
-
-
 def compute_tanh_in_numpy(recording: Recording) -> None:
     """tanh of float32 numbers by numpy (numpy_ops.py): within 1e-7 in a tenth of the time; in place where its argument
     is a product of matrices that nothing else uses. CPU, whose memory numpy shares.
@@ -350,7 +329,6 @@ PASSES: tuple[Pass, ...] = (
     remove_identities,  # of factors that are known now
     sum_batches_by_products,
     average_vectors_by_products,
-    transpose_narrow_products,
     compute_tanh_in_numpy,
     compute_elementwise_in_numpy,
     write_products_to_places,
@@ -362,7 +340,6 @@ CPU_PASSES: frozenset[Pass] = frozenset(
     {
         sum_batches_by_products,
         average_vectors_by_products,
-        transpose_narrow_products,
         compute_tanh_in_numpy,
         compute_elementwise_in_numpy,
     }

@@ -162,25 +162,6 @@ def test_other_means_stay(function: Callable[..., list[Tensor]]) -> None:
     assert aten.mean.default in example.apply(graph_passes.average_vectors_by_products)
 
 
-# ------------------------------------------------------------------ transpose_narrow_products
-
-
-def test_weight_gradients_of_narrow_layers_are_computed_transposed() -> None:
-    example = Example(lambda p, g, x: [g.t() @ x, (g + 1).t() @ x], numbers(16, 8), numbers(16, 4, seed=2))
-    remaining = example.apply(graph_passes.transpose_narrow_products, tolerance=1e-5)
-    assert remaining.count(aten.t.default) == 3  # of x once for both, and of each product
-    products = [node for node in example.recording.calls() if node.target is aten.mm.default]
-    assert [str(product.args[0].args[0]) for product in products] == ["x_1", "x_1"]
-
-
-@pytest.mark.parametrize(("rows", "columns"), [(8, 5), (128, 33)])
-def test_products_with_wide_inputs_stay(rows: int, columns: int) -> None:
-    """More than half as many columns as the other matrix, or more than 32."""
-    example = Example(lambda p, g, x: [g.t() @ x, g @ g.t()], numbers(16, rows), numbers(16, columns, seed=2))
-    before = example.targets
-    assert example.apply(graph_passes.transpose_narrow_products) == before
-
-
 # ------------------------------------------------------------------ compute_tanh_in_numpy
 
 
