@@ -25,7 +25,7 @@ from agents.envs.make import InProcessEnvs, Step, make_env
 from agents.envs.spaces import ObsArray
 from agents.experience.data import EnvironmentData
 from agents.types import Obs, map_obs
-from lab.data.module import LabDataModule, digest_of
+from lab.data.module import LabDataModule
 from lab.data.resident import ShuffledOrder
 from lab.data.spec import Continuous, DataSpec, Discrete, MultiDiscrete, TensorSpec
 from lab.errors import UserError
@@ -231,9 +231,9 @@ class DemonstrationModule(LabDataModule):
                 index = index.clamp(max=num - size) + torch.arange(size, device=index.device)[:, None]
             yield self.train.rows(index)
 
-    def digest(self) -> str:
+    def fixed_tensors(self) -> Iterator[Tensor]:
         parts = [part for steps in (self.train, self.val) for part in steps]
-        return digest_of(t for part in parts for t in (part.values() if isinstance(part, dict) else [part]))
+        return (t for part in parts for t in (part.values() if isinstance(part, dict) else [part]))
 
     def state_dict(self) -> dict[str, Any]:
         return {"drawn": self.order.drawn}

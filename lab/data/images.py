@@ -25,7 +25,7 @@ from torch import Tensor
 from lab.data.datasets import DataSet, load_named
 from lab.data.image_arrays import Array, ImageArrays, checked, held_out
 from lab.data.image_files import read_hub, read_idx_folder, read_path
-from lab.data.module import LabDataModule, digest_of
+from lab.data.module import LabDataModule
 from lab.data.resident import Batch, Chunk, ShuffledOrder
 from lab.data.spec import Classes, DataSpec, TensorSpec
 from lab.errors import UserError
@@ -68,8 +68,6 @@ class ImageData(DataConfig):
 
 class ImageModule(LabDataModule):
     """x (B, C, H, W) float in [0, 1], y (B,) int64."""
-
-    _digest = ""
 
     def __init__(self, config: ImageData, arrays: ImageArrays, seed: int) -> None:
         super().__init__()
@@ -124,10 +122,8 @@ class ImageModule(LabDataModule):
         for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
             yield Batch(self._as_float(x, generator), y)
 
-    def digest(self) -> str:
-        if not self._digest:
-            self._digest = digest_of(t for pair in self._splits.values() for t in pair)
-        return self._digest
+    def fixed_tensors(self) -> Iterator[Tensor]:
+        return (t for pair in self._splits.values() for t in pair)
 
     def state_dict(self) -> dict[str, Any]:
         return {"drawn": self.order.drawn}

@@ -31,14 +31,6 @@ class ChunkStream:
             yield self.data.next_chunk()
 
 
-def digest_of(tensors: Iterable[torch.Tensor]) -> str:
-    """A checksum of tensors, in order."""
-    total = 0
-    for t in tensors:
-        total = zlib.crc32(t.cpu().contiguous().numpy().data.cast("B"), total) if t.numel() else total
-    return f"{total:08x}"
-
-
 class LabDataModule(LightningDataModule):
     """Subclasses set `spec` and give `next_chunk`; what lives in them between chunks goes into `state_dict`."""
 
@@ -46,6 +38,7 @@ class LabDataModule(LightningDataModule):
     device: torch.device = torch.device("cpu")
     folder: Path | None = None
     """the run directory, for state that is too large for a checkpoint"""
+    _digest: int | None = None
 
     def setup(self, stage: str) -> None:
         """Lightning's hook: before training, move to the device that trains."""
@@ -63,10 +56,18 @@ class LabDataModule(LightningDataModule):
     def train_dataloader(self) -> ChunkStream:
         return ChunkStream(self)
 
+    def fixed_tensors(self) -> Iterable[torch.Tensor]:
+        """All data, where they are there before training, in a fixed order."""
+        return ()
+
     def digest(self) -> str:
-        """A checksum of the data, by which a resumed run knows that they are the same; empty where they are made as it
-        goes."""
-        return ""
+        """A checksum of `fixed_tensors`, by which a resumed run knows that its data are the same; made once."""
+        if self._digest is None:
+            self._digest = 0
+            for t in self.fixed_tensors():
+                if t.numel():
+                    self._digest = zlib.crc32(t.cpu().contiguous().numpy().data.cast("B"), self._digest)
+        return f"{self._digest:08x}"
 
     def state_dict(self) -> dict[str, Any]:
         return {}

@@ -10,7 +10,7 @@ B streams, T characters in a window.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -20,7 +20,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from lab.data.datasets import DataSet, load_named
-from lab.data.module import LabDataModule, digest_of
+from lab.data.module import LabDataModule
 from lab.data.resident import Chunk
 from lab.data.spec import DataSpec, Symbols, TensorSpec
 from lab.errors import UserError
@@ -113,8 +113,8 @@ class TextModule(LabDataModule):
         """The characters (N,) of a split."""
         return self._splits[name]
 
-    def digest(self) -> str:
-        return digest_of(self._splits.values())
+    def fixed_tensors(self) -> Iterable[Tensor]:
+        return self._splits.values()
 
     def state_dict(self) -> dict[str, Any]:
         return {"drawn": self.drawn}

@@ -39,14 +39,18 @@ class Tracker:
         self.logger: WandbLogger | None = None
         self._state_path = run.path / ".tracked.json"
         self._sent, self._rows = self._read_state()
-        set_aside_cut(run.path)
-        held = num_rows_held(run.path)
-        if held is not None and held < self._rows:
-            self._sent, self._rows = offset_of(run.metrics_path, held), held
         if experiment.tracking.mode != "disabled" and os.environ.get("WANDB_MODE") != "disabled":
+            self._go_back_to_what_is_held()
             wandb_run = _init(experiment, run, counter, family)
             if wandb_run is not None:
                 self.logger = WandbLogger(experiment=wandb_run)
+
+    def _go_back_to_what_is_held(self) -> None:
+        """Count as sent only the rows that earlier offline parts hold on disk."""
+        set_aside_cut(self.run.path)
+        held = num_rows_held(self.run.path)
+        if held is not None and held < self._rows:
+            self._sent, self._rows = offset_of(self.run.metrics_path, held), held
 
     def flush(self, metrics: MetricsFile, offset: int) -> None:
         """Send the rows, pictures and films up to a durable checkpoint's `offset` in the metrics file, each once."""

@@ -156,3 +156,20 @@ def test_with_a_terminal_and_no_key_it_does_not_ask(tmp_path: Path) -> None:
         os.close(ours)
     assert process.wait(timeout=120) == 0, seen.decode()
     assert list((tmp_path / "run" / "wandb").rglob("*.wandb"))
+
+
+@pytest.mark.parametrize("mode", ["disabled", "offline"])
+def test_only_who_tracks_sets_aside_a_part_without_an_end(
+    tracking: pytest.MonkeyPatch, tmp_path: Path, mode: str
+) -> None:
+    """Another rank of the same run does not track: the part that the first one is writing has no end yet."""
+    from lab.runs.tracking import Tracker
+
+    tracking.setattr("lab.runs.tracking._init", lambda *arguments: None)
+    part = tmp_path / "run" / "wandb" / "offline-run-20260101_000000-abcdefgh"
+    experiment = resolve(RECIPE, [*QUICK, f"tracking.mode={mode}"])
+    run = Run.create(experiment, tmp_path / "run")
+    part.mkdir(parents=True)
+    (part / "run-abcdefgh.wandb").write_bytes(b":W&B\xe1\xbe\x00")
+    Tracker(experiment, run, "samples", "classifier")
+    assert part.is_dir() == (mode == "disabled")
