@@ -28,7 +28,8 @@ def parts_of(run_path: Path) -> list[Path]:
 def set_aside_cut(run_path: Path) -> None:
     """Rename the parts of a run that is not being trained whose client was killed: `wandb sync` would refuse them."""
     for part in parts_of(run_path):
-        if not all(_contents(file.read_bytes()).ended for file in part.glob("*.wandb")):
+        uploaded = any(part.glob("*.wandb.synced"))
+        if not uploaded and not all(_contents(file.read_bytes()).ended for file in part.glob("*.wandb")):
             part.rename(part.with_name(part.name.replace("offline-run", "cut-run", 1)))
 
 
