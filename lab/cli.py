@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
 
 from lab import __version__, catalog, plugins
-from lab.errors import Failure, UserError, unknown
+from lab.errors import Failure, UserError, shortened, unknown
 
 INTERRUPTED = 130
 
@@ -33,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in arguments if not word.startswith("-")), None)
     debug = "--debug" in arguments
+    before = _interrupt_on_sigterm()
     try:
         if command is not None:
             return _run(command, arguments)
@@ -56,14 +59,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _say(error, 1)
+    except OSError as error:
+        if debug:
+            raise
+        if error.filename is None:
+            return _unexpected(error)
+        return _say(f"{shortened(str(error.filename))} cannot be used: {error.strerror}.", 2)
     except Exception as error:
         if debug:
             raise
-        reason = " ".join(str(error).split())[:500]
-        return _say(f"{type(error).__name__}: {reason} (--debug shows where)", 1)
+        return _unexpected(error)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt_on_sigterm() -> Any:
+    """Let SIGTERM end a command as Ctrl-C does, where nobody handles it yet; the handler that was there before."""
+
+    def interrupt(number: int, frame: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    default = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if not default or threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.signal(signal.SIGTERM, interrupt)
 
 
 def _run(command: str, arguments: list[str]) -> int:
+    module, parsed = parse(command, arguments)
+    code: int = module.run(parsed)
+    return code
+
+
+def parse(command: str, arguments: Sequence[str]) -> tuple[Any, argparse.Namespace]:
+    """The module of a command, and what a command line says that holds the command's name.
+
+    Raises UserError when there is no such command, or it does not take these arguments.
+    """
     commands = catalog.commands()
     if command not in commands:
         raise unknown("command", command, commands)
@@ -83,13 +116,18 @@ def _run(command: str, arguments: list[str]) -> int:
     )
     module.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    arguments.remove(command)
+    words = list(arguments)
+    words.remove(command)
     whole = any(action.nargs == argparse.REMAINDER for action in parser._actions)  # takes another command line
-    parsed = parser.parse_args(arguments) if whole else parser.parse_intermixed_args(arguments)
+    parsed = parser.parse_args(words) if whole else parser.parse_intermixed_args(words)
     for name in getattr(parsed, "imports", None) or ():
         catalog.allow_import(name)
-    code: int = module.run(parsed)
-    return code
+    return module, parsed
+
+
+def _unexpected(error: Exception) -> int:
+    reason = " ".join(str(error).split())[:500]
+    return _say(f"{type(error).__name__}: {reason} (--debug shows where)", 1)
 
 
 def _say(error: object, code: int) -> int:

@@ -16,6 +16,12 @@ class Failure(RuntimeError):
     """Something that was asked for rightly and could not be done, said in one sentence."""
 
 
+def shortened(value: object) -> str:
+    """A value as a sentence shows it."""
+    text = repr(value)
+    return text if len(text) < 80 else text[:77] + "..."
+
+
 def reason(kind: str, value: object, message: str) -> str:
     """Why a value is not valid, from pydantic's error of that kind and its message."""
     if kind == "tuple_type" and isinstance(value, str | int | float):

@@ -32,6 +32,7 @@ GROUND = {
         "catalog",
         "errors",
         "experiment",
+        "foreign",
         "launchers",
         "pictures",
         "plugins",

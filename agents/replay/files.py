@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 
 from agents.replay.ring import Ring, empty_ring
+from lab.data import npz
 from lab.errors import UserError
 from lab.ranks import ranks
 from lab.runs.files import disk_failure
@@ -62,15 +62,18 @@ class RingFiles:
     def load(self, manifest: Manifest) -> None:
         """Fill the rings with what a manifest names. Raises UserError when a file is missing or damaged."""
         for segment in manifest["segments"]:
-            path = self.folder / segment["file"]
+            path = self.folder / Path(str(segment["file"])).name
             try:
+                npz.check_arrays(path)
                 with np.load(path, allow_pickle=False) as arrays:
                     for name, (first, last) in segment["ranges"].items():
                         self.rings[name].write(first, torch.from_numpy(arrays[name]))
                         assert self.rings[name].num_written == last
             except FileNotFoundError:
                 raise UserError(f"the replay segment {str(path)!r} of the checkpoint is missing.") from None
-            except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError, RuntimeError) as error:
+            except UserError:
+                raise
+            except (*npz.DAMAGES, RuntimeError) as error:
                 raise UserError(f"the replay segment {str(path)!r} is damaged ({error}).") from None
         for name, written in manifest["written"].items():
             self.rings[name].num_written = written

@@ -5,7 +5,8 @@ Runs of kinds that are not installed here compare as well as any other.
 
 from __future__ import annotations
 
-import json
+import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,15 +16,18 @@ import numpy as np
 import yaml
 
 from lab.comparison.statistics import Array
+from lab.config import plain_yaml
 from lab.config.serialization import flatten
 from lab.errors import UserError
 from lab.runs.directory import Run
+from lab.runs.metrics_file import rows_of
+
+log = logging.getLogger("lab")
 
 VIDEOS = (".gif", ".mp4", ".webm")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _MANY = 20
 _NUMBERS = {int, float, bool}
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Curve(NamedTuple):
@@ -104,19 +108,32 @@ def read(run: Run) -> Record:
 
 
 def read_all(runs: Sequence[Run]) -> list[Record]:
-    """Read run directories, with a bar on a terminal where there are many."""
+    """Read run directories, with a bar on a terminal where there are many; damaged ones are left out with a warning.
+
+    Raises UserError when all of them are damaged.
+    """
     from rich.console import Console
     from rich.progress import track
 
     console = Console(stderr=True)
     many = len(runs) > _MANY and console.is_terminal
-    return [read(run) for run in track(runs, "reading runs", console=console, disable=not many, transient=True)]
+    read_ones, unreadable = [], []
+    for run in track(runs, "reading runs", console=console, disable=not many, transient=True):
+        try:
+            read_ones.append(read(run))
+        except UserError as error:
+            unreadable.append(error)
+    if unreadable and not read_ones:
+        raise unreadable[0]
+    for reason in unreadable:
+        log.warning("left out: %s", reason)
+    return read_ones
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """An experiment file as flat plain values. Raises UserError when it is none."""
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        tree = plain_yaml.read(path)
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         raise UserError(f"{str(path)!r} is absent or damaged.") from None
     if not isinstance(tree, dict):
@@ -126,11 +143,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def system_rows(run: Run) -> list[dict[str, Any]]:
     """What a run used of its machine, row by row, the whole lines of its file."""
-    try:
-        lines = run.system_path.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines if line.endswith("}")]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
-        return []
+    return rows_of(run.system_path.read_bytes()) if run.system_path.is_file() else []
 
 
 def curves_of(rows: Iterable[dict[str, Any]], counter: str) -> dict[str, Curve]:
@@ -146,19 +159,35 @@ def curves_of(rows: Iterable[dict[str, Any]], counter: str) -> dict[str, Curve]:
         columns = dict(zip(keys, zip(*(row.values() for _, row in members), strict=True), strict=True))
         order = np.array([index for index, _ in members])
         nothing = (0.0,) * len(members)
-        steps, seconds = (np.array(columns.get(key, nothing), dtype=np.float64) for key in (counter, "seconds"))
+        steps, seconds = (_numbers(columns.get(key, nothing)) for key in (counter, "seconds"))
+        placed = np.isfinite(steps) & np.isfinite(seconds)
         for key, column in columns.items():
             if "/" not in key:
                 continue
-            numbers = np.ones(len(column), bool)
-            if not set(map(type, column)) <= _NUMBERS:
-                numbers = np.array([type(value) in _NUMBERS for value in column])
-            if numbers.all():
-                parts.setdefault(key, []).append((order, steps, seconds, np.array(column, dtype=np.float64)))
-            elif numbers.any():
-                kept = np.array([value for value, number in zip(column, numbers, strict=True) if number], np.float64)
-                parts.setdefault(key, []).append((order[numbers], steps[numbers], seconds[numbers], kept))
+            values = _numbers(column)
+            finite = placed & np.isfinite(values)
+            if finite.all():
+                parts.setdefault(key, []).append((order, steps, seconds, values))
+            elif finite.any():
+                parts.setdefault(key, []).append((order[finite], steps[finite], seconds[finite], values[finite]))
     return {key: _in_order(found) for key, found in parts.items()}
+
+
+def _numbers(column: Sequence[Any]) -> Array:
+    """A column of a metrics file as numbers, NaN for what is none."""
+    if set(map(type, column)) <= _NUMBERS:
+        try:
+            return np.array(column, dtype=np.float64)
+        except OverflowError:  # an integer of hundreds of digits
+            pass
+    return np.array([value if type(value) is float else _number(value) for value in column], dtype=np.float64)
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value) if type(value) in _NUMBERS else math.nan
+    except OverflowError:
+        return math.nan
 
 
 def _in_order(parts: list[tuple[Array, Array, Array, Array]]) -> Curve:
@@ -171,13 +200,15 @@ def _in_order(parts: list[tuple[Array, Array, Array, Array]]) -> Curve:
 
 
 def media_of(folder: Path) -> Media:
-    """The pictures `NAME/STEP.png` and all other pictures and videos below a media folder."""
+    """The pictures `NAME/STEP.png` and all other pictures and videos below a media folder, links left out."""
     media = Media()
     if folder.is_dir():
         for path in sorted(folder.rglob("*")):
+            if path.suffix not in PICTURES + VIDEOS or path.is_symlink() or not path.is_file():
+                continue
             if path.suffix in PICTURES and path.parent != folder and path.stem.isdigit():
                 name = str(path.parent.relative_to(folder))
                 media.pictures.setdefault(name, []).append((int(path.stem), path))
-            elif path.suffix in PICTURES + VIDEOS and path.is_file():
+            else:
                 media.others.append(path)
     return media

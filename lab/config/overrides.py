@@ -18,8 +18,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from lab import catalog
-from lab.config import recipes
-from lab.config.serialization import Loader, dump, elsewhere, load, model_at, validate
+from lab.config import plain_yaml, recipes
+from lab.config.serialization import dump, elsewhere, load, model_at, validate
 from lab.errors import UserError, unknown
 from lab.experiment import Experiment, KindConfig
 
@@ -62,7 +62,7 @@ def _parse(item: str) -> tuple[list[str], Any]:
     if module:
         catalog.allow_import(module.group())
     try:
-        return key.split("."), yaml.load(text, Loader)
+        return key.split("."), plain_yaml.parse(text)
     except yaml.YAMLError:
         raise UserError(f"the value of {key}={text!r} cannot be read as YAML.") from None
 

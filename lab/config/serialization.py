@@ -12,22 +12,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from lab.errors import UserError, reason, unknown
+from lab.config import plain_yaml
+from lab.errors import UserError, reason, shortened, unknown
 from lab.experiment import Experiment, KindConfig
-
-_EXPONENT = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
-
-
-class Loader(yaml.SafeLoader):
-    pass
-
-
-class _Dumper(yaml.SafeDumper):
-    pass
-
-
-for _class in (Loader, _Dumper):  # the dumper quotes words that would be read as numbers
-    _class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 
 def validate(tree: dict[str, Any]) -> Experiment:
@@ -45,13 +32,13 @@ def dump(experiment: Experiment) -> dict[str, Any]:
 
 def to_yaml(experiment: Experiment) -> str:
     """The experiment as YAML that `load` reads back as an equal one."""
-    return yaml.dump(dump(experiment), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return yaml.dump(dump(experiment), Dumper=plain_yaml.Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def load(path: Path) -> Experiment:
     """Read an experiment from a YAML file. Raises UserError for a file that is absent or not an experiment."""
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        tree = plain_yaml.read(path)
     except FileNotFoundError:
         raise UserError(f"there is no file {str(path)!r}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -133,5 +120,4 @@ def _sentence(detail: ErrorDetails, tree: dict[str, Any]) -> str:
     if model is not None:
         fields = list(model.model_fields)
         message = f"it holds fields, set one by one ({where}.{fields[0]}=...). Valid choices: {', '.join(fields)}"
-    shown = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "..."
-    return f"{where}={shown} is not valid: {reason(detail['type'], value, message)}."
+    return f"{where}={shortened(value)} is not valid: {reason(detail['type'], value, message)}."

@@ -66,12 +66,12 @@ def _recipes() -> list[str]:
 
 def _runs(text: str) -> list[str]:
     """Run directories (and folders of runs) in the folder that the text leads to, by default where runs go."""
-    root = Path(text).parent if "/" in text else Path(os.environ.get("LAB_RUNS") or "runs")
+    folder = text[: text.rfind("/") + 1] or f"{os.environ.get('LAB_RUNS') or 'runs'}/"
     try:
-        children = sorted(child for child in root.expanduser().iterdir() if child.is_dir())
+        children = sorted(child for child in Path(folder).expanduser().iterdir() if child.is_dir())
     except OSError:
         return []
-    return [str(child) + ("" if (child / "experiment.yaml").is_file() else "/") for child in children]
+    return [folder + child.name + ("" if (child / "experiment.yaml").is_file() else "/") for child in children]
 
 
 def _overrides(target: str, last: str) -> list[str]:

@@ -1,7 +1,4 @@
-"""Readers of image files: IDX (the MNIST format), .npz, a folder of images, the Hugging Face hub.
-
-Nothing here unpickles: `np.load` is called without `allow_pickle`.
-"""
+"""Readers of image files: IDX (the MNIST format), .npz, a folder of images, the Hugging Face hub. Nothing unpickles."""
 
 from __future__ import annotations
 
@@ -10,14 +7,13 @@ import logging
 import math
 import struct
 import warnings
-import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
+from lab.data import npz
 from lab.data.image_arrays import Array, ImageArrays, held_out
 from lab.errors import UserError
 
@@ -25,10 +21,6 @@ log = logging.getLogger("lab")
 
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 _VALIDATION = ("val", "valid", "validation")
-_MOST_PACKED = 1_100
-"""bytes that one packed byte can hold: deflate's limit is 1,032"""
-_MOST_HEADER = 65_536
-"""bytes before the numbers of an array in an .npz"""
 
 
 def read_path(path: Path) -> ImageArrays:
@@ -60,7 +52,7 @@ def read_idx(path: Path) -> Array:
                 raise UserError(f"data file {str(path)!r} is not an IDX file of bytes.")
             shape = struct.unpack(f">{ndim}I", dimensions)
             size = math.prod(shape)
-            _check_claim(path, size, path.stat().st_size * (_MOST_PACKED if zipped else 1))
+            npz.check_claim(path, size, path.stat().st_size * (npz.MOST_PACKED if zipped else 1))
             content = file.read(size + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(
@@ -98,10 +90,10 @@ def read_npz(path: Path) -> ImageArrays:
     Rows of 98 bytes are 784 packed bits of a 28x28 image.
     """
     try:
-        _check_npz(path)
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
+        arrays = npz.read_arrays(path)
+    except UserError:
+        raise
+    except npz.DAMAGES as error:
         raise UserError(f"data file {str(path)!r} is damaged or not an .npz of plain arrays ({error}).") from None
 
     def split(names: tuple[str, ...]) -> tuple[Array, Array] | None:
@@ -120,32 +112,6 @@ def read_npz(path: Path) -> ImageArrays:
     if train[0].dtype != np.uint8:
         raise UserError(f"images in {str(path)!r} are {train[0].dtype}; they need to be uint8.")
     return ImageArrays(train, test, val, levels=2 if train[0].max(initial=0) <= 1 else 256)
-
-
-def _check_npz(path: Path) -> None:
-    """Judge an archive's sizes by its headers, before anything is unpacked."""
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            with archive.open(member) as file:
-                version = np.lib.format.read_magic(file)
-                reader = {(1, 0): np.lib.format.read_array_header_1_0}.get(version, np.lib.format.read_array_header_2_0)
-                shape, _, dtype = reader(file)
-            size = math.prod(shape) * dtype.itemsize
-            if not dtype.hasobject and not size <= member.file_size <= size + _MOST_HEADER:
-                raise ValueError(f"{member.filename} claims {size:,} bytes and has {member.file_size:,}")
-            _check_claim(path, member.file_size, member.compress_size * _MOST_PACKED + _MOST_HEADER)
-        _check_claim(path, sum(member.file_size for member in archive.infolist()), None)
-
-
-def _check_claim(path: Path, size: int, limit: int | None) -> None:
-    """Raise UserError when a file says that it holds more bytes than it can, or than this machine's memory."""
-    if limit is not None and size > limit:
-        raise UserError(f"data file {str(path)!r} claims {size:,} bytes, more than it can hold; it is damaged.")
-    free = psutil.virtual_memory().available
-    if size > free:
-        raise UserError(
-            f"data file {str(path)!r} holds {size:,} bytes; this machine has {free:,} bytes of memory free."
-        )
 
 
 def read_image_folder(path: Path) -> ImageArrays:

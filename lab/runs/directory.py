@@ -14,6 +14,7 @@ log.txt                what happened, tracebacks included
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -25,13 +26,34 @@ from pathlib import Path
 from typing import Any
 
 from lab import __version__, catalog
-from lab.errors import Failure, UserError
+from lab.errors import Failure, UserError, shortened
 from lab.experiment import Experiment
+from lab.foreign import leads_outside, parse_json, read_regular
 from lab.runs.files import is_temporary, remove_temporary, write_atomic
 from lab.runs.metrics_file import json_safe, rows_of
 
 FORMAT = 3  # 1: optimizers without their name, decoders of another shape; 2: other names of parameters and modules
 _FILES = ("experiment.yaml", "result.json")
+_NUMBER = (int, float)
+_RESULT_TYPES: dict[str, Any] = {
+    "format": int,
+    "recipe": str,
+    "status": str,
+    "seed": int,
+    "counter": str,
+    "env_steps": _NUMBER,
+    "samples": _NUMBER,
+    "budget": _NUMBER,
+    "seconds": _NUMBER,
+    "metrics": dict,
+    "monitor": dict,
+    "best": (dict, type(None)),
+    "imports": list,
+    "versions": dict,
+    "machine": dict,
+}
+"""what readers take for granted of a `result.json`"""
+_NEEDED = ("recipe", "status", "seed", "counter")
 
 
 class Run:
@@ -96,9 +118,11 @@ class Run:
             raise UserError(f"there is no run {str(path)!r}; lab list --runs shows those that there are.")
         missing = [name for name in _FILES if not (run.path / name).is_file()]
         if missing == ["result.json"] and without_result:
+            run.check_links()
             return run
         if missing:
             raise UserError(f"{str(path)!r} is not a run directory: it has no {missing[0]}.")
+        run.check_links()
         result = run.result()
         if result.get("format") != FORMAT:
             writer = result.get("versions", {}).get("lab")
@@ -106,7 +130,18 @@ class Run:
                 f"run {str(path)!r} was written in format {result.get('format')} by lab {writer}; "
                 f"this lab {__version__} reads format {FORMAT}."
             )
+        for name in _NEEDED:
+            if name not in result:
+                raise UserError(f"{str(run.path / 'result.json')!r} is damaged: it has no {name}.")
         return run
+
+    def check_links(self) -> None:
+        """Raise UserError where a link leads out of the run: a stranger's run could show any file of its reader's."""
+        for folder in (self.path, self.checkpoints):
+            links = [path for path in folder.iterdir() if path.is_symlink()] if folder.is_dir() else []
+            for path in links:
+                if leads_outside(path, self.path):
+                    raise UserError(f"run {str(self.path)!r}: {path.name!r} is a link that leads out of it; not read.")
 
     def experiment(self) -> Experiment:
         """The experiment of the run."""
@@ -129,13 +164,15 @@ class Run:
             raise UserError(f"{error} The run was trained with {options}; add that if you trust it.") from None
 
     def result(self) -> dict[str, Any]:
-        """The content of `result.json`. Raises UserError when it is damaged."""
-        try:
-            result = json.loads((self.path / "result.json").read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError, FileNotFoundError):
-            result = None
+        """The content of `result.json`. Raises UserError when it is damaged, or its values are of other types."""
+        path, result = self.path / "result.json", None
+        with contextlib.suppress(ValueError, OSError):
+            result = parse_json(read_regular(path))
         if not isinstance(result, dict):
-            raise UserError(f"{str(self.path / 'result.json')!r} is absent or damaged.")
+            raise UserError(f"{str(path)!r} is absent or damaged.")
+        for name, types in _RESULT_TYPES.items():
+            if name in result and not isinstance(result[name], types):
+                raise UserError(f"{str(path)!r} is damaged: {name} is {shortened(result[name])}.")
         return result
 
     def write_result(self, result: dict[str, Any]) -> None:
@@ -190,6 +227,21 @@ def runs_root() -> Path:
     return Path(os.environ.get("LAB_RUNS") or "runs").expanduser()
 
 
+def run_folders(path: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """The run directories at or below a folder, in order; links that lead back to a folder above are not followed."""
+    if (path / "experiment.yaml").is_file():
+        yield path
+        return
+    folder = path.resolve()
+    try:
+        with os.scandir(path) as entries:
+            below = sorted(entry.path for entry in entries if entry.is_dir())
+    except OSError:
+        return
+    for child in below if folder not in above else ():
+        yield from run_folders(Path(child), above | {folder})
+
+
 def find(references: Sequence[str]) -> list[Run]:
     """The runs at or below paths and globs, in order, each once; those that cannot be read are left out with a warning.
 
@@ -201,7 +253,7 @@ def find(references: Sequence[str]) -> list[Run]:
     for reference in references:
         path = Path(reference).expanduser()
         matches = [path] if path.exists() else sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
-        folders = [folder for match in matches for folder in _run_folders(match)]
+        folders = [folder for match in matches for folder in run_folders(match)]
         if not folders:
             Run.open(reference)
             raise UserError(f"there is no run at {reference!r}.")
@@ -222,15 +274,6 @@ def _is_free(path: Path) -> bool:
     """Whether a folder is empty, or holds only what a run leaves that was killed as it was made."""
     files = [file for file in path.rglob("*") if not file.is_dir()]
     return not any(path.iterdir()) or ((path / "checkpoints").is_dir() and all(map(is_temporary, files)))
-
-
-def _run_folders(path: Path) -> Iterator[Path]:
-    if (path / "experiment.yaml").is_file():
-        yield path
-    elif path.is_dir():
-        for child in sorted(path.iterdir()):
-            if child.is_dir():
-                yield from _run_folders(child)
 
 
 def _fresh_path(experiment: Experiment, root: Path) -> Path:

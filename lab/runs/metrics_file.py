@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lab.foreign import parse_json
+
 
 class MetricsFile:
     """Rows of metrics appended to a file and flushed line by line."""
@@ -55,7 +57,7 @@ def rows_of(content: bytes) -> list[dict[str, Any]]:
     rows = []
     for line in content.splitlines():
         try:
-            row = json.loads(line.strip(b"\0"))
+            row = parse_json(line.strip(b"\0"))
         except ValueError:
             continue
         if isinstance(row, dict):

@@ -13,6 +13,8 @@ from typing import Protocol
 import psutil
 import torch
 
+from lab.runs.metrics_file import rows_of
+
 _PERIOD_SECONDS = 5.0
 _FIRST_SECONDS = 1.0
 _GB = 1e9
@@ -40,10 +42,8 @@ class SystemUse:
     def start(self, status: _Status) -> None:
         """Cut back to the checkpoint that a resumed run goes on from."""
         if self.path.is_file():
-            rows = [
-                json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines() if line.endswith("}")
-            ]
-            covered = [row for row in rows if row.get("seconds", 0.0) <= status.seconds]
+            rows = rows_of(self.path.read_bytes())
+            covered = [row for row in rows if type(row.get("seconds")) is float and row["seconds"] <= status.seconds]
             self.path.write_text("".join(json.dumps(row) + "\n" for row in covered), encoding="utf-8")
         self._since, self._cpu_seconds = time.perf_counter(), self._used()[0]
         self._due = self._since + _FIRST_SECONDS

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab.errors import Failure
+from lab.errors import Failure, UserError
+from lab.foreign import leads_outside
 from lab.runs import checkpoint
 from lab.runs.directory import Run
 from lab.runs.metrics_file import MetricsFile, offset_of
@@ -25,6 +26,11 @@ def upload(run: Run, options: Sequence[str] = ()) -> str:
     """
     if run.is_alive():
         return "being trained; left for later"
+    parts = pending(run)
+    uploaded = (path for part in parts for path in (*part.glob("*.wandb"), *(part / "files").rglob("*")))
+    for path in uploaded:
+        if path.is_symlink() and leads_outside(path, run.path):
+            raise UserError(f"{path} is a link that leads out of the run; it is not uploaded: remove it, or its run.")
     complete(run)
     parts = pending(run)
     if not parts:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lab.comparison.records import Curve, Record, curves_of, media_of, read_config, system_rows
 from lab.errors import UserError
-from lab.runs.directory import FORMAT, Run
+from lab.runs.directory import FORMAT, Run, run_folders
+from lab.runs.metrics_file import rows_of
 
 _TAIL = 256
 """bytes before the offset that must still be there for the file to be the one that was read"""
@@ -59,6 +57,7 @@ class _Followed:
             return False
         self._stamp = stamp
         try:
+            run.check_links()
             result = run.result()
             config = self.record.config if self.record is not None else read_config(self.path / "experiment.yaml")
         except UserError:
@@ -81,6 +80,8 @@ class _Followed:
     def _curves(self, run: Run, counter: str) -> dict[str, Curve]:
         """Read the complete lines that are new; a file that was cut (a resumed run) is read from its start."""
         try:
+            if not run.metrics_path.is_file():
+                return curves_of(system_rows(run), counter)
             with run.metrics_path.open("rb") as file:
                 file.seek(self._offset - len(self._tail))
                 if file.read(len(self._tail)) != self._tail:
@@ -90,25 +91,10 @@ class _Followed:
         except OSError:
             new = b""
         complete = new[: new.rfind(b"\n") + 1]
-        with contextlib.suppress(json.JSONDecodeError):
-            self._rows += [json.loads(line) for line in complete.splitlines()]
+        self._rows += rows_of(complete)
         self._offset += len(complete)
         self._tail = (self._tail + complete)[-_TAIL:]
         return curves_of([*self._rows, *system_rows(run)], counter)
-
-
-def run_folders(folder: Path) -> Iterator[Path]:
-    """The run directories at or below a folder, in order."""
-    if (folder / "experiment.yaml").is_file():
-        yield folder
-        return
-    try:
-        with os.scandir(folder) as entries:
-            below = sorted(entry.path for entry in entries if entry.is_dir())
-    except OSError:
-        return
-    for path in below:
-        yield from run_folders(Path(path))
 
 
 def _stat(path: Path) -> tuple[int, int] | None:

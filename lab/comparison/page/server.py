@@ -170,6 +170,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
+        if self.path.startswith("/runs/"):  # a stranger's page must not act as this one
+            self.send_header("Content-Security-Policy", "sandbox")
         self.end_headers()
         self.wfile.write(body)
 
