@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 from lab.comparison.records import Record
 
 _TASK_FIELDS = ("data.env", "data.name")
-_NOT_COMPARED = ("seed", "name", "trainer.checkpoint_seconds", "trainer.log_period")
+_NOT_COMPARED = (
+    *("seed", "name", "trainer.checkpoint_seconds", "trainer.log_period"),
+    *("trainer.num_threads", "trainer.film", "trainer.max_seconds"),
+)
 _MISSING = "—"
 
 

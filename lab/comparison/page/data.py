@@ -61,15 +61,25 @@ def run_id(run: Record) -> str:
 
 
 def metrics_of(section: Section) -> list[str]:
-    """The metrics that any run of a section has, the section's own first, evaluation before the rest.
+    """The metrics that any run of a section has, the section's own first, evaluation before the rest; no constants.
 
     None across tasks: their curves have no common scale.
     """
     if section.across:
         return []
     names = {name for group in groups_of(section) for run in group.runs for name in run.curves}
-    names.discard(section.metric)
+    names -= {section.metric, *constants_of(section)}
     return [section.metric, *sorted(names, key=lambda name: (not name.startswith("eval/"), name))]
+
+
+def constants_of(section: Section) -> dict[str, float]:
+    """The metrics that have one value all the time, in all runs of a section that have them; not its own."""
+    ends: dict[str, set[float]] = {}
+    for group in groups_of(section):
+        for run in group.runs:
+            for name, curve in run.curves.items():
+                ends.setdefault(name, set()).update((float(curve.values.min()), float(curve.values.max())))
+    return {name: next(iter(ends[name])) for name in sorted(ends) if len(ends[name]) == 1 and name != section.metric}
 
 
 def encode(values: Array) -> str:
@@ -98,6 +108,7 @@ def _section(
         "counter": section.counter,
         "threshold": section.threshold,
         "metrics": metrics_of(section),
+        "constants": {} if section.across else constants_of(section),
         "groups": [
             {
                 "label": group.label,

@@ -173,6 +173,7 @@
       parts.push(svg("line", { x1: across(at), x2: across(at), y1: margin.t, y2: height - margin.b, stroke: ink("--line") }), text(across(at), height - margin.b + 16, short(at), "middle"));
     }
     parts.push(text(width / 2, height - 6, look.xaxis.title.text, "middle"));
+    for (const note of look.annotations ?? []) parts.push(text(width - margin.r, margin.t + 12, note.text, "end"));
     for (const { x, y, fill, fillcolor, line, opacity, mode } of traces) {
       let path = "", pen = "M", before = null;
       for (let at = 0; at < x.length; at++) {
@@ -261,10 +262,15 @@
       if (!curves) stale.add(node);
       if (!curves || !node.isConnected) return;
       const look = layout(large ? UNITS[state.axis === "steps" ? section.counter : "seconds"] : "", large ? metric : "", state.log);
+      const traces = curveTraces(section, curves);
+      if (state.log && traces.some(({ y }) => y.some((value) => value <= 0))) {
+        look.yaxis.type = "linear";
+        look.annotations = [{ text: "linear: there are values of 0 and below", xref: "paper", yref: "paper", x: 1, y: 1, xanchor: "right", yanchor: "top", showarrow: false }];
+      }
       if (large && section.threshold !== null) {
         look.shapes = [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: section.threshold, y1: section.threshold, line: { color: ink("--soft"), width: 1, dash: "dot" } }];
       }
-      plot(node, curveTraces(section, curves), look);
+      plot(node, traces, look);
     };
   }
 
@@ -337,7 +343,7 @@
       const classes = [index === 0 && measured.length > 1 ? "first" : "", shown(section, group) ? "" : "off"].join(" ").trim();
       body.append(make("tr", { className: classes }, ...cells.map((cell) => make("td", {}, cell))));
     });
-    return make("div", { className: "scroll tall" }, make("table", {}, make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", {}, head)))), body));
+    return make("div", { className: "scroll tall" }, make("table", { className: "summary" }, make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", {}, head)))), body));
   }
 
   function runsTable(section) {
@@ -403,7 +409,7 @@
       };
     });
     for (const { name, source, who } of others) {
-      const video = source.startsWith("data:video");
+      const video = /^data:video|\.(mp4|webm)$/.test(source);
       const shownAs = video ? make("video", { src: source, controls: true, loop: true, muted: true, playsInline: true }) : make("img", { src: source, alt: name });
       gallery.append(make("figure", {}, shownAs, make("figcaption", {}, make("b", {}, name), make("br"), ...who())));
     }
@@ -431,8 +437,8 @@
   }
 
   const SYSTEM = "system/";
-  function metricsCard(section, title, names) {
-    if (!names.length) return null;
+  function metricsCard(section, title, names, constants) {
+    if (!names.length && !constants.length) return null;
     const name = `${section.id} ${title}`;
     const grid = make("div", { className: "many" });
     const fill = () => {
@@ -443,10 +449,21 @@
     fill();
     const search = make("input", { type: "search", placeholder: "filter metrics", value: state.metrics[name] ?? "", ariaLabel: "filter metrics", on: { input: (event) => { state.metrics[name] = event.target.value; fill(); } } });
     return make("details", { className: "card", open: state.at[name] ?? true, on: { toggle: (event) => { state.at[name] = event.target.open; } } },
-      make("summary", {}, `${title} (${names.length})`), make("div", { className: "bar" }, search), grid);
+      make("summary", {}, `${title} (${names.length})`), make("div", { className: "bar" }, search), grid,
+      constants.length ? make("p", { className: "note" }, `Constant: ${constants.map(([name, value]) => `${name} ${number(value)}`).join(", ")}.`) : null);
   }
 
   /* ------------------------------------------------------------ the page */
+
+  function overview() {
+    const rows = data.sections.map((section) => {
+      const first = section.groups.find((group) => group.row);
+      const cells = [make("a", { href: `#${section.id}` }, section.title), section.metric, section.groups.length, section.groups.reduce((sum, group) => sum + group.runs.length, 0), first ? first.label : "not evaluated yet", first ? range(first.row.iqm) : ""];
+      return make("tr", {}, ...cells.map((cell) => make("td", {}, cell)));
+    });
+    const heads = ["task", "metric", "groups", "runs", "best group", "its value"];
+    return make("div", { className: "card", id: "overview" }, make("div", { className: "scroll" }, make("table", { className: "overview" }, make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", {}, head)))), make("tbody", {}, ...rows))));
+  }
 
   const parts = new Map();       // section id -> functions that renew what depends on the toggles
 
@@ -472,9 +489,8 @@
     const main = () => make("div", { className: "card" }, make("h3", {}, "Learning curve"), chart(drawCurves(section, section.metric, true), true));
     const curves = section.across ? profile() : profiled ? make("div", { className: "two" }, main(), profile()) : main();
     const node = make("section", { id: section.id }, make("h2", {}, section.title, " ", make("small", {}, section.metric)), summary, curves, media);
-    const others = section.metrics.slice(1);
-    node.append(metricsCard(section, "All metrics", others.filter((name) => !name.startsWith(SYSTEM))) ?? "", config, runs,
-      metricsCard(section, "System use", others.filter((name) => name.startsWith(SYSTEM))) ?? "");
+    const card = (title, wanted) => metricsCard(section, title, section.metrics.slice(1).filter(wanted), Object.entries(section.constants).filter(([name]) => wanted(name))) ?? "";
+    node.append(card("All metrics", (name) => !name.startsWith(SYSTEM)), config, runs, card("System use", (name) => name.startsWith(SYSTEM)));
     parts.set(section.id, renew);
     renew();
     return node;
@@ -529,7 +545,7 @@
     const y = scrollY;
     fillHead();
     parts.clear();
-    document.getElementById("main").replaceChildren(...(data.sections.length ? data.sections.map(sectionNode) : [make("p", { className: "card" }, "There are no runs yet. They appear here as soon as they start.")]));
+    document.getElementById("main").replaceChildren(...(data.sections.length > 1 ? [overview()] : []), ...(data.sections.length ? data.sections.map(sectionNode) : [make("p", { className: "card" }, "There are no runs yet. They appear here as soon as they start.")]));
     redraw();
     scrollTo(0, y);
   }

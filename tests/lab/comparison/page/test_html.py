@@ -57,7 +57,7 @@ def test_it_draws_without_errors_or_requests(opened, page):
             "return [...document.querySelectorAll('.chart')].filter(c => { const r = "
             "c.getBoundingClientRect(); return r.top < innerHeight && r.bottom > 0 && !c.data }).length === 0"
         )
-    assert opened.run("return [...document.querySelectorAll('.chart')].filter(c => c.data).length") == 11
+    assert opened.run("return [...document.querySelectorAll('.chart')].filter(c => c.data).length") == 10
     assert opened.errors() == []
     assert {url.partition("#")[0] for url in opened.asked_for()} <= {page.as_uri()}
 
@@ -223,3 +223,41 @@ def test_data_are_json_in_the_page(page):
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
     assert len(data["runs"]) == 18
     assert data["sections"][0]["threshold"] == 300
+
+
+def test_on_a_phone_the_value_is_on_the_screen(browser, page):
+    browser.emulate(390, 844)
+    browser.open(page.as_uri())
+    values = "[...document.querySelectorAll('.summary td:nth-child(4) .value')]"
+    ends = f"return {values}.map(v => v.getBoundingClientRect().right)"
+    assert 0 < max(browser.until(ends)) < 390
+
+
+def test_several_sections_have_an_overview(opened):
+    rows = "return [...document.querySelectorAll('#overview tbody tr')].map(r => [...r.cells].map(c => c.textContent))"
+    first, second = opened.run(rows)
+    assert first[:4] == ["CartPole-v1", "eval/return", "4", "16"]
+    assert first[4] == "dqn/cartpole gamma=0.99"
+    assert second[0] == "digits"
+    assert opened.run("return document.querySelector('#overview a').getAttribute('href')") == "#section-0"
+
+
+def test_constant_metrics_are_told_and_not_drawn(opened):
+    assert "Constant: system/cpu_cores 1." in opened.run("return document.querySelector('#section-1').textContent")
+    names = "return [...document.querySelectorAll('#section-1 .many h3')].map(h => h.textContent)"
+    assert "system/cpu_cores" not in opened.run(names)
+
+
+def test_a_log_scale_of_negative_values_stays_linear_and_says_so(browser, tmp_path):
+    for seed in range(2):
+        make_run(tmp_path, seed=seed, values=[-3.0, -2.0, -1.0])
+    write_page(summary.sections([records.read(run) for run in find([str(tmp_path)])]), tmp_path / "page.html", "x")
+    browser.emulate(1280, 1000)
+    browser.open((tmp_path / "page.html").as_uri())
+    browser.until(TRACES)
+    browser.run("[...document.querySelectorAll('header button')].find(b => b.textContent === 'log scale').click()")
+    look = "return document.querySelector('#section-0 .chart').layout.yaxis.type"
+    assert browser.until(look) == "linear"
+    assert "linear: there are values of 0 and below" in browser.run(
+        "return document.querySelector('#section-0 .chart').textContent"
+    )
