@@ -22,6 +22,7 @@ from lab.data.spec import DataSpec
 from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
 from lab.engine.tracing import record
 from lab.errors import UserError
+from lab.training.learner import StepMetrics
 
 _MAX_ROWS = 4096
 """that are evaluated at once, so that their activations stay in the cache"""
@@ -76,6 +77,8 @@ class ActorCriticAgent(Agent[ActorCriticConfigT]):
         super().__init__(config, spec)
         self.policy = ActorCritic(config, spec, value=value, record_log_prob=record_log_prob)
         self.reward_scaler = RewardScaler(config.gamma) if config.normalize_rewards else None
+        self.explained_variance: Tensor | None = None
+        """of the last rollout's returns by its values"""
         self._recorded: dict[Any, Callable[[Sequence[Tensor]], list[Tensor]]] | None = None
         self._has_buffers = any(True for _ in self.policy.actor.buffers())  # as batch normalisation has
 
@@ -89,6 +92,29 @@ class ActorCriticAgent(Agent[ActorCriticConfigT]):
     def entropy_coef(self) -> float:
         """The entropy coefficient now."""
         return self.config.entropy_coef * self.config.entropy_schedule.factor(self.progress)
+
+    def charts(self) -> StepMetrics:
+        """The entropy coefficient, what values explain of the returns, and a Gaussian policy's mean deviation."""
+        charts: StepMetrics = {}
+        if self.config.entropy_coef:
+            charts["charts/entropy_coef"] = self.entropy_coef
+        if self.explained_variance is not None:
+            charts["charts/explained_variance"] = self.explained_variance
+        deviation = self.policy.deviation
+        if deviation is not None:
+            charts["charts/policy_std"] = deviation
+            if self.policy.is_at_bound:
+                self.warn_once(
+                    "a deviation of the policy is at its bound and learns no more: bring rewards to about 1 "
+                    "(module.normalize_rewards), or lower module.optimizer.lr or module.entropy_coef"
+                )
+        return charts
+
+    def explain(self, returns: Tensor, evaluated: EvaluatedRollout) -> None:
+        """Measure how well values tell returns (T, N): 1 - Var(returns - values) / Var(returns), over valid rows."""
+        if int(evaluated.valid.sum()) > 1:
+            valid_returns, errors = returns[evaluated.valid], (returns - evaluated.values)[evaluated.valid]
+            self.explained_variance = 1 - errors.var() / valid_returns.var().clamp_min(1e-8)
 
     def collect(self, experience: OnPolicyExperience) -> Rollout:
         """The next rollout, counted, its rewards normalised if they are to be."""

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 from torch import Tensor
 
+from agents.envs.make import ENDLESS, ENDLESS_IN_TRAINING, with_limit
 from agents.episodes import fps_of, play, play_episodes
 from agents.experience.data import environment_of
 from agents.play.export import exportable
@@ -22,6 +23,7 @@ from lab.data.spec import DataSpec
 from lab.engine.loss import Metrics
 from lab.errors import Failure, UserError
 from lab.export import Exportable
+from lab.ranks import collectives
 from lab.seeding import derive_seed
 from lab.training.learner import ConfigT, Learner, Monitor, StepMetrics, means
 
@@ -55,8 +57,14 @@ class Agent(Learner[ConfigT]):
         """All rounds of one chunk of Experience; returns the means of the updates' metrics, and charts."""
         rows: list[Metrics] = []
         for _ in range(experience.rounds):
-            rows += self.learn(self.collect(experience), experience)
-        return {**means(rows), **experience.statistics(), **self.charts()}
+            rollout = self.collect(experience)
+            self.follow_schedules(-rollout.num_env_steps / 2)
+            rows += self.learn(rollout, experience)
+        return {**means(rows), **experience.statistics(), **self.rates(), **self.charts()}
+
+    def of_all_ranks(self, own: float) -> float:
+        """Whole episodes differ in length from rank to rank."""
+        return collectives.total(own)
 
     def collect(self, experience: Any) -> Rollout:
         """The next rollout; its environment steps and finished episodes are counted."""
@@ -94,13 +102,21 @@ class Agent(Learner[ConfigT]):
     ) -> dict[str, float]:
         """Returns and lengths over greedy episodes in environments of their own, seeded alike every time."""
         env_id, env_options, data_seed = environment_of(data)
+        limit = ENDLESS_IN_TRAINING if episodes is None else ENDLESS
         finished = play_episodes(
             self.policy,
             env_id,
             episodes or self.eval_episodes,
             seed=derive_seed(data_seed, "evaluation") if seed is None else seed,
             options=env_options,
+            limit=limit,
         )
+        limited = with_limit(env_id, env_options, limit) != env_options
+        if limited and any(episode.length == limit for episode in finished):
+            self.warn_once(
+                f"episodes of {env_id}, which has no time limit, are cut off after {limit:,} steps where they are "
+                f"measured; data.env_options.max_episode_steps sets another limit"
+            )
         returns = np.array([episode.episode_return for episode in finished])
         return {
             "eval/return_mean": float(returns.mean()),

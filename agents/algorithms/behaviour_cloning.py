@@ -25,6 +25,7 @@ from lab.data.spec import DataSpec
 from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
 from lab.errors import UserError
+from lab.ranks import ranks
 from lab.training.learner import StepMetrics, means
 
 
@@ -77,6 +78,9 @@ class BehaviourCloning(Agent[BehaviourCloningConfig]):
         nll = -log_prob.mean()
         return Loss(nll, {"nll": nll.detach(), **self._agreement(parameters, batch.action)})
 
+    def of_all_ranks(self, own: float) -> float:
+        return own * ranks.num_ranks()
+
     def training_step(self, data: DemonstrationModule, batch_idx: int = 0) -> StepMetrics:
         if not isinstance(data, DemonstrationModule):
             raise UserError("module.kind='behaviour_cloning' learns from episodes: data.kind must be 'demonstrations'.")
@@ -84,9 +88,10 @@ class BehaviourCloning(Agent[BehaviourCloningConfig]):
             self.policy.normalizer.update(self.policy.prepared(data.train.obs))
         rows: list[Metrics] = []
         for part in data.minibatches(self.config.sequence_length if self.policy.recurrent else None):
+            self.follow_schedules(part.start.numel() / 2)
             rows.append(self.update(self.batch(part)))
             self.counters["samples"] += part.start.numel()
-        return means(rows)
+        return {**means(rows), **self.rates()}
 
     @torch.no_grad()
     def batch(self, part: Demonstrations) -> CloningMinibatch:

@@ -102,7 +102,8 @@ class Impala(ActorCriticAgent[ImpalaConfig]):
         return [self.update(self.batch(oldest, first=i == 0)) for i in range(self.config.passes)]
 
     def charts(self) -> StepMetrics:
-        return {"charts/policy_lag": sum(self.lags) / len(self.lags)} if self.lags else {}
+        lag: StepMetrics = {"charts/policy_lag": sum(self.lags) / len(self.lags)} if self.lags else {}
+        return {**super().charts(), **lag}
 
     @torch.no_grad()
     def batch(self, rollout: Rollout, *, first: bool = True) -> ImpalaMinibatch:
@@ -127,6 +128,7 @@ class Impala(ActorCriticAgent[ImpalaConfig]):
         )
         if first:
             self.update_normalizer(evaluated)
+            self.explain(corrected.targets, evaluated)
         weights = evaluated.valid.float() / collectives.mean(evaluated.valid.sum())
         rows = self.sequences(
             rollout,

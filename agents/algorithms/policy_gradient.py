@@ -104,6 +104,7 @@ class PolicyGradient(ActorCriticAgent[PolicyGradientConfigT]):
         if self.config.baseline == "value":
             advantages = evaluated.gae(self.config.gamma, self.config.gae_lambda)
             returns = advantages + evaluated.values
+            self.explain(returns, evaluated)
         else:
             returns = discounted_returns(
                 evaluated.reward * evaluated.valid,

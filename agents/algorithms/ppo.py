@@ -24,6 +24,7 @@ from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
 from lab.experiment import Shared
 from lab.ranks import collectives
+from lab.training.learner import StepMetrics
 
 
 class PPOConfig(ActorCriticConfig):
@@ -157,15 +158,24 @@ class PPO(ActorCriticAgent[PPOConfig]):
         }
         return Loss(loss, metrics)
 
+    @property
+    def clip(self) -> float:
+        """How far a ratio may be from 1 now."""
+        return self.config.clip * self.config.clip_schedule.factor(self.progress)
+
+    def charts(self) -> StepMetrics:
+        return {**super().charts(), "charts/clip": self.clip}
+
     def learn(self, rollout: Rollout, experience: OnPolicyExperience) -> list[Metrics]:
         """All epochs on one rollout."""
         evaluated = self.evaluate_rollout(rollout)
         advantages = evaluated.gae(self.config.gamma, self.config.gae_lambda)
         returns = advantages + evaluated.values
+        self.explain(returns, evaluated)
         weights = evaluated.valid.float()
         if self.config.normalize_advantages == "rollout":
             advantages = normalized(advantages.flatten()[None], weights.flatten()[None]).view_as(advantages)
-        clip = self.config.clip * self.config.clip_schedule.factor(self.progress)
+        clip = self.clip
         coefficients = torch.tensor([1 - clip, 1 + clip, self.entropy_coef], device=self.device).unbind()
         batch = PPOMinibatch(
             **self.sequences(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from agents.algorithms.agent import Agent
@@ -58,13 +58,33 @@ class QNetworkConfig(QConfig):
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3, max_grad_norm=10.0)
     batch_size: Annotated[PositiveInt, Shared("equal")]
     updates_per_env_step: PositiveFloat
-    initial_value: float = 0.0
-    """what all values start at; the highest possible return is optimism (Sutton and Barto 2018, section 2.6)"""
+    initial_reward: float = 0.0
+    """values start at this reward's return for ever, r / (1 - gamma); the highest one is optimism (Sutton and Barto
+    2018, section 2.6)"""
     target_period: PositiveInt = 100
-    """updates between copies to the target network; ignored with target_tau"""
+    """updates (not steps) between copies to the target network; ignored with target_tau"""
     target_tau: NonNegativeFloat = 0.0
     """if above 0: after each update, move the target network this share of the way (polyak averaging)"""
     loss: Literal["huber", "mse"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_was_written_before(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "initial_value" in values:
+            values = dict(values)
+            values["initial_reward"] = values.pop("initial_value") * (1 - values.get("gamma", 0.99))
+        return values
+
+    @property
+    def initial_value(self) -> float:
+        """What all values start at."""
+        return self.initial_reward / (1 - self.gamma) if self.initial_reward else 0.0
+
+    @model_validator(mode="after")
+    def _check_initial_value(self) -> Self:
+        if self.initial_reward and self.gamma == 1:
+            raise ValueError(f"initial_reward={self.initial_reward:g} has no finite return for ever with gamma=1.")
+        return self
 
 
 QNetworkConfigT = TypeVar("QNetworkConfigT", bound=QNetworkConfig)
@@ -86,6 +106,9 @@ class QNetworkAgent(QAgent[QNetworkConfigT]):
         if not isinstance(data, ReplayExperience):
             raise UserError(f"module.kind={self.config.kind!r} learns from replay: data.kind must be 'replay'.")
         data.open_buffer(self.config.gamma, self.device)
+
+    def on_started_from(self) -> None:
+        self.target_network.load_state_dict(self.q_network.state_dict())
 
     def learn(self, rollout: Rollout, experience: ReplayExperience) -> list[Metrics]:
         if not self.is_ready(experience):

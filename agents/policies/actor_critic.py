@@ -62,6 +62,21 @@ class ActorCritic(Policy):
         self.value_head = nn.Linear(self.actor.num_features, 1) if value else None
         self._initialise()
 
+    @property
+    def deviation(self) -> Tensor | None:
+        """The mean standard deviation of a Gaussian's components (before it is squashed), 0-dim; None for others."""
+        if self.log_std is None:
+            return None
+        return self.log_std.detach().clamp(*DiagonalGaussian.LOG_STD_BOUNDS).exp().mean()
+
+    @property
+    def is_at_bound(self) -> bool:
+        """Whether a deviation has reached a bound, where it learns no more."""
+        if self.log_std is None:
+            return False
+        low, high = DiagonalGaussian.LOG_STD_BOUNDS
+        return bool(((self.log_std <= low) | (self.log_std >= high)).any())
+
     def initial_state(self, num_envs: int) -> Tensor | None:
         if not self.recurrent:
             return None

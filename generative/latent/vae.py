@@ -32,6 +32,7 @@ from lab.pictures import Image, image_grid, scatter, two_axes
 from lab.ranks import shared_noise
 from lab.training.learner import Monitor, split_means
 
+_COLLAPSED_NATS = 0.1
 _EVALUATION_ROWS = 1024
 """latent samples that go through the decoder at once: large enough for full speed, small enough for the cache"""
 NUM_MAPPED = 2000
@@ -113,7 +114,7 @@ class VAE(LatentImageModel[VAEConfig]):
         self.conditional = config.conditional
         self.net = self.build_net()
         self.updater = self.add_updater("net", self.net, self.loss, config.optimizer)
-        self._beta = torch.tensor(config.beta)
+        self._beta_value, self._beta = config.beta, torch.tensor(config.beta)
 
     def build_net(self) -> VAENet:
         """The networks."""
@@ -143,8 +144,9 @@ class VAE(LatentImageModel[VAEConfig]):
     def set_progress(self, progress: float) -> None:
         super().set_progress(progress)
         warmup = self.config.beta_warmup
-        share = min(progress / warmup, 1.0) if warmup else 1.0
-        self._beta = torch.tensor(self.config.beta * share, device=self.device)
+        beta = self.config.beta * (min(progress / warmup, 1.0) if warmup else 1.0)
+        if beta != self._beta_value or self._beta.device != self.device:
+            self._beta_value, self._beta = beta, torch.tensor(beta, device=self.device)
 
     def update(self, batch: Batch) -> Metrics:
         x, y = batch
@@ -182,6 +184,11 @@ class VAE(LatentImageModel[VAEConfig]):
         assert isinstance(data, ImageModule)
         batch_size = max(1, min(500, 64 * _EVALUATION_ROWS // self.config.eval_samples))
         metrics = split_means(data.batches(split, batch_size), self.per_sample)
+        if metrics["eval/kl_nats"] < _COLLAPSED_NATS and self.counters["samples"]:
+            self.warn_once(
+                f"the posterior has collapsed to the prior: latents tell {metrics['eval/kl_nats']:.2g} nats of an "
+                f"image. Warm the bound up (module.beta_warmup), keep some (module.free_nats), or lower module.beta"
+            )
         if self.net.likelihood.discrete:
             metrics["eval/bits_per_dim"] = likelihoods.bits_per_dim(metrics["eval/nll_nats"], self.image.numel)
         metrics["eval/importance_samples"] = float(self.config.eval_samples)

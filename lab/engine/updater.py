@@ -76,6 +76,11 @@ class Updater:
         torch.clear_autocast_cache()  # autocast would go on with the bf16 copies of the weights before this update
         self.num_updates += 1
 
+    @property
+    def rate(self) -> float:
+        """The learning rate now."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
     def set_progress(self, progress: float) -> float:
         """Set the learning rate for `progress` in [0, 1] through the budget, and return it."""
         lr = self.config.lr * self.config.schedule.factor(progress)

@@ -8,6 +8,7 @@ Under a plain `lightning.pytorch.Trainer(max_steps=...)` a step is a chunk, and 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
@@ -24,6 +25,9 @@ from lab.engine.updater import Updater
 from lab.experiment import ModuleConfig
 from lab.export import Exportable
 from lab.pictures import Image
+from lab.ranks import ranks
+
+log = logging.getLogger("lab")
 
 StepMetrics = dict[str, float | Tensor]
 ConfigT = TypeVar("ConfigT", bound=ModuleConfig)
@@ -56,6 +60,8 @@ class Learner(LightningModule, Generic[ConfigT]):
     monitor: ClassVar[Monitor]
     auto_engine: ClassVar[Literal["eager", "traced"]] = "eager"
     """the update engine that `trainer.engine=auto` takes"""
+    budget: int | None = None
+    """what the counter counts up to, where a loop has said so"""
     rank_state: ClassVar[dict[str, int | None]] = {}
     """entries of `train_state` that each of several workers has of its own, with the dimension along which theirs lie
     side by side; None where another number of workers cannot go on with them"""
@@ -68,15 +74,19 @@ class Learner(LightningModule, Generic[ConfigT]):
         self.data_spec = spec
         self.counters: dict[str, int] = {self.counter: 0, "updates": 0}
         self.updaters: dict[str, Updater] = {}
+        self._counted_before = 0
+        self._warned: set[str] = set()
 
     def training_step(self, chunk: Any, batch_idx: int = 0) -> StepMetrics:
         """Work through one chunk of minibatches, count samples and updates, and return the means of the metrics."""
         rows = []
         for batch in chunk:
+            num = self.num_samples(batch)
+            self.follow_schedules(num / 2)
             rows.append(self.update(batch))
-            self.counters["samples"] += self.num_samples(batch)
+            self.counters["samples"] += num
             self.counters["updates"] += 1
-        return means(rows)
+        return {**means(rows), **self.rates()}
 
     def update(self, batch: Any) -> Metrics:
         """Learn from one minibatch; returns metrics, detached scalars."""
@@ -118,11 +128,37 @@ class Learner(LightningModule, Generic[ConfigT]):
         for updater in self.updaters.values():
             updater.set_progress(progress)
 
+    def on_started_from(self) -> None:
+        """Called when weights of another run have been taken, before training: what follows them is set to them."""
+
+    def follow_schedules(self, ahead: float) -> None:
+        """Set the progress within a chunk, to where the counter is `ahead` further on; called before updates."""
+        if self.budget is not None:
+            own = self.counters[self.counter] - self._counted_before + ahead
+            self.set_progress(min((self._counted_before + self.of_all_ranks(own)) / self.budget, 1.0))
+
+    def of_all_ranks(self, own: float) -> float:
+        """What all ranks have counted in this chunk, of what this one has; all have equal shares of the samples."""
+        return own * ranks.num_ranks()
+
+    def rates(self) -> StepMetrics:
+        """The learning rates now: `charts/learning_rate`, of several updaters with their names."""
+        if len(self.updaters) == 1:
+            return {"charts/learning_rate": self.updater.rate}
+        return {f"charts/learning_rate_{name}": updater.rate for name, updater in self.updaters.items()}
+
+    def warn_once(self, sentence: str) -> None:
+        """Tell the user, once a run, of a state in which nothing good is learned."""
+        if sentence not in self._warned:
+            self._warned.add(sentence)
+            log.warning("%s", sentence)
+
     def configure_optimizers(self) -> None:
         """None: the updaters own the optimizers."""
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Where a plain Trainer counts steps, schedules follow them."""
+        self._counted_before = self.counters[self.counter]
         if self.trainer.max_steps > 0:
             self.set_progress(self.trainer.global_step / self.trainer.max_steps)
 

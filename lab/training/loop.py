@@ -113,6 +113,7 @@ class RunLoop(Callback):
             self._resume_from = None
             if self.writes:
                 write_atomic(self.run.path / "experiment.yaml", serialization.to_yaml(self.experiment))
+        pl_module.budget = self.budget
         self._clock = self._last_save = time.perf_counter()
         if self.writes:
             self._write_result(pl_module)

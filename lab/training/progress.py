@@ -49,6 +49,10 @@ class Progress:
             )
             self._bar.start()
 
+    def note(self, sentence: str) -> None:
+        """Say something once, on a line of its own."""
+        self.console.print(sentence, style="dim", highlight=False, soft_wrap=True, markup=False)
+
     def update(self, status: Status) -> None:
         """Show it, when it is time again."""
         self._status = status
@@ -72,7 +76,7 @@ class Progress:
         lines = [f"{whole}, going on from {status.count:,}" if status.count else whole]
         lines.append(f"writes metrics, checkpoints and pictures into {status.path}")
         lines.append(f"Ctrl-C ends it, saved; lab resume {status.path}{catalog.import_options()} goes on")
-        self.console.print("\n".join(lines), style="dim", highlight=False, soft_wrap=True, markup=False)
+        self.note("\n".join(lines))
 
     def _show(self, status: Status) -> None:
         since, from_count = self._started_at

@@ -91,8 +91,9 @@ def train(
             f"module.kind={experiment.module.kind!r} has no gradients to average: trainer.num_workers must be 1."
         )
     content = None if resume is None else last_checkpoint(resume)
+    weights = None
     if experiment.trainer.start_from is not None and content is None:
-        start_from(module, experiment.trainer.start_from)
+        weights = start_from(module, experiment.trainer.start_from)
     run = resume or Run.create(experiment, run_dir, root)
     first = ranks.rank() == 0
     if first:
@@ -103,6 +104,10 @@ def train(
             quiet("lightning.pytorch", "lightning.fabric", "lightning", module="lightning"),
             _threads(experiment.trainer.num_threads or module.num_threads),
         ):
+            if weights is not None:
+                log.info("%s", weights)
+                if shown is not None:
+                    shown.note(weights)
             return _fit(experiment, run, data, module, resume, content, shown, callbacks, on_evaluation, on_loop)
     finally:
         run.unlock()

@@ -36,7 +36,7 @@ def cartpole() -> Experiment:
         module=DQNConfig(
             backbone=BackboneConfig("mlp", hidden=(128, 128)),
             optimizer=_adam(2.3e-3),
-            initial_value=100.0,  # 1 / (1 - gamma): what is learned is how states fall short of balancing for ever
+            initial_reward=1.0,  # what is learned is how states fall short of balancing for ever
             batch_size=128,
             target_tau=0.01,
             epsilon=EpsilonConfig(end=0.25, decay_steps=4_000),

@@ -119,7 +119,7 @@ def test_an_agent_begins_with_the_clone_and_a_resumed_one_does_not_ask_for_it(cl
 @pytest.mark.parametrize(
     ("recipe", "settings", "says"),
     [
-        ("dqn/cartpole", [], "no tensor of the name and shape"),
+        ("dqn/cartpole", [], "only 0 of"),
         ("ppo/cartpole", ["module.normalize_obs=false"], "normalize_obs=true"),
         ("ppo/cartpole", ["trainer.start_from=no/such/run"], "there is no run"),
     ],

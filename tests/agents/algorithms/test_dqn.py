@@ -27,7 +27,7 @@ from agents.replay.ring import empty_ring
 from agents.types import Transition
 from lab.backbones import BackboneConfig
 from lab.config import serialization
-from lab.config.overrides import override
+from lab.config.overrides import override, resolve
 from lab.data.spec import Continuous, DataSpec, Discrete, TensorSpec
 from lab.errors import UserError
 from lab.experiment import Experiment
@@ -356,8 +356,14 @@ def test_what_is_no_small_perceptron_acts_in_torch() -> None:
 @pytest.mark.parametrize("options", [{}, {"dueling": True}, {"returns": QuantileConfig(num_quantiles=5)}])
 def test_initial_values(options: dict[str, Any]) -> None:
     obs = torch.randn(9, 4)
-    plain, optimistic = (agent(initial_value=value, **options).q_network(obs).detach() for value in (0.0, 100.0))
+    plain, optimistic = (agent(initial_reward=reward, **options).q_network(obs).detach() for reward in (0.0, 1.0))
     torch.testing.assert_close(optimistic, plain + 100.0)
+
+
+def test_initial_values_belong_to_their_gamma() -> None:
+    assert resolve("dqn/cartpole", ["module.gamma=0.9"]).module.initial_value == pytest.approx(10)  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="initial_reward=1 has no finite return for ever with gamma=1"):
+        resolve("dqn/cartpole", ["module.gamma=1"])
 
 
 def test_small_networks_train_on_one_thread() -> None:
