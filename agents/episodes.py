@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -18,8 +17,6 @@ from agents.experience.arrays import as_tensor
 from agents.policies.policy import Policy
 from agents.types import Episode, Frame, Obs
 from lab.errors import UserError
-
-log = logging.getLogger("lab")
 
 _PARALLEL_EPISODES = 20
 
@@ -43,11 +40,20 @@ class Records(Protocol):
 
 @torch.no_grad()
 def play_episodes(
-    policy: Policy, env_id: str, episodes: int, *, seed: int, options: dict[str, Any] | None = None
+    policy: Policy,
+    env_id: str,
+    episodes: int,
+    *,
+    seed: int,
+    options: dict[str, Any] | None = None,
+    limit: int = ENDLESS,
 ) -> list[Episode]:
-    """Greedy episodes in order, several side by side: the k-th is that of an environment reset with `seed` + k."""
+    """Greedy episodes in order, several side by side: the k-th is that of an environment reset with `seed` + k.
+
+    Where nothing else limits them they end after `limit` steps.
+    """
     num_envs = min(episodes, _PARALLEL_EPISODES)
-    envs = make_envs(env_id, num_envs, options, training=False)
+    envs = make_envs(env_id, num_envs, options, training=False, limit=limit)
     device = next(policy.parameters()).device
     try:
         finished: list[Episode] = []
@@ -63,12 +69,6 @@ def play_episodes(
                 obs = step.obs
             finished += [Episode(float(r), int(n)) for r, n in zip(returns, lengths, strict=True)]
         del finished[episodes:]
-        if any(episode.length == ENDLESS for episode in finished):
-            log.warning(
-                "episodes of %s were cut off after %s steps; max_episode_steps in data.env_options sets another limit",
-                env_id,
-                f"{ENDLESS:,}",
-            )
         return finished
     finally:
         envs.close()
@@ -96,7 +96,7 @@ def play(
     Args:
         sample: draw actions as in training; otherwise greedy, or the mean.
         render: "human" opens the environment's own window.
-        on_frame: called with each picture and its explanation.
+        on_frame: called with each picture, an episode's last one too, and the explanation of the action there.
         explainer: builds what explains actions, from the environment and its first observation.
         pace: 1 is the environment's own speed, 4 a quarter of it, 0 as fast as it goes.
         max_steps: stop after so many steps in all, in the middle of an episode if need be.
@@ -117,6 +117,9 @@ def play(
         explains = None if explainer is None or on_frame is None else explainer(envs, as_tensor(obs, device))
         episodes: list[Episode] = []
         total, length, num_steps = 0.0, 0, 0
+        explanation: Any = None
+        if on_frame is not None:
+            envs.before_reset = lambda env: on_frame(picture(env, env_id), explanation)
         while len(episodes) < num_episodes and num_steps != max_steps and not (stop is not None and stop()):
             began = time.perf_counter()
             noise = policy.draw_noise(1, 1, generator)[0].to(device) if sample else None

@@ -195,22 +195,24 @@ def _renderer(choice: str) -> str:
 
 
 def _report(episodes: list[Episode], env_id: str, arguments: argparse.Namespace) -> None:
-    """Print returns and lengths, as a table or as JSON."""
-    if not episodes:
-        print("no episode was finished.")
-        return
+    """Print returns and lengths, as a table or as JSON, and what was written."""
     returns = [episode.episode_return for episode in episodes]
+    video = arguments.video if arguments.video is not None and arguments.video.is_file() else None
+    record = arguments.record if arguments.record is not None and arguments.record.is_dir() else None
     if arguments.json:
         rows = [{"return": episode.episode_return, "length": episode.length} for episode in episodes]
-        summary = {"return_mean": mean(returns), "return_std": pstdev(returns)}
-        video, record = (str(path) if path else None for path in (arguments.video, arguments.record))
-        print(json.dumps({"env": env_id, "episodes": rows, **summary, "video": video, "record": record}, indent=2))
+        summary = {"return_mean": mean(returns), "return_std": pstdev(returns)} if returns else {}
+        files = {"video": str(video) if video else None, "record": str(record) if record else None}
+        print(json.dumps({"env": env_id, "episodes": rows, **summary, **files}, indent=2))
         return
-    print(f"{'episode':>7}  {'return':>10}  {'length':>6}")
-    for i, episode in enumerate(episodes, 1):
-        print(f"{i:>7}  {episode.episode_return:>10.4g}  {episode.length:>6}")
-    print(f"return {mean(returns):.4g} +- {pstdev(returns):.3g} over {len(episodes)} episodes of {env_id}")
-    if arguments.video is not None:
-        print(f"film: {arguments.video}")
-    if arguments.record is not None:
-        print(f"data set: {arguments.record} (lab train bc/... data.path={arguments.record})")
+    if episodes:
+        print(f"{'episode':>7}  {'return':>10}  {'length':>6}")
+        for i, episode in enumerate(episodes, 1):
+            print(f"{i:>7}  {episode.episode_return:>10.4g}  {episode.length:>6}")
+        print(f"return {mean(returns):.4g} +- {pstdev(returns):.3g} over {len(episodes)} episodes of {env_id}")
+    else:
+        print("no episode was finished.")
+    if video is not None:
+        print(f"film: {video}")
+    if record is not None:
+        print(f"data set: {record} (lab train bc/... data.path={record})")

@@ -88,6 +88,7 @@ class AtariGame(gym.Wrapper[Any, Any, Any, Any]):
         meanings = env.unwrapped.get_action_meanings()  # type: ignore[attr-defined]
         self._fire = use_fire_reset and len(meanings) > _FIRE and meanings[_FIRE] == "FIRE"
         self._stack = np.zeros((stack_num, img_height, img_width), np.uint8)
+        self._last_two: list[Frame] = []
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
         raw, info = self.env.reset(seed=seed, options=options)
@@ -97,19 +98,23 @@ class AtariGame(gym.Wrapper[Any, Any, Any, Any]):
             if terminated or truncated:
                 raw, info = self.env.reset()
         self._stack[:] = 0
-        return self._push(raw), info
+        self._last_two = [raw, np.zeros_like(raw)]
+        return self._push(), info
 
     def step(self, action: Any) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
-        total, frames = 0.0, []
-        for _ in range(self._frameskip):
+        """Of the frames of a step the last two count; where the game ends before, those of the step before do."""
+        total = 0.0
+        for left in range(self._frameskip - 1, -1, -1):
             raw, reward, terminated, truncated, info = self.env.step(action)
-            frames.append(raw)
             total += float(reward)
             if terminated or truncated:
                 break
-        return self._push(np.maximum.reduce(frames[-2:])), total, terminated, truncated, info
+            if left < len(self._last_two):
+                self._last_two[left] = raw
+        return self._push(), total, terminated, truncated, info
 
-    def _push(self, raw: Frame) -> Frame:
+    def _push(self) -> Frame:
+        raw = np.maximum(*self._last_two)
         small = np.rint(self._rows @ raw @ self._columns.T).astype(np.uint8)
         self._stack = np.concatenate([self._stack[1:], small[None]])
         return self._stack

@@ -27,7 +27,9 @@ from lab.errors import UserError, unknown
 
 _VECTOR_ENTRY_POINT_FROM = 4
 ENDLESS = 20_000
-"""steps after which an evaluated episode is cut off where nothing else limits it"""
+"""steps after which a played episode is cut off where nothing else limits it"""
+ENDLESS_IN_TRAINING = 2_000
+"""the same in the evaluations of a training, which are many"""
 
 
 class Step(NamedTuple):
@@ -71,6 +73,8 @@ class InProcessEnvs:
         self.num_envs = len(self.envs)
         self.spec = spec_of(self.envs[0].observation_space, self.envs[0].action_space)
         self.resetting = np.zeros(self.num_envs, bool)
+        self.before_reset: Callable[[gym.Env[Any, Any]], Any] | None = None
+        """called with an environment whose episode has just ended, before the next one begins"""
         self._read, self._actions = reader(self.envs[0].observation_space), writer(self.envs[0].action_space)
         self._scalar_action = isinstance(self.spec.outputs, Discrete)
 
@@ -90,6 +94,8 @@ class InProcessEnvs:
             terminated[i], truncated[i] = ended, cut
             if ended or cut:
                 final[i] = copy.deepcopy(observation)
+                if self.before_reset is not None:
+                    self.before_reset(env)
                 observation, _ = env.reset()
             obs.append(observation)
         stacked = self._stack(obs)
@@ -154,13 +160,20 @@ class VectorEnvs:
         self.envs.close()
 
 
-def make_envs(env_id: str, num_envs: int, options: Mapping[str, Any] | None = None, *, training: bool = True) -> Envs:
+def make_envs(
+    env_id: str,
+    num_envs: int,
+    options: Mapping[str, Any] | None = None,
+    *,
+    training: bool = True,
+    limit: int = ENDLESS,
+) -> Envs:
     """Vectorised environments of a gymnasium id; `package:Env-v0` needs `--import package`.
 
     Args:
         options: keyword arguments of the environment; for Atari also `reward_clipping`, `life_loss`.
         training: False leaves out what only training does (Atari: reward clipping, life loss), takes plain
-            environments, and ends episodes that would go on for ever (`with_limit`).
+            environments, and ends episodes that would go on for ever after `limit` steps (`with_limit`).
 
     Raises:
         UserError: for an unknown id, a missing package, wrong options, or spaces that the lab does not take.
@@ -170,7 +183,7 @@ def make_envs(env_id: str, num_envs: int, options: Mapping[str, Any] | None = No
         from agents.envs.atari import make_atari
 
         return VectorEnvs(make_atari(env_id, num_envs, options, training))
-    with_end = options if training else with_limit(env_id, options)
+    with_end = options if training else with_limit(env_id, options, limit)
     try:
         if training and spec.vector_entry_point is not None and num_envs >= _VECTOR_ENTRY_POINT_FROM:
             several = gym.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point", **options)
@@ -182,11 +195,11 @@ def make_envs(env_id: str, num_envs: int, options: Mapping[str, Any] | None = No
         raise UserError(f"data.env_options={options!r} do not fit {env_id!r}: {error}.") from None
 
 
-def with_limit(env_id: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Options with which an episode ends after 20,000 steps where neither they nor the environment set a limit."""
+def with_limit(env_id: str, options: Mapping[str, Any] | None = None, limit: int = ENDLESS) -> dict[str, Any]:
+    """Options with which an episode ends after `limit` steps where neither they nor the environment set a limit."""
     if is_atari(env_id) or find_spec(env_id).max_episode_steps is not None:
         return dict(options or {})
-    return {"max_episode_steps": ENDLESS, **(options or {})}
+    return {"max_episode_steps": limit, **(options or {})}
 
 
 def make_env(

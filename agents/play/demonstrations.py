@@ -25,11 +25,13 @@ from agents.envs.make import InProcessEnvs, Step, make_env
 from agents.envs.spaces import ObsArray
 from agents.experience.data import EnvironmentData
 from agents.types import Obs, map_obs
+from lab.data import npz
 from lab.data.module import LabDataModule
 from lab.data.resident import ShuffledOrder
 from lab.data.spec import Continuous, DataSpec, Discrete, MultiDiscrete, TensorSpec
 from lab.errors import UserError
 from lab.experiment import Shared
+from lab.foreign import parse_json, read_regular
 from lab.runs.files import disk_failure, write_atomic
 
 Array = np.ndarray[Any, Any]
@@ -52,6 +54,12 @@ class EpisodeRecorder:
             self.index = read_index(folder)
             if self.index["env"] != env_id:
                 raise UserError(f"--record {str(folder)!r} holds episodes of {self.index['env']!r}, not of {env_id!r}.")
+            before, now = self.index.get("env_options") or {}, json.loads(json.dumps(dict(options or {})))
+            if before != now:
+                raise UserError(
+                    f"--record {str(folder)!r} holds episodes of {env_id!r} with {before}, not with {now}; "
+                    f"give another folder."
+                )
         elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"--record {str(folder)!r} exists and is no data set; give another folder.")
         self._steps: list[tuple[Any, Array, float]] = []
@@ -90,8 +98,8 @@ def read_index(folder: Path) -> dict[str, Any]:
     """The content of `dataset.json`. Raises UserError when there is none, or it is damaged."""
     path = folder / _INDEX
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        index = parse_json(read_regular(path))
+    except (OSError, ValueError):
         raise UserError(f"{str(folder)!r} is no data set of episodes: {_INDEX} is absent or damaged.") from None
     if not isinstance(index, dict) or index.get("format") != FORMAT or not isinstance(index.get("episodes"), list):
         raise UserError(f"{str(path)!r} is no index of episodes in format {FORMAT}.")
@@ -133,9 +141,10 @@ def read_episodes(folder: Path, spec: DataSpec) -> Demonstrations:
 def _read_episode(path: Path, spec: DataSpec) -> tuple[dict[str, Array], Array]:
     """Observations that were acted on, by key, and actions."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, KeyError, EOFError):
+        arrays = npz.read_arrays(path)
+    except UserError:
+        raise
+    except npz.DAMAGES:
         raise UserError(f"{str(path)!r} is absent or no plain .npz file.") from None
     inputs = spec.inputs if isinstance(spec.inputs, dict) else {"obs": spec.inputs}
     names = {key: (f"obs.{key}" if isinstance(spec.inputs, dict) else "obs") for key in inputs}

@@ -143,25 +143,37 @@ def lines(explanation: Explanation, columns: int = 60) -> list[str]:
     name_width = max(map(len, explanation.names), default=0)
     bar_width = max(8, columns - name_width - 14)
     text = [explanation.title + ("" if explanation.value is None else f", value {explanation.value:.4g}")]
-    for index, (name, score, share) in enumerate(_rows(explanation)):
+    for index, row in enumerate(_rows(explanation)):
         mark = ">" if index in explanation.chosen else " "
-        text.append(f"{mark} {name:<{name_width}} {score:>9.3g} {'█' * round(share * bar_width):<{bar_width}}")
+        first, last = (round(share * bar_width) for share in (row.first, row.last))
+        bar = " " * first + "█" * (last - first)
+        text.append(f"{mark} {row.name:<{name_width}} {row.score:>9.4g} {bar:<{bar_width}}")
     return text
 
 
-def _rows(explanation: Explanation) -> list[tuple[str, float, float]]:
-    """Name, score and length of the bar (0 to 1) of each choice: a probability is its own length, all others are set
-    between the lowest and the highest."""
+class _Row(NamedTuple):
+    """A choice, and where its bar begins and ends, as shares of the room."""
+
+    name: str
+    score: float
+    first: float
+    last: float
+
+
+def _rows(explanation: Explanation) -> list[_Row]:
+    """All bars begin at zero, to the left for numbers below it, and have one scale: that of probabilities ends at 1,
+    that of actions at 1 or further on both sides, that of values at the largest."""
     scores = explanation.scores
+    low, high = min(0.0, *scores), max(0.0, *scores)
     if explanation.preferences.kind == "probability":
-        shares = scores
-    else:
-        low, high = min(scores), max(scores)
-        shares = [(score - low) / (high - low) if high > low else 0.5 for score in scores]
-        if explanation.preferences.kind == "action":
-            largest = max(1.0, *map(abs, scores))
-            shares = [abs(score) / largest for score in scores]
-    return list(zip(explanation.names, scores, shares, strict=False))
+        high = 1.0
+    elif explanation.preferences.kind == "action":
+        high = max(1.0, -low, high)
+        low = -high
+    zero, span = -low / ((high - low) or 1.0), (high - low) or 1.0
+    ends = [sorted((zero, zero + score / span)) for score in scores]
+    triples = zip(explanation.names, scores, ends, strict=False)
+    return [_Row(name, score, first, last) for name, score, (first, last) in triples]
 
 
 def _panel(explanation: Explanation) -> Image.Image:
@@ -179,13 +191,14 @@ def _panel(explanation: Explanation) -> Image.Image:
     draw.text((_EDGE, _EDGE), explanation.title, fill=_INK, font=large)
     if explanation.value is not None:
         draw.text((_EDGE, _EDGE + 20), f"value {explanation.value:.4g}", fill=_SOFT, font=small)
-    for index, (name, score, share) in enumerate(rows):
+    for index, row in enumerate(rows):
         y = top + index * _ROW
         chosen = index in explanation.chosen
-        draw.text((_EDGE, y), name, fill=_INK, font=small)
-        number = f"{score:.3g}"
+        draw.text((_EDGE, y), row.name, fill=_INK, font=small)
+        number = f"{row.score:.4g}"
         draw.text((_WIDTH - _EDGE - draw.textlength(number, font=small), y), number, fill=_INK, font=small)
-        draw.rectangle((_EDGE, y + 18, _EDGE + max(1, round(share * room)), y + 27), fill=_CHOSEN if chosen else _BAR)
+        first, last = (_EDGE + round(share * room) for share in (row.first, row.last))
+        draw.rectangle((first, y + 18, max(first + 1, last), y + 27), fill=_CHOSEN if chosen else _BAR)
     if picture is not None:
         y = top + _ROW * len(rows)
         draw.text((_EDGE, y), "what moves the choice", fill=_SOFT, font=small)

@@ -40,12 +40,20 @@ def play_by_hand(
     Args:
         frame_seconds: the time of one step.
         recorder: takes each step.
-        also: takes each picture that was acted on.
+        also: takes each picture that was acted on, and the last one of an episode.
         sleep: waits for so many seconds.
     """
     obs = envs.reset(seed)
     episodes: list[Episode] = []
     total, length = 0.0, 0
+
+    def show_last(env: Any) -> None:
+        frame = picture(env, env_id)
+        window(frame)
+        if also is not None:
+            also(frame, None)
+
+    envs.before_reset = show_last
     seconds = frame_seconds if controls.idle is not None or frame_seconds < _TURN_SECONDS else _TURN_SECONDS
     while len(episodes) < num_episodes:
         began = time.perf_counter()
@@ -53,8 +61,8 @@ def play_by_hand(
         window(frame)
         if window.closed:
             break
-        newest = window.keys_down[-1] if window.keys_down else None
-        action = controls.action(frozenset(window.keys_down), newest)
+        keys = window.take_keys()
+        action = controls.action(frozenset(keys), keys[-1] if keys else None)
         if action is not None:
             if also is not None:
                 also(frame, None)

@@ -20,7 +20,7 @@ _COLUMNS = 100
 
 
 class GameWindow:
-    """A window that shows pictures; `keys_down` are the keys that are pressed, by pygame's names, the newest last."""
+    """A window that shows pictures, and hears keys."""
 
     def __init__(self, title: str) -> None:
         import pygame
@@ -30,6 +30,8 @@ class GameWindow:
         pygame.display.set_caption(title)
         self._screen: Any = None
         self.keys_down: list[str] = []
+        """the keys that are held now, by pygame's names, the newest last"""
+        self._tapped: list[str] = []
         self.closed = False
 
     def __call__(self, frame: Frame, explanation: Explanation | None = None) -> None:
@@ -53,8 +55,15 @@ class GameWindow:
                 self.closed = True
             elif event.type == pygame.KEYDOWN:
                 self.keys_down.append(pygame.key.name(event.key))
+                self._tapped.append(pygame.key.name(event.key))
             elif event.type == pygame.KEYUP and pygame.key.name(event.key) in self.keys_down:
                 self.keys_down.remove(pygame.key.name(event.key))
+
+    def take_keys(self) -> list[str]:
+        """The keys that are held, and those that were pressed since this was last asked, however short."""
+        keys = list(dict.fromkeys([*self.keys_down, *self._tapped]))
+        self._tapped.clear()
+        return keys
 
     def close(self) -> None:
         """Close the window."""

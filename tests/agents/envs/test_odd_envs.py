@@ -108,14 +108,15 @@ def test_large_numbers_are_finite() -> None:
 def test_an_episode_without_an_end_is_cut_off_in_an_evaluation(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("agents.envs.make.ENDLESS", 30)
-    monkeypatch.setattr("agents.episodes.ENDLESS", 30)
-    policy = agent_and_data()[0].policy
+    endless: dict[str, Any] = {"length": 10**9}
+    monkeypatch.setattr("agents.algorithms.agent.ENDLESS_IN_TRAINING", 30)
+    agent, data = agent_and_data(**endless)
     with caplog.at_level(logging.WARNING, "lab"):
-        episodes = play_episodes(policy, "Odd-v0", 3, seed=0, options={"length": 10**9})
-    assert [episode.length for episode in episodes] == [30] * 3
-    assert "cut off after 30 steps" in caplog.text
-    own = play_episodes(policy, "Odd-v0", 3, seed=0, options={"length": 10**9, "max_episode_steps": 7})
+        assert [agent.evaluate(data)["eval/length_mean"] for _ in range(2)] == [30, 30]
+    assert caplog.text.count("are cut off after 30 steps where they are measured") == 1
+    policy = agent.policy
+    assert [e.length for e in play_episodes(policy, "Odd-v0", 3, seed=0, options=endless, limit=9)] == [9] * 3
+    own = play_episodes(policy, "Odd-v0", 3, seed=0, options=endless | {"max_episode_steps": 7})
     assert [episode.length for episode in own] == [7] * 3
 
 
