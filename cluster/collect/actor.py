@@ -12,12 +12,9 @@ from agents.envs.make import make_envs
 from agents.experience.collector import EnvArguments, LocalCollector
 from agents.policies.policy import Policy
 from agents.types import Rollout
-from cluster.collect.messages import Array, Parcel, packed, reply
+from cluster.collect.messages import PackedWeights, Parcel, packed, portable, reply
 from cluster.session import cores
 from cluster.session.imports import Imports
-
-PackedWeights = Array | bytes
-"""out of the object store, or as they came with the request"""
 
 
 class Request(NamedTuple):
@@ -58,7 +55,7 @@ class CollectorActor:
             if state is not None:
                 self.collector.load_state_dict(pickle.loads(state))
         except Exception as error:
-            self.failure = error
+            self.failure = portable(error)
 
     def offer(self, weights: PackedWeights, policy_version: int) -> None:
         """Weights for the rollouts that begin from now on; called while a `collect` may be going on."""
@@ -75,5 +72,8 @@ class CollectorActor:
         if self.offered is not None and self.offered[1] > policy_version:
             weights, policy_version = self.offered
         self.parcel.unpack(weights, self.weights)
-        rollout = self.collector.collect(self.policy, num_steps, policy_version, whole_episodes=whole_episodes)
+        try:
+            rollout = self.collector.collect(self.policy, num_steps, policy_version, whole_episodes=whole_episodes)
+        except Exception as error:
+            raise portable(error) from None
         return reply(rollout, packed(self.collector.state_dict()))

@@ -6,9 +6,11 @@ Each actor steps its share of the environments for a whole rollout; the weights 
 object store unless they are so few that they travel with the request.
 
 - synchronous: the actors wait while the learner updates, and the policy is always the newest.
-- pipelined: the next rollout is collected meanwhile, with the policy of the collect before: a run still repeats.
+- pipelined: the next rollout is collected meanwhile, with the policy of the collect before: a run still repeats, also
+  when it is stopped and resumed.
 - asynchronous: actors never wait, up to `max_staleness` rollouts ahead, each with the newest policy that had come when
-  it began. That is IMPALA with V-trace (Espeholt et al. 2018), and with replay Ape-X (Horgan et al. 2018).
+  it began, so no run repeats. That is IMPALA with V-trace (Espeholt et al. 2018), and with replay Ape-X (Horgan et al.
+  2018).
 
 `charts/staleness` counts in updates, `charts/staleness_collects` in collects, how old the policy was that acted.
 
@@ -21,6 +23,7 @@ import pickle
 from collections import deque
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from agents.envs.make import make_envs
@@ -29,8 +32,8 @@ from agents.policies.policy import Policy
 from agents.types import Episode, Rollout
 from cluster.collect.actor import Request
 from cluster.collect.fleet import Fleet
-from cluster.collect.messages import SMALL_BYTES, Parcel, join, packed
-from cluster.collect.object_store import put
+from cluster.collect.messages import Parcel, join, packed
+from cluster.collect.object_store import fetched, sent
 from lab.data.spec import DataSpec
 from lab.errors import UserError
 from lab.experiment import Shared
@@ -124,9 +127,13 @@ class RemoteCollector:
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """The collectors' states after the last rollout received; one in flight is collected again after a resume."""
+        """The collectors' states after the last rollout received, and the rollouts under way: what was asked for, and
+        the weights that it is asked of. Those of asynchronous collectors are asked for anew after a resume."""
+        under_way = [] if self.config.mode == "asynchronous" else self.fleet.under_way()
         return {
             "collectors": [None if state is None else pickle.loads(state) for state in self.fleet.states],
+            "under_way": [_saved(request) for request in under_way],
+            "versions": list(self._versions),
             "recent": [tuple(episode) for episode in self._recent],
             "restarts": self.fleet.restarts,
         }
@@ -138,7 +145,8 @@ class RemoteCollector:
                 f"the checkpoint holds {len(state['collectors'])} collectors; data.collector.num must stay as it was."
             )
         states = [None if one is None else packed(one) for one in state["collectors"]]
-        self.fleet.reset(states, state["restarts"])
+        self.fleet.reset(states, [_restored(request) for request in state.get("under_way", ())], state["restarts"])
+        self._versions.extend(state.get("versions", ()))
         self._recent = deque((Episode(*episode) for episode in state["recent"]), maxlen=_RECENT_EPISODES)
 
     def close(self) -> None:
@@ -146,5 +154,15 @@ class RemoteCollector:
 
     def _request(self, policy: Policy, num_steps: int, policy_version: int, whole_episodes: bool) -> Request:
         weights = self._parcel.pack(policy.state_dict())
-        message = weights.tobytes() if weights.nbytes <= SMALL_BYTES else put(weights)
-        return Request(message, num_steps, policy_version, whole_episodes)
+        return Request(sent(weights), num_steps, policy_version, whole_episodes)
+
+
+def _saved(request: Request) -> dict[str, Any]:
+    """A request as a checkpoint holds it."""
+    weights = torch.frombuffer(bytearray(fetched(request.weights)), dtype=torch.uint8)
+    return request._replace(weights=weights)._asdict()
+
+
+def _restored(saved: dict[str, Any]) -> Request:
+    request = Request(**saved)
+    return request._replace(weights=sent(request.weights.numpy()))

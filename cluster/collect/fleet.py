@@ -23,6 +23,7 @@ from cluster.collect.actor import CollectorActor, Request
 from cluster.collect.messages import opened
 from cluster.collect.object_store import explained, put
 from cluster.session import cores
+from cluster.session.error_lines import last_line
 from cluster.session.imports import Imports
 from cluster.session.session import Resources, session
 from lab.errors import Failure, UserError
@@ -30,6 +31,8 @@ from lab.errors import Failure, UserError
 log = logging.getLogger("lab")
 
 _MAX_RESTARTS_IN_A_ROW = 5
+_MAX_HANGS_IN_A_ROW = 1
+_START_SECONDS = 600.0  # for a process, its imports and environments
 _RELEASE_SECONDS = 10.0
 _OFFERS = "offers"
 
@@ -63,24 +66,33 @@ class Fleet:
         self.states: list[bytes | None] = [None] * num
         """of each collector after the last rollout that was received of it"""
         self.cores: list[Sequence[int] | None] = [None] * num
+        self._begun: list[Any] = [None] * num
         self.restarts = 0
         self.policy: Any = None
         """a reference to the policy that the actors began with; None before `begin`"""
         self._pending: list[deque[_Pending]] = [deque() for _ in range(num)]
+        self._owed: Sequence[Request] = ()
         self._stack = contextlib.ExitStack()
         self._connect()
         self.actors = [self._start() for _ in range(num)]
         self._spare: Any = None
 
     def begin(self, policy: Policy) -> None:
-        """Let every actor be a collector, from its state."""
+        """Let every actor be a collector, from its state, with the rollouts under way that were then."""
         self.policy = put(copy.deepcopy(policy).cpu())
         for index in range(len(self.actors)):
             self._begin(index)
+        for num, request in enumerate(self._owed, 1):
+            self.top_up(request, num)
+        self._owed = ()
 
-    def reset(self, states: Sequence[bytes | None], restarts: int) -> None:
-        """Forget what is under way; the next `begin` goes on from these states."""
-        self.states, self.restarts, self.policy = list(states), restarts, None
+    def under_way(self) -> list[Request]:
+        """What every collector owes between two collects, oldest first."""
+        return [*self._owed, *(pending.request for pending in self._pending[0])]
+
+    def reset(self, states: Sequence[bytes | None], owed: Sequence[Request], restarts: int) -> None:
+        """Forget what is under way; the next `begin` goes on from these states, with these rollouts under way."""
+        self.states, self._owed, self.restarts, self.policy = list(states), owed, restarts, None
         for pending in self._pending:
             pending.clear()
 
@@ -102,9 +114,10 @@ class Fleet:
         """
         import ray
 
-        pending = self._pending[index]
-        for _ in range(_MAX_RESTARTS_IN_A_ROW + 1):
+        pending, deaths, hangs = self._pending[index], 0, 0
+        while True:
             try:
+                ray.get(self._begun[index], timeout=_START_SECONDS)
                 answer = ray.get(pending[0].reference, timeout=self.timeout_seconds)
                 rollout, self.states[index] = opened(answer)
                 pending.popleft()
@@ -113,10 +126,19 @@ class Fleet:
                 raise explained(e.cause) from None
             except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError) as e:
                 raise explained(e) from None
-            except (ray.exceptions.RayError, TimeoutError) as e:  # it died or hung, or its machine did
-                error: Exception = e
-                self._replace(index)
-        raise Failure(f"collector {index} died {_MAX_RESTARTS_IN_A_ROW + 1} times in a row: {error}")
+            except (ray.exceptions.GetTimeoutError, TimeoutError):
+                hangs += 1
+                if hangs > _MAX_HANGS_IN_A_ROW:
+                    raise Failure(
+                        f"collector {index} gave no rollout within data.collector.timeout_seconds="
+                        f"{self.timeout_seconds:g}, {hangs} times in a row: {self.envs.env} hangs, or a rollout takes "
+                        f"longer; data.collector.kind=local shows which."
+                    ) from None
+            except ray.exceptions.RayError as e:  # it died, or its machine did
+                deaths += 1
+                if deaths > _MAX_RESTARTS_IN_A_ROW:
+                    raise Failure(f"collector {index} died {deaths} times in a row: {_cause(e)}") from None
+            self._replace(index)
 
     def close(self) -> None:
         """End the actors, and the cluster if it is private."""
@@ -152,7 +174,7 @@ class Fleet:
         return actor.remote(Imports.of_this_process())
 
     def _begin(self, index: int) -> None:
-        self.actors[index].begin.remote(
+        self._begun[index] = self.actors[index].begin.remote(
             self.envs, self.seeds[index], self.policy, self.states[index], self.cores[index]
         )
 
@@ -172,6 +194,15 @@ class Fleet:
         owed = [_Pending(request, actor.collect.remote(*request)) for request, _ in self._pending[index]]
         self._pending[index].clear()
         self._pending[index].extend(owed)
+
+
+def _cause(error: Exception) -> str:
+    """Why a process died, and what can be done."""
+    import ray
+
+    if isinstance(error, ray.exceptions.OutOfMemoryError) or "running low on memory" in str(error):
+        return "its machine ran low on memory; take fewer data.collector.num, data.num_envs or data.num_steps."
+    return f"{last_line(error)} (an environment that ends its process does this too)"
 
 
 def _free_cpus(need: float) -> float:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import io
 import pickle
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,11 @@ from torch import Tensor
 
 from agents.types import Rollout
 from lab.engine.torch_private import foreach_copy_
+from lab.errors import Failure, UserError
 
 Array = np.ndarray[Any, Any]
+PackedWeights = Array | bytes
+"""what `Parcel.pack` makes, out of the object store or as it came with a request"""
 SMALL_BYTES = 90 * 2**10
 """what a message carries; from 100 KiB on Ray takes it through the object store, which costs 2 ms more"""
 _ALIGNMENT = 16  # bytes, so that any number may begin there
@@ -44,7 +49,7 @@ class Parcel:
         foreach_copy_(self._parts, list(weights.values()))
         return self._bytes
 
-    def unpack(self, message: Array | bytes, weights: Mapping[str, Tensor]) -> None:
+    def unpack(self, message: PackedWeights, weights: Mapping[str, Tensor]) -> None:
         """Copy what another process has packed into these tensors, which keep their places in memory."""
         self._bytes[:] = np.frombuffer(message, np.uint8)
         foreach_copy_(list(weights.values()), self._parts)
@@ -62,6 +67,17 @@ def packed(state: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     _Packer(buffer, protocol=5).dump(state)
     return buffer.getvalue()
+
+
+def portable(error: Exception) -> Exception:
+    """An error as another process can raise it, which may lack the module of its class, or a way to pack it."""
+    if isinstance(error, UserError | Failure) or type(error).__module__ == "builtins":
+        return error
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())[:300]
+    return Failure(
+        f"a collector raised {type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"
+    )
 
 
 def reply(rollout: Rollout, state: bytes) -> bytes | tuple[Rollout, bytes]:

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from cluster.collect.messages import SMALL_BYTES, Array, PackedWeights
 from lab.errors import Failure
+
+
+def sent(weights: Array) -> Any:
+    """Packed weights as a request carries them: few as they are, many as a reference to the object store."""
+    return weights.tobytes() if weights.nbytes <= SMALL_BYTES else put(weights)
+
+
+def fetched(message: Any) -> PackedWeights:
+    """The packed weights of a request that was `sent`."""
+    import ray
+
+    weights: PackedWeights = message if isinstance(message, bytes) else ray.get(message)
+    return weights
 
 
 def put(value: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from lab.cli import add_import_argument, completed
 
@@ -82,12 +83,10 @@ def run(arguments: argparse.Namespace) -> int:
     from cluster.sweep.conduct import report
     from cluster.sweep.start import start
 
-    sweep, finished = start(
-        arguments.targets,
-        out=arguments.out,
-        name=arguments.name,
-        address=arguments.address,
-        quiet=arguments.quiet,
-        **{field: getattr(arguments, field) for field in _SETTINGS},
-    )
+    sweep, finished = start(arguments.targets, address=arguments.address, quiet=arguments.quiet, **planned(arguments))
     return report(sweep, finished)
+
+
+def planned(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the options say of the sweep itself, as `cluster.sweep.start.plan` takes it."""
+    return {field: getattr(arguments, field) for field in ("out", "name", *_SETTINGS)}

@@ -6,22 +6,21 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from cluster.session import head
+from cluster.session import head, tokens
 from cluster.session.error_lines import one_line
+from cluster.session.keys import masked
 from lab.errors import Failure, UserError
 
-KEYS = ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_ENTITY", "HF_TOKEN")
-"""environment variables that travel with a job; the keys and tokens among them are hidden in what is printed"""
 JOB_PREFIX = "lab-"
-COMMAND_PREFIX = "python -m lab.cli "
+COMMAND_PREFIX = f"python -m {head.JOB_MODULE} "
 """what a job runs, before the words of the lab command"""
-_LOCAL = ("127.0.0.1", "localhost", "::1")
 _POLL_SECONDS = 0.3
 
 
@@ -43,21 +42,16 @@ def dashboard_address(address: str | None) -> str:
 def client(address: str | None, insecure: bool = False) -> Iterator[Any]:
     """A JobSubmissionClient. Raises UserError, in a sentence, for what can be wrong with a cluster's address."""
     url = dashboard_address(address)
-    head.use_token()
-    if urlparse(url).hostname not in _LOCAL and os.environ.get("RAY_AUTH_MODE") != "token" and not insecure:
+    host = urlparse(url).hostname
+    tried = tokens.candidates(host)
+    if host not in tokens.LOCAL and tried == [None] and not tokens.in_environment() and not insecure:
         raise UserError(
             f"{url} is not on this machine and there is no token for it: whoever reaches such a cluster runs code on "
             f"it. Set RAY_AUTH_TOKEN_PATH, or say --insecure."
         )
     from ray.exceptions import AuthenticationError
-    from ray.job_submission import JobSubmissionClient
 
-    try:
-        connection = JobSubmissionClient(url)
-    except AuthenticationError:
-        raise UserError(f"the cluster at {url} refused the token; RAY_AUTH_TOKEN_PATH names its file.") from None
-    except (ConnectionError, RuntimeError) as error:
-        raise UserError(f"the cluster at {url} cannot be reached: {one_line(error)}") from None
+    connection = _connected(url, tried)
     logging.getLogger("ray").setLevel(logging.WARNING)
     for name in ("packaging", "sdk"):
         for logger in [key for key in logging.Logger.manager.loggerDict if key.startswith("ray.") and name in key]:
@@ -65,11 +59,27 @@ def client(address: str | None, insecure: bool = False) -> Iterator[Any]:
     try:
         yield connection
     except AuthenticationError:
-        raise UserError(f"the cluster at {url} refused the token; RAY_AUTH_TOKEN_PATH names its file.") from None
+        raise UserError(tokens.refused([], url)) from None
     except RuntimeError as error:
         if "does not exist" in str(error) or "404" in str(error):
             raise UserError(f"the cluster at {url} knows no such job; lab jobs lists them.") from None
         raise Failure(f"the cluster at {url} answered: {one_line(error)}") from error
+
+
+def _connected(url: str, tried: Sequence[Path | None]) -> Any:
+    """A client that shows the first of these tokens that the cluster takes."""
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    for path in tried:
+        tokens.show(path)
+        try:
+            return JobSubmissionClient(url)
+        except AuthenticationError:
+            continue
+        except (ConnectionError, RuntimeError) as error:
+            raise UserError(f"the cluster at {url} cannot be reached: {one_line(error)}") from None
+    raise UserError(tokens.refused(tried, url))
 
 
 def listed(connection: Any) -> list[str]:
@@ -87,6 +97,25 @@ def listed(connection: Any) -> list[str]:
 def log(connection: Any, job: str) -> str:
     """A job's log so far, without the values of keys."""
     return masked(connection.get_job_logs(job))
+
+
+def log_lines(connection: Any, job: str) -> Iterator[str]:
+    """The lines of a job's log as they come, until it ends."""
+    import asyncio
+
+    loop, tail, rest = asyncio.new_event_loop(), connection.tail_job_logs(job), ""
+    try:
+        while True:
+            try:
+                text = rest + loop.run_until_complete(anext(tail))
+            except StopAsyncIteration:
+                break
+            *lines, rest = text.split("\n")
+            yield from lines
+        yield rest
+    finally:
+        loop.run_until_complete(tail.aclose())
+        loop.close()
 
 
 def follow(connection: Any, job: str) -> str:
@@ -114,12 +143,3 @@ def wait_until_ended(connection: Any, job: str, timeout_seconds: float = float("
     while not connection.get_job_status(job).is_terminal() and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
     return str(connection.get_job_status(job).value)
-
-
-def masked(text: str) -> str:
-    """Text without the values of keys."""
-    for name in KEYS:
-        value = os.environ.get(name)
-        if value and name.endswith(("KEY", "TOKEN")):
-            text = text.replace(value, "*" * 8)
-    return text

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import math
-import os
 import secrets
 import shlex
 import time
@@ -12,9 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cluster.jobs.client import COMMAND_PREFIX, JOB_PREFIX, KEYS, wait_until_ended
+from cluster.jobs.client import COMMAND_PREFIX, JOB_PREFIX, log_lines, wait_until_ended
 from cluster.jobs.packing import unpack
-from cluster.jobs.staging import staged
+from cluster.jobs.staging import left_behind, staged
+from cluster.session import ray_private
+from cluster.session.keys import DEPOSIT, own_keys
 from lab.errors import Failure, UserError, unknown
 
 COMMANDS = ("train", "sweep", "resume", "evaluate", "demo", "compare", "sample")
@@ -33,29 +35,27 @@ def check(command: Sequence[str], cpus: float, gpus: float) -> None:
             raise UserError(f"--{option} {amount} is not valid; it must be 0 or more.")
 
 
-def submit(connection: Any, command: Sequence[str], *, cpus: float, gpus: float, storage: str) -> str:
-    """Submit a command that `check` has passed, with the tracked files of the working directory; returns the job's id.
+def submit(connection: Any, command: Sequence[str], *, cpus: float, gpus: float, storage: str) -> tuple[str, str]:
+    """Submit a command that `check` has passed, with the tracked files of the working directory.
+
+    Returns the job's id, and which files stay here that may have been meant to go along, in words.
 
     Args:
         cpus, gpus: what the command itself takes of the cluster.
         storage: the folder on the cluster where the job's own folder of runs is made.
     """
     job = f"{JOB_PREFIX}{datetime.now().strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    runs = f"{storage.rstrip('/')}/{job}"
     with staged(Path.cwd()) as folder:
         _submit_when_ready(
             connection,
             entrypoint=f"{COMMAND_PREFIX}{shlex.join(command)}",
             submission_id=job,
-            runtime_env={"working_dir": str(folder), "env_vars": environment(f"{storage.rstrip('/')}/{job}")},
+            runtime_env={"working_dir": str(folder), "env_vars": {"LAB_RUNS": runs, **_deposited(connection)}},
             entrypoint_num_cpus=cpus or None,
             entrypoint_num_gpus=gpus or None,
         )
-    return job
-
-
-def environment(runs: str) -> dict[str, str]:
-    """A job's environment: where its runs go, and the keys that it needs."""
-    return {"LAB_RUNS": runs, **{name: os.environ[name] for name in KEYS if os.environ.get(name)}}
+    return job, left_behind(Path.cwd())
 
 
 def fetch(connection: Any, job: str, out: Path) -> None:
@@ -73,14 +73,29 @@ def fetch(connection: Any, job: str, out: Path) -> None:
     packing = connection.submit_job(
         entrypoint=f"python -m cluster.jobs.packing {shlex.quote(folder)}", runtime_env=working_dir
     )
-    succeeded = wait_until_ended(connection, packing) == "SUCCEEDED"
-    log = connection.get_job_logs(packing)
-    connection.delete_job(packing)
-    if not succeeded and "FileNotFoundError" in log:
-        raise UserError(f"{job} has left no runs: there is no {folder} on the cluster.")
-    if not succeeded:
-        raise Failure(f"{folder} could not be read on the cluster: {''.join(log.strip().splitlines()[-1:])}")
-    unpack(log, out)
+    try:
+        unpack(log_lines(connection, packing), out)
+    except Failure:
+        if wait_until_ended(connection, packing) == "SUCCEEDED":
+            raise
+        log = connection.get_job_logs(packing)[-10_000:]
+        if "FileNotFoundError" in log:
+            raise UserError(f"{job} has left no runs: there is no {folder} on the cluster.") from None
+        reason = "".join(log.strip().splitlines()[-1:])
+        raise Failure(f"{folder} could not be read on the cluster: {reason}") from None
+    finally:
+        if wait_until_ended(connection, packing, _AGENT_SECONDS) in ("SUCCEEDED", "FAILED", "STOPPED"):
+            connection.delete_job(packing)
+
+
+def _deposited(connection: Any) -> dict[str, str]:
+    """Leave the keys that the job may need in the head's memory; the environment that says where."""
+    keys = own_keys()
+    if not keys:
+        return {}
+    name = f"lab-keys-{secrets.token_hex(16)}"
+    ray_private.leave_with_head(connection, name, json.dumps(keys).encode())
+    return {DEPOSIT: name}
 
 
 def _submit_when_ready(connection: Any, **job: Any) -> None:

@@ -11,9 +11,11 @@ import socket
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from cluster.session import keys
 from cluster.session.error_lines import one_line
 from cluster.session.imports import Imports
 from cluster.session.session import Resources
@@ -46,11 +48,15 @@ class Worker:
 
     Args:
         imports: the driver's, so that recipes from outside the project are found.
+        own_keys: the driver's, for tracking and data services.
         gpu_share: the part of one GPU's memory that the process may use; 0 for none, 1 and more for whole ones.
     """
 
-    def __init__(self, imports: Imports, gpu_share: float) -> None:
+    def __init__(self, imports: Imports, own_keys: Mapping[str, str], gpu_share: float) -> None:
         imports.adopt()
+        keys.adopt(own_keys)
+        if not gpu_share:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # others have been given them
         import torch
 
         import lab.training.train
@@ -94,7 +100,7 @@ class Worker:
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
             line = f"{type(error).__name__}: {one_line(error)} ({Path(where.filename).name}, line {where.lineno})"
-            return Outcome("failed", line, worth_retrying=True)
+            return Outcome("failed", line, worth_retrying=_is_of_the_machine(error))
         finally:
             self._loop = None
             _free_memory()
@@ -122,7 +128,15 @@ def start_worker(kind: type[Worker], takes: Resources) -> Any:
 
     options: dict[str, Any] = {"num_cpus": takes.cpus, "num_gpus": takes.gpus, "max_concurrency": 2}  # train and stop
     actor: Any = ray.remote(**options)(kind)
-    return actor.remote(Imports.of_this_process(), takes.gpus)
+    return actor.remote(Imports.of_this_process(), keys.own_keys(), takes.gpus)
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    """Whether an error may be gone in another process: a lost connection, a GPU that fails, a part of the cluster."""
+    import ray
+    import torch
+
+    return isinstance(error, OSError | ray.exceptions.RayError | torch.AcceleratorError | torch.OutOfMemoryError)
 
 
 def _wait_until_free(run: Run) -> None:

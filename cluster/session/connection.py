@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
+import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
-from cluster.session import ray_private
+from cluster.session import ray_private, tokens
 from cluster.session.error_lines import first_line
 from lab.errors import UserError
 
-OPTIONS: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "lab"}
-"""of `ray.init`, wherever it begins"""
+_OPTIONS: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "lab"}
 _PROBE_SECONDS = 5.0
 
 
@@ -29,7 +31,7 @@ def connect(address: str) -> None:
         present_token(address)
     ray = import_ray()
     try:
-        ray.init(address=address, **OPTIONS)
+        start_ray(address=address)
     except ray.exceptions.AuthenticationError as error:
         raise UserError(
             f"the cluster at {address!r} refused the token: {first_line(error)} "
@@ -72,22 +74,56 @@ def probe(address: str, option: str = "--address") -> None:
 
 
 def present_token(address: str) -> None:
-    """Raise UserError when the head at host:port refuses the token; Ray itself asks again for 20 s, and says so."""
+    """Let this process show a token that the head at host:port takes.
+
+    Raises UserError when it takes none; Ray itself asks again for 20 s, and says so.
+    """
     import grpc
 
-    path, token = os.environ.get("RAY_AUTH_TOKEN_PATH"), os.environ.get("RAY_AUTH_TOKEN")
-    if token is None and path is not None:
+    tried = tokens.candidates(address.rpartition(":")[0])
+    for path in tried:
         try:
-            token = Path(path).expanduser().read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise UserError(f"the token file RAY_AUTH_TOKEN_PATH={path} cannot be read: {error.strerror}.") from None
+            ray_private.ask_head(address, _content(path), _PROBE_SECONDS)
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.UNAUTHENTICATED:
+                raise UserError(
+                    f"the cluster at {address!r} cannot be reached: no head of Ray answers there."
+                ) from None
+            continue
+        tokens.show(path)
+        return
+    raise UserError(tokens.refused(tried, address))
+
+
+def _content(path: Path | None) -> str | None:
+    """The token in a file; None: the environment's, if it names any. Raises UserError when the file cannot be read."""
+    if path is None:
+        path = Path(os.environ["RAY_AUTH_TOKEN_PATH"]) if os.environ.get("RAY_AUTH_TOKEN_PATH") else None
+        if path is None or os.environ.get("RAY_AUTH_TOKEN"):
+            return os.environ.get("RAY_AUTH_TOKEN")
     try:
-        ray_private.ask_head(address, token, _PROBE_SECONDS)
-    except grpc.RpcError as error:
-        if error.code() == grpc.StatusCode.UNAUTHENTICATED:
-            answer = "refused the token" if token else "asks for a token, and there is none here"
-            raise UserError(f"the cluster at {address!r} {answer}: RAY_AUTH_TOKEN_PATH names its file.") from None
-        raise UserError(f"the cluster at {address!r} cannot be reached: no head of Ray answers there.") from None
+        return path.expanduser().read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise UserError(f"the token file {path} cannot be read: {error.strerror}.") from None
+
+
+def start_ray(**options: Any) -> None:
+    """`ray.init`, which leaves SIGTERM to whoever handles it: Ray's own handler ends the process, whatever it saves.
+
+    Raises what `ray.init` raises, once what it began is ended.
+    """
+    import ray
+
+    handler = signal.getsignal(signal.SIGTERM)
+    handled = callable(handler) and threading.current_thread() is threading.main_thread()
+    try:
+        with ray_private.without_sigterm_handlers() if handled else contextlib.nullcontext():
+            ray.init(**options, **_OPTIONS)
+    except BaseException:
+        ray.shutdown()
+        raise
+    if handled:
+        signal.signal(signal.SIGTERM, handler)  # again: the part of Ray that is no Python has put one beneath it
 
 
 def import_ray() -> Any:

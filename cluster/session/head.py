@@ -9,6 +9,7 @@ Everything about it lies in one folder of the user's, which nobody else may read
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -22,13 +23,19 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from cluster.session import tokens
 from cluster.session.connection import listens, probe
 from cluster.session.processes import session_members, start_time
+from cluster.session.tokens import cluster_folder as folder
 from lab.errors import Failure, UserError
 from lab.runs.files import write_atomic
 
+JOB_MODULE = "cluster.jobs.entrypoint"
+"""what a submitted job runs, with the words of its command"""
 STOP_SECONDS = 60
 """how long a stopped job may take to save its runs"""
+RAY_FOLDER = "r"
+"""Ray's part of a cluster's temporary folder: Ray lets everyone write to its own, so that one lies in a private one"""
 _START_SECONDS = 180.0
 
 
@@ -40,16 +47,11 @@ class ClusterHead(NamedTuple):
     address: str
     dashboard: str | None
     temporary: str
-    """the folder of its sockets and logs"""
+    """the folder of its sockets and logs, which nobody else may enter"""
 
     def alive(self) -> bool:
         """Whether the process that keeps it still runs (and is the same one)."""
         return start_time(self.pid) == self.started
-
-
-def folder() -> Path:
-    """Where the cluster's files are; LAB_CLUSTER moves it."""
-    return Path(os.environ.get("LAB_CLUSTER") or "~/.lab/cluster").expanduser()
 
 
 def find() -> ClusterHead | None:
@@ -64,15 +66,6 @@ def _last() -> ClusterHead | None:
         return ClusterHead(**json.loads((folder() / "cluster.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-
-
-def use_token() -> None:
-    """Let this process and its children show the token of the cluster that was started here."""
-    path = folder() / "token"
-    if path.is_file() and not os.environ.get("RAY_AUTH_TOKEN") and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
-    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        os.environ["RAY_AUTH_MODE"] = "token"
 
 
 def start(
@@ -95,16 +88,17 @@ def start(
     if previous is not None:
         shutil.rmtree(previous.temporary, ignore_errors=True)
     _make_token(join)
-    use_token()
+    tokens.show(None if tokens.in_environment() else folder() / "token")
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
     command += ["--min-worker-port=0", "--max-worker-port=0"]  # any free port
     command.append(f"--dashboard-agent-listen-port={_free_port()}")  # without it two clusters on a machine collide
     temporary = tempfile.mkdtemp(prefix="lab-ray-head-")
+    command.append(f"--temp-dir={temporary}/{RAY_FOLDER}")
     if join:
         command += ["--address", join]
     else:
         command += ["--head", f"--port={port}", "--include-dashboard=true", "--dashboard-host=127.0.0.1"]
-        command += [f"--dashboard-port={dashboard_port}", f"--temp-dir={temporary}"]
+        command.append(f"--dashboard-port={dashboard_port}")
     if num_cpus is not None:
         command.append(f"--num-cpus={num_cpus}")
     environment = {
@@ -147,10 +141,14 @@ def _free_port() -> int:
 
 
 def stop() -> None:
-    """End what `start` began on this machine, and nothing else. Raises UserError when nothing runs."""
+    """End what `start` began on this machine, and nothing else: jobs first, whose runs save themselves.
+
+    Raises UserError when nothing runs.
+    """
     head = find()
     if head is None:
         raise UserError("no cluster that was started here is running.")
+    _end_jobs(head.pid)
     members = session_members(head.pid)
     os.kill(head.pid, signal.SIGTERM)
     deadline = time.monotonic() + 20
@@ -163,10 +161,23 @@ def stop() -> None:
     (folder() / "cluster.json").unlink(missing_ok=True)
 
 
+def _end_jobs(head_pid: int) -> None:
+    """Let the commands of submitted jobs end as SIGTERM lets them."""
+    import psutil
+
+    jobs = []
+    for process in psutil.Process(head_pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if JOB_MODULE in process.cmdline():
+                process.terminate()
+                jobs.append(process)
+    psutil.wait_procs(jobs, timeout=STOP_SECONDS)
+
+
 def _make_token(join: str | None) -> None:
     folder().mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder() / "token"
-    own_token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    own_token = tokens.in_environment()
     if join and not own_token and not path.is_file():
         raise UserError(f"joining {join} needs its token: copy it to {path}, or set RAY_AUTH_TOKEN_PATH.")
     if not own_token and not path.is_file():

@@ -5,9 +5,10 @@ tests/cluster/session/test_ray_private.py says in a sentence when another Ray ha
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,18 @@ def reread_environment() -> None:
     raylet: Any = importlib.import_module("ray._raylet")
     raylet.Config.initialize("")
     raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextlib.contextmanager
+def without_sigterm_handlers() -> Iterator[None]:
+    """Ray sets no handler of SIGTERM meanwhile. Why: `ray.init` puts its own in the place of any that is there."""
+    utils: Any = importlib.import_module("ray._private.utils")
+    set_handler = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = set_handler
 
 
 def folder_option(folder: Path) -> dict[str, Any]:
@@ -58,3 +71,23 @@ def ask_head(address: str, token: str | None, timeout_seconds: float) -> None:
     with grpc.insecure_channel(address) as channel:
         stub = services.NodeInfoGcsServiceStub(channel)
         stub.GetClusterId(messages.GetClusterIdRequest(), timeout=timeout_seconds, metadata=metadata)
+
+
+def leave_with_head(connection: Any, name: str, content: bytes) -> None:
+    """Leave bytes in the memory of the head that a JobSubmissionClient is connected to.
+
+    Why: what a job's description holds, its environment among it, Ray writes into logs and shows to everyone.
+    """
+    connection._do_request("PUT", f"/api/packages/gcs/{name}.zip", data=content)
+
+
+def take_from_head(address: str, name: str) -> bytes | None:
+    """What `leave_with_head` left with the head at host:port, which forgets it; None where there is nothing.
+
+    Why: a job has no public way to the head's memory before it has begun a session.
+    """
+    raylet: Any = importlib.import_module("ray._raylet")
+    head, key = raylet.GcsClient(address=address), f"gcs://{name}.zip".encode()
+    content: bytes | None = head.internal_kv_get(key, None)
+    head.internal_kv_del(key, False, None)
+    return content

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cluster.session import head, ray_private
-from cluster.session.connection import OPTIONS, connect, import_ray
+from cluster.session.connection import connect, import_ray, start_ray
 from cluster.session.error_lines import first_line
 from cluster.session.guards import guard, head_answers, own_processes, watch
 from lab.errors import Failure, UserError
@@ -112,7 +112,6 @@ def session(
             there, misses, name = own_processes(), 1, "Ray that this process started"
         else:
             stack.enter_context(_environment(_SETTINGS))
-            head.use_token()
             connect(address)
             there, misses, name = head_answers(), 5, f"head of the cluster at {address}"
         stack.callback(_shutdown)
@@ -138,17 +137,16 @@ def job_address() -> str | None:
 
 
 def _start(folder: Path, num_cpus: int, num_gpus: int | None, dashboard: bool) -> None:
-    ray = import_ray()
+    import_ray()
     try:
-        ray.init(
+        start_ray(
             address="local",
             num_cpus=num_cpus,
             num_gpus=num_gpus,
             include_dashboard=dashboard,
             dashboard_host="127.0.0.1",
             object_store_memory=_OBJECT_STORE_BYTES,
-            **ray_private.folder_option(folder),
-            **OPTIONS,
+            **ray_private.folder_option(folder / head.RAY_FOLDER),
         )
     except Exception as error:  # Ray's own is a plain one when its node takes too long
         raise Failure(f"a Ray cluster could not be started on this machine: {first_line(error)}") from error

@@ -12,7 +12,6 @@ def describe() -> str:
     local = head.find()
     if local is None:
         raise UserError("no cluster that was started here is running; lab cluster start begins one.")
-    head.use_token()
     with session(local.address) as cluster:
         nodes = cluster.nodes()
     machines = f"{len(nodes)} machine{'s' if len(nodes) > 1 else ''}: {', '.join(map(str, nodes))}"

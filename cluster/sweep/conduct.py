@@ -35,12 +35,27 @@ def resume(path: Path, overrides: Sequence[str], quiet: bool, address: str | Non
         options = " ".join(f"--import {name}" for name in missing)
         raise UserError(f"sweep {str(path)!r} was started with {options}; add that if you trust it.")
     check(sweep, overrides)
+    _check_left(sweep, overrides)
     for entry in sweep.entries:
         if overrides or entry.status in ("running", "failed"):
             entry.status = "waiting"
         entry.attempts, entry.error = 0, ""
     with session(address) as cluster:
         return report(sweep, conduct(cluster, sweep, overrides=overrides, quiet=quiet))
+
+
+def _check_left(sweep: Sweep, overrides: Sequence[str]) -> None:
+    """Raise UserError when overrides are for a sweep all of whose runs have reached their budget."""
+    if not overrides or not sweep.entries or any(entry.status != "completed" for entry in sweep.entries):
+        return
+    fixed = (*parse(sweep.settings.overrides).fixed, *overrides)
+    budgets = [(sweep.experiment(entry, fixed).trainer.budget, sweep.result(entry)) for entry in sweep.entries]
+    sweep.forget_experiments()
+    if all(result is not None and result["budget"] >= budget for budget, result in budgets):
+        raise UserError(
+            f"sweep {str(sweep.path)!r} has ended: {' '.join(overrides)} changes nothing that is still to be trained. "
+            f"trainer.budget above {min(budget for budget, _ in budgets):,} goes on; lab sweep begins others."
+        )
 
 
 def conduct(cluster: Session, sweep: Sweep, overrides: Sequence[str] = (), quiet: bool = False) -> bool:

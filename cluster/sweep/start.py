@@ -10,8 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cluster.session.session import Resources, current_session, session
 from cluster.sweep.conduct import check, conduct, report
 from cluster.sweep.demand import slots_of
@@ -54,10 +52,30 @@ def start(
         name: the sweep's name and W&B group; by default the directory's name.
         address: a running cluster (host:port); by default the one that this process is connected to, or a private one.
         settings: fields of SweepConfig; one that is None has its default, which depends on the ranges, or for
-            gpus_per_run on the machine.
+            gpus_per_run on the cluster: a GPU where it has any.
 
     Raises:
         UserError: for bad input, before anything is written.
+    """
+    gpus = settings.get("gpus_per_run")
+    path, config, experiments = plan(words, out=out, name=name, **settings)
+    with session(address) if address else current_session() as cluster:
+        if gpus is None and cluster.possible(Resources(0, 1)):
+            config = config.model_copy(update={"gpus_per_run": 1.0})
+        need = Resources(config.cpus_per_run, config.gpus_per_run)
+        slots = cluster.require(need, "each run")
+        for experiment in experiments:
+            slots_of(experiment, need, slots, cluster)  # raises when the cluster is too small for it
+        sweep = Sweep.create(path, config)
+        return sweep, conduct(cluster, sweep, quiet=quiet)
+
+
+def plan(
+    words: Sequence[str], *, out: Path | None = None, name: str | None = None, **settings: Any
+) -> tuple[Path, SweepConfig, list[Experiment]]:
+    """What `start` would do with these: the directory, the settings, an experiment for each recipe and grid point.
+
+    Raises UserError for bad input.
     """
     targets = [word for word in words if "=" not in word]
     overrides = [word for word in words if "=" in word]
@@ -67,7 +85,7 @@ def start(
     _check_numbers(settings)
     search: Any = settings.pop("search", None) or ("random" if space.ranges else "grid")
     num_samples = settings.pop("num_samples", None) or (8 if space.ranges or search == "optuna" else 1)
-    gpus = settings.pop("gpus_per_run", None)
+    gpus = settings.pop("gpus_per_run", None) or 0.0
     path = out or _fresh_path(targets)
     config = SweepConfig(
         name=name or path.name,
@@ -75,7 +93,7 @@ def start(
         overrides=tuple(overrides),
         search=search,
         num_samples=num_samples,
-        gpus_per_run=_default_gpus(address) if gpus is None else gpus,
+        gpus_per_run=gpus,
         imports=catalog.allowed_imports(),
         **settings,
     )
@@ -83,13 +101,7 @@ def start(
     experiments = check(Sweep(path, config, []))
     for experiment in experiments:
         _check_importable(experiment)
-    with session(address) if address else current_session() as cluster:
-        need = Resources(config.cpus_per_run, config.gpus_per_run)
-        slots = cluster.require(need, "each run")
-        for experiment in experiments:
-            slots_of(experiment, need, slots, cluster)  # raises when the cluster is too small for it
-        sweep = Sweep.create(path, config)
-        return sweep, conduct(cluster, sweep, quiet=quiet)
+    return path, config, experiments
 
 
 @register_launcher("new_sweep")
@@ -156,10 +168,6 @@ def _check_numbers(settings: dict[str, Any]) -> None:
     gpus = settings.get("gpus_per_run") or 0
     if gpus > 1 and gpus % 1:
         raise UserError(f"--gpus-per-run {gpus} is not valid; a run takes a part of one GPU, or whole ones.")
-
-
-def _default_gpus(address: str | None) -> float:
-    return 1.0 if address is None and torch.cuda.is_available() else 0.0
 
 
 def _fresh_path(targets: Sequence[str]) -> Path:

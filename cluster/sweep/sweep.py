@@ -16,9 +16,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
+from lab.config import plain_yaml
 from lab.config.overrides import resolve
 from lab.errors import UserError
 from lab.experiment import Config, Experiment
+from lab.foreign import parse_json, read_regular
 from lab.runs.directory import Run
 from lab.runs.files import write_atomic
 
@@ -114,9 +116,9 @@ class Sweep:
     def open(cls, path: Path) -> Sweep:
         """A sweep that was started before. Raises UserError when its files are damaged."""
         try:
-            settings = SweepConfig.model_validate(yaml.safe_load((path / "sweep.yaml").read_text(encoding="utf-8")))
+            settings = SweepConfig.model_validate(plain_yaml.read(path / "sweep.yaml"))
             state = path / "state.json"
-            entries = json.loads(state.read_text(encoding="utf-8")) if state.is_file() else []
+            entries = parse_json(read_regular(state)) if state.exists() else []
             return cls(path, settings, [SweepEntry.model_validate(entry) for entry in entries])
         except (OSError, ValueError, yaml.YAMLError, ValidationError) as error:
             reason = " ".join(str(error).split())[:200]

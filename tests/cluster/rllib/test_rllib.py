@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from lab.runs import checkpoint
 from lab.runs.directory import Run
 from lab.training.restore import restore
 from lab.training.train import train
+from lab.training.warm_start import start_from
 
 QUICK = ["trainer.budget=1000", "trainer.eval_period=100000", "tracking.mode=disabled", "module.backbone.hidden=[16]"]
 
@@ -151,3 +156,45 @@ def test_an_algorithm_trains_in_a_sweep(cluster: Any, tmp_path: Path) -> None:
     )
     assert report(sweep, conduct(cluster, sweep, quiet=True)) == 0
     assert [entry.status for entry in sweep.entries] == ["completed"]
+
+
+def test_its_dqn_starts_one_of_the_lab(trained: dict[str, Run], tmp_path: Path) -> None:
+    """The names under which the two keep the same network differ; the target network begins as the network."""
+    given = checkpoint.load(trained["dqn"].checkpoint("best"))["state_dict"]
+    module: Any = resolve("dqn/cartpole", ["module.backbone.hidden=[16]"]).module.build(
+        DataSpec(TensorSpec((4,)), Discrete(2))
+    )
+    sentence = start_from(module, str(trained["dqn"].path))
+    assert f"{len(list(module.q_network.parameters()))} of {len(list(module.q_network.parameters()))}" in sentence
+    for name, value in module.q_network.state_dict().items():
+        torch.testing.assert_close(value, given[f"policy.q_network.{name}"])
+        torch.testing.assert_close(value, module.target_network.state_dict()[name])
+
+
+def test_another_networks_weights_are_too_little_to_begin_with(trained: dict[str, Run]) -> None:
+    module: Any = resolve("dqn/cartpole", ["module.backbone.hidden=[24]"]).module.build(
+        DataSpec(TensorSpec((4,)), Discrete(2))
+    )
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(
+        UserError, match=r"only \d of \d parameter tensors .* fit this module by name and shape, too lit"
+    ):
+        start_from(module, str(trained["dqn"].path))
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+@pytest.mark.cluster
+def test_sigterm_ends_a_run_saved(tmp_path: Path) -> None:
+    """Ray's own handler, which is set when the run begins a cluster, does not take its place."""
+    words = ["trainer.budget=100000000", "tracking.mode=disabled", "module.backbone.hidden=[16]", "--out"]
+    command = [sys.executable, "-m", "lab.cli", "train", "rllib/ppo-cartpole", *words, str(tmp_path / "run")]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 150
+    while not (tmp_path / "run" / "metrics.jsonl").is_file() or not Run(tmp_path / "run").metrics():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    run.send_signal(signal.SIGTERM)
+    output, _ = run.communicate(timeout=90)
+    assert run.returncode == 130, output
+    assert Run.open(tmp_path / "run").result()["status"] == "interrupted"
+    assert checkpoint.load(tmp_path / "run" / "checkpoints" / "last.ckpt")["counters"]["env_steps"] > 0

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ LOST = {
     "ray._private.worker:global_worker": "a driver does not notice that the head it has started is gone",
     "ray._raylet:Config.initialize": "a second session in a process keeps the settings of the first",
     "ray._raylet:AuthenticationTokenLoader.instance": "a second session in a process shows the token of the first",
+    "ray._private.utils:set_sigterm_handler": "SIGTERM ends a run that has started a cluster, unsaved",
+    "ray._raylet:GcsClient": "a submitted job does not find the keys that were left for it",
     "ray._private.state:state.get_cluster_config": "a sweep does not know what an autoscaler may start",
     "ray.core.generated.gcs_service_pb2:GetClusterIdRequest": "a wrong token is reported only after 20 s",
     "ray.core.generated.gcs_service_pb2_grpc:NodeInfoGcsServiceStub": "a wrong token is reported only after 20 s",
@@ -127,3 +130,21 @@ print(Config.health_check_period_ms() - before)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout == "1\n", done.stderr
+
+
+def test_bytes_left_with_the_head_are_taken_once(cluster: Any) -> None:
+    address = ray.get_runtime_context().gcs_address
+    ray.experimental.internal_kv._internal_kv_put("gcs://here.zip", b"content")
+    assert ray_private.take_from_head(address, "here") == b"content"
+    assert ray_private.take_from_head(address, "here") is None
+
+
+def test_ray_sets_no_handler_meanwhile() -> None:
+    utils: Any = importlib.import_module("ray._private.utils")
+    before = signal.getsignal(signal.SIGTERM)
+    with ray_private.without_sigterm_handlers():
+        utils.set_sigterm_handler(lambda number, frame: None)
+    assert signal.getsignal(signal.SIGTERM) == before
+    utils.set_sigterm_handler(lambda number, frame: None)
+    assert signal.getsignal(signal.SIGTERM) != before
+    signal.signal(signal.SIGTERM, before)

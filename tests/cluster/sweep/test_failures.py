@@ -95,6 +95,8 @@ def test_a_sweep_survives_the_death_of_a_node_and_of_the_head(
     assert "2 machines: 1 CPU, 1 CPU" in output
 
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "no-token-of-ray"))
+    monkeypatch.setenv("LAB_CLUSTER", str(tmp_path / "no-cluster-here"))
     for shown, sentence in ((None, "asks for a token, and there is none here"), ("wrong", "refused the token")):
         if shown is not None:
             monkeypatch.setenv("RAY_AUTH_TOKEN", shown)

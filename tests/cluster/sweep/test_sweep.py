@@ -297,6 +297,6 @@ def test_a_run_that_died_before_its_first_checkpoint_holds_no_step_twice(tmp_pat
     undisturbed = rows(first.run.path)
     (first.run.checkpoints / "last.ckpt").unlink()
     (first.run.path / "result.json").unlink()
-    outcome = Worker(Imports([], []), 0.0).train(serialization.dump(experiment), str(first.run.path))
+    outcome = Worker(Imports([], []), {}, 0.0).train(serialization.dump(experiment), str(first.run.path))
     assert outcome.status == "completed"
     assert rows(first.run.path) == undisturbed

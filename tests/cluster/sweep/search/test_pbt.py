@@ -64,7 +64,7 @@ def by_hand(sweep: Sweep) -> None:
         for entry in waiting:
             experiment = sweep.experiment(entry, parse(sweep.settings.overrides).fixed)
             pause_at = search.pause_at(entry, experiment.trainer.budget)
-            outcome = Worker(Imports([], []), 0.0).train(
+            outcome = Worker(Imports([], []), {}, 0.0).train(
                 serialization.dump(experiment), str(sweep.run_path(entry)), pause_at
             )
             entry.status = outcome.status  # type: ignore[assignment]
