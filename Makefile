@@ -7,7 +7,7 @@ WORKERS ?= 2
 TESTS ?= tests
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: help venv check test coverage lint format demo docs clean
+.PHONY: help venv check test coverage lint format demo docs reliability clean
 
 help:
 	@echo "make test      run the tests, in two processes; TESTS=tests/agents chooses some, WORKERS=4 takes more cores"
@@ -16,6 +16,7 @@ help:
 	@echo "make demo      train every family on this machine, and write a report into demo/"
 	@echo "make lint      ruff and mypy"
 	@echo "make docs      build the documentation into site/"
+	@echo "make reliability  break runs, files and services on purpose, quickly; benchmarks/reliability/ has the long forms"
 	@echo "make format    let ruff rewrite the code"
 	@echo "make venv      only install; PYTHON=python3.12 chooses the interpreter"
 	@echo "make clean     remove .venv and caches; runs stay"
@@ -54,6 +55,9 @@ demo: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/python -m mkdocs build --strict
+
+reliability: $(INSTALLED)
+	@for script in fuzz kill faults soak; do $(BIN)/python benchmarks/reliability/$$script.py --quick || exit 1; done
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

@@ -51,6 +51,7 @@ _LOWER_IS_BETTER = (
     "_bits_per_dim",
     "_fid",
     "_frechet_ratio",
+    "_faults",
 )
 _VERSIONS = ("lab", "torch", "lightning", "ray", "gymnasium", "wandb", "numpy")
 
@@ -226,7 +227,7 @@ class Benchmark:
             "quick": self.quick,
             "date": self.started.isoformat(timespec="seconds"),
             "seconds": round((datetime.now(UTC) - self.started).total_seconds(), 1),
-            "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+            "command": shlex.join(["python", str(_script()), *sys.argv[1:]]),
             "versions": _versions(),
             "details": dict(details or {}),
         }
@@ -250,6 +251,12 @@ class Benchmark:
             shown = "not measured" if value is None else f"{value:,.5g}"
             table.add_row(key, shown, "" if target is None else f"{target:,.5g}", verdict)
         Console(width=max(100, shutil.get_terminal_size().columns)).print(table)
+
+
+def _script() -> Path:
+    """The script that runs, from the project's root."""
+    script, root = Path(sys.argv[0]).resolve(), RESULTS.parents[1]
+    return script.relative_to(root) if script.is_relative_to(root) else script
 
 
 def meets(figure: str, value: float, target: float) -> bool:

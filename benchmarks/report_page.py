@@ -39,7 +39,7 @@ _TIMES = "return window.times.interactive ? window.times : null"
 
 def write_runs(root: Path, num_runs: int, num_points: int) -> None:
     """Run directories with `num_points` rows of metrics each."""
-    from lab.runs.directory import Run
+    from lab.runs.directory import FORMAT, Run
 
     generator = np.random.default_rng(0)
     noise: list[str] = []
@@ -67,7 +67,7 @@ def write_runs(root: Path, num_runs: int, num_points: int) -> None:
                 )
         Run(path).write_result(
             {
-                "format": 1,
+                "format": FORMAT,
                 "recipe": "dqn/cartpole",
                 "status": "completed",
                 "seed": seed,
