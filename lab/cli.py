@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted (saved and resumable)
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import signal
@@ -18,6 +19,11 @@ from lab import __version__, catalog, plugins
 from lab.errors import Failure, UserError, shortened, unknown
 
 INTERRUPTED = 130
+_OF_PATHS = (
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+)
+"""errors of a path that was given"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -62,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if debug:
             raise
-        if error.filename is None:
+        if error.filename is None or error.errno not in _OF_PATHS:
             return _unexpected(error)
         return _say(f"{shortened(str(error.filename))} cannot be used: {error.strerror}.", 2)
     except Exception as error:

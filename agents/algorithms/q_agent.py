@@ -70,10 +70,14 @@ class QNetworkConfig(QConfig):
     @model_validator(mode="before")
     @classmethod
     def _as_it_was_written_before(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "initial_value" in values:
-            values = dict(values)
-            values["initial_reward"] = values.pop("initial_value") * (1 - values.get("gamma", 0.99))
-        return values
+        """`initial_value`, the value itself: the reward follows from gamma."""
+        if not isinstance(values, dict) or "initial_value" not in values:
+            return values
+        value, gamma = values["initial_value"], values.get("gamma", cls.model_fields["gamma"].default)
+        if not all(isinstance(number, int | float) for number in (value, gamma)) or (value and gamma == 1):
+            return values  # refused as a field that is not known
+        rest = {name: given for name, given in values.items() if name != "initial_value"}
+        return {**rest, "initial_reward": value * (1 - gamma)}
 
     @property
     def initial_value(self) -> float:

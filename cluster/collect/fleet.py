@@ -31,7 +31,7 @@ from lab.errors import Failure, UserError
 log = logging.getLogger("lab")
 
 _MAX_RESTARTS_IN_A_ROW = 5
-_MAX_HANGS_IN_A_ROW = 1
+_MAX_HANGS, _HANG_ROLLOUTS = 2, 100  # so many hangs of a collector, with fewer rollouts than that between two
 _START_SECONDS = 600.0  # for a process, its imports and environments
 _RELEASE_SECONDS = 10.0
 _OFFERS = "offers"
@@ -67,6 +67,7 @@ class Fleet:
         """of each collector after the last rollout that was received of it"""
         self.cores: list[Sequence[int] | None] = [None] * num
         self._begun: list[Any] = [None] * num
+        self._hangs, self._since_hang = [0] * num, [0] * num
         self.restarts = 0
         self.policy: Any = None
         """a reference to the policy that the actors began with; None before `begin`"""
@@ -114,25 +115,27 @@ class Fleet:
         """
         import ray
 
-        pending, deaths, hangs = self._pending[index], 0, 0
+        pending, deaths = self._pending[index], 0
         while True:
             try:
                 ray.get(self._begun[index], timeout=_START_SECONDS)
                 answer = ray.get(pending[0].reference, timeout=self.timeout_seconds)
                 rollout, self.states[index] = opened(answer)
                 pending.popleft()
+                self._since_hang[index] += 1
                 return rollout
             except ray.exceptions.RayTaskError as e:
                 raise explained(e.cause) from None
             except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError) as e:
                 raise explained(e) from None
             except (ray.exceptions.GetTimeoutError, TimeoutError):
-                hangs += 1
-                if hangs > _MAX_HANGS_IN_A_ROW:
+                self._hangs[index] = 1 if self._since_hang[index] > _HANG_ROLLOUTS else self._hangs[index] + 1
+                self._since_hang[index] = 0
+                if self._hangs[index] > _MAX_HANGS:
                     raise Failure(
                         f"collector {index} gave no rollout within data.collector.timeout_seconds="
-                        f"{self.timeout_seconds:g}, {hangs} times in a row: {self.envs.env} hangs, or a rollout takes "
-                        f"longer; data.collector.kind=local shows which."
+                        f"{self.timeout_seconds:g}, {self._hangs[index]} times: {self.envs.env} hangs, or a rollout "
+                        f"takes longer; data.collector.kind=local shows which."
                     ) from None
             except ray.exceptions.RayError as e:  # it died, or its machine did
                 deaths += 1

@@ -71,7 +71,7 @@ def _end_without(parent: int) -> None:
     """End this process, saved, when its parent is gone."""
     while os.getppid() == parent:
         time.sleep(_WATCH_SECONDS)
-    print("lab: the cluster's head is gone; what runs is saved, and lab resume goes on with it.", file=sys.stderr)
+    print("lab: the cluster's head is gone; what runs saves itself, then lab resume goes on with it.", file=sys.stderr)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_SAVE_SECONDS)
     os._exit(1)

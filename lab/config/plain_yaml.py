@@ -18,10 +18,10 @@ _MAX_BYTES = 4 * 2**20
 _MAX_VALUES = 200_000
 _MAX_DEPTH = 50
 _EXPONENT = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
-_Events = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Plain: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class Loader(_Plain):
     """Plain values, and 1e-3 is a number."""
 
 
@@ -51,7 +51,7 @@ def _check(text: str) -> None:
     """Count values as they would be with every alias written out, and levels."""
     sizes: dict[str, int | None] = {}  # of anchored values; None while one is still open
     stack: list[tuple[str | None, int]] = [(None, 0)]  # the open collections: anchor, values so far
-    for event in yaml.parse(text, Loader=_Events):
+    for event in yaml.parse(text, Loader=_Plain):
         anchor = getattr(event, "anchor", None)
         if isinstance(event, yaml.CollectionStartEvent):
             if anchor is not None:

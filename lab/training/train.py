@@ -128,10 +128,17 @@ def resume(
         overrides: fields of the experiment that are to be others from here on, such as `trainer.budget=100_000`.
         progress: as for `train`, and so are the others.
 
-    Raises UserError when there is no such run, or an override is not valid.
+    Raises UserError when there is no such run, an override is not valid, or one is given for a run that is complete.
     """
     run = run if isinstance(run, Run) else Run.open(run, without_result=True)
     experiment = override(run.experiment(), overrides)
+    if overrides and (run.path / "result.json").is_file():
+        result = run.result()
+        if result.get("status") == "completed" and result["budget"] >= experiment.trainer.budget:
+            raise UserError(
+                f"run {str(run.path)!r} is complete: {' '.join(overrides)} changes nothing that is still to train. "
+                f"trainer.budget above {result['budget']:,} goes on; lab train begins another run."
+            )
     return train(experiment, resume=run, progress=progress, callbacks=callbacks, on_evaluation=on_evaluation)
 
 

@@ -194,6 +194,14 @@ def test_episodes_must_be_a_number_of_episodes(lab: Lab, trained: Path, episodes
     assert_one_sentence(lab("evaluate", trained, "--episodes", episodes), 2, f"episodes={episodes}")
 
 
+def test_what_changes_nothing_of_a_complete_run_is_refused(lab: Lab, run: Path) -> None:
+    before = (run / "experiment.yaml").read_bytes()
+    done = lab("resume", run, "module.optimizer.lr=0.5")
+    assert done.code == 2
+    assert "is complete: module.optimizer.lr=0.5 changes nothing that is still to train" in done.err
+    assert (run / "experiment.yaml").read_bytes() == before
+
+
 def test_a_run_directory_that_exists_is_never_overwritten(lab: Lab, run: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert_one_sentence(lab("train", RECIPE, *QUICK, "--out", run), 2, "exists already", "lab resume")
@@ -289,6 +297,12 @@ def test_debug_shows_the_traceback(lab: Lab, monkeypatch: pytest.MonkeyPatch) ->
     assert_one_sentence(lab("show", RECIPE), 1, "it broke")
     with pytest.raises(Failure, match="it broke"):
         lab("show", RECIPE, "--debug")
+
+
+def test_a_path_that_no_file_can_have_is_bad_input(lab: Lab) -> None:
+    done = lab("resume", "runs/" + "x" * 5_000)
+    assert (done.code, done.err.count("\n"), "(--debug" in done.err) == (2, 1, False)
+    assert "cannot be used: File name too long." in done.err
 
 
 def test_an_unexpected_error_is_one_line_with_a_pointer(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

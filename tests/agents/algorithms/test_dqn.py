@@ -362,6 +362,13 @@ def test_initial_values(options: dict[str, Any]) -> None:
 
 def test_initial_values_belong_to_their_gamma() -> None:
     assert resolve("dqn/cartpole", ["module.gamma=0.9"]).module.initial_value == pytest.approx(10)  # type: ignore[attr-defined]
+    before = serialization.dump(resolve("dqn/cartpole", []))
+    del before["module"]["initial_reward"]
+    before["module"]["initial_value"] = 50.0  # as runs of before say it
+    assert serialization.validate(before).module.initial_value == pytest.approx(50)  # type: ignore[attr-defined]
+    before["module"]["initial_value"] = "high"
+    with pytest.raises(UserError, match="initial_value"):
+        serialization.validate(before)
     with pytest.raises(UserError, match="initial_reward=1 has no finite return for ever with gamma=1"):
         resolve("dqn/cartpole", ["module.gamma=1"])
 

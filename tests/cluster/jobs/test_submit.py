@@ -22,6 +22,7 @@ from cluster.session import head, keys, tokens
 from lab.errors import Failure, UserError
 
 KEY = secrets.token_hex(20)
+ENDLESS = ("train", "classifier/digits-cnn", "trainer.budget=100000000", "trainer.checkpoint_seconds=100000")
 
 
 def free_port() -> int:
@@ -50,6 +51,17 @@ def command(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProces
 
     yield run
     run("cluster", "stop")
+
+
+def trains_on(command: Callable[..., Any], storage: Path) -> str:
+    """A job that trains without an end, and has begun to."""
+    sent = command("submit", "--detach", "--storage", storage, *ENDLESS)
+    job: str = sent.stdout.split()[1].rstrip(";")
+    deadline = time.monotonic() + 240
+    while not list((storage / job).glob("*/metrics.jsonl")):
+        assert time.monotonic() < deadline, command("logs", job, "--no-follow").stdout
+        time.sleep(0.2)
+    return job
 
 
 @pytest.mark.cluster
@@ -88,13 +100,7 @@ def test_a_job_from_start_to_fetch(
     content = b"".join(path.read_bytes() for path in (tmp_path / "fetched").rglob("*") if path.is_file())
     assert KEY.encode() not in content
 
-    endless = ("train", "classifier/digits-cnn", "trainer.budget=100000000", "trainer.checkpoint_seconds=100000")
-    sent = command("submit", "--detach", "--storage", storage, *endless)
-    job = sent.stdout.split()[1].rstrip(";")
-    deadline = time.monotonic() + 240
-    while not list((storage / job).glob("*/metrics.jsonl")):
-        assert time.monotonic() < deadline, command("logs", job, "--no-follow").stdout
-        time.sleep(0.2)
+    job = trains_on(command, storage)
     assert "stopped" in command("stop", job).stdout
     assert list((storage / job).glob("*/checkpoints/last.ckpt"))
     assert "interrupted" in command("logs", job, "--no-follow").stdout
@@ -108,12 +114,7 @@ def test_a_job_from_start_to_fetch(
     wrong = command("submit", "train", "dqn/cartpol")
     assert (wrong.returncode, "Did you mean 'dqn/cartpole'" in wrong.stderr) == (2, True)
 
-    sent = command("submit", "--detach", "--storage", storage, *endless)
-    job = sent.stdout.split()[1].rstrip(";")
-    deadline = time.monotonic() + 240
-    while not list((storage / job).glob("*/metrics.jsonl")):
-        assert time.monotonic() < deadline, command("logs", job, "--no-follow").stdout
-        time.sleep(0.2)
+    job = trains_on(command, storage)
 
     assert "knows no such job" in command("logs", "nosuch").stderr
     assert "refused the token" in command("jobs", RAY_AUTH_TOKEN="wrong").stderr
@@ -220,11 +221,10 @@ def test_a_dead_cluster_is_not_found(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_a_job_whose_first_process_is_killed_ends_saved(tmp_path: Path) -> None:
     """As Ray kills it when the head dies."""
-    words = ["train", "classifier/digits-cnn", "trainer.budget=100000000", "trainer.checkpoint_seconds=100000"]
     environment = {**os.environ, "LAB_RUNS": str(tmp_path / "runs")}
     with (tmp_path / "log").open("w") as log:
         first = subprocess.Popen(
-            [sys.executable, "-m", "cluster.jobs.entrypoint", *words, "tracking.mode=disabled"],
+            [sys.executable, "-m", "cluster.jobs.entrypoint", *ENDLESS, "tracking.mode=disabled"],
             env=environment | {"PYTHONPATH": str(Path(__file__).parents[3])},
             cwd=tmp_path,
             stdout=log,
@@ -242,7 +242,7 @@ def test_a_job_whose_first_process_is_killed_ends_saved(tmp_path: Path) -> None:
     while "interrupted" not in (tmp_path / "log").read_text():
         assert time.monotonic() < deadline, (tmp_path / "log").read_text()
         time.sleep(0.1)
-    assert "the cluster's head is gone; what runs is saved" in (tmp_path / "log").read_text()
+    assert "the cluster's head is gone; what runs saves itself" in (tmp_path / "log").read_text()
 
 
 def test_what_a_job_writes_beside_itself_is_put_with_its_runs(tmp_path: Path) -> None:
