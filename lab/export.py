@@ -39,7 +39,7 @@ class Input(NamedTuple):
         shape.insert(self.batch_axis, batch)
         if self.spec.dtype in (torch.uint8, torch.int64):
             return torch.randint(0, int(self.spec.high) + 1, shape, generator=generator).to(self.spec.dtype)
-        return torch.randn(shape, generator=generator).clamp(self.spec.low, self.spec.high)
+        return torch.randn(shape, generator=generator).clamp(self.spec.low, self.spec.high).to(self.spec.dtype)
 
 
 class Exportable(NamedTuple):

@@ -220,6 +220,10 @@ def make_env(
         raise UserError(f"environment {env_id!r} needs a package that is not installed: {error}") from None
     except (gym.error.Error, ModuleNotFoundError) as error:
         raise UserError(f"environment {env_id!r} cannot be made: {error}.") from None
+    except TypeError as error:
+        if "'render_mode'" not in str(error):
+            raise
+        raise UserError(f"environment {env_id!r} cannot be drawn: its constructor takes no render_mode.") from None
 
 
 def find_spec(env_id: str) -> gym.envs.registration.EnvSpec:

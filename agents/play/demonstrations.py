@@ -159,8 +159,7 @@ def _observations(array: Array, spec: TensorSpec, length: int, path: Path) -> Ar
     if array.shape != (length + 1, *spec.shape):
         shape = (length + 1, *spec.shape)
         raise UserError(f"{str(path)!r}: observations {array.shape} do not fit the environment, which needs {shape}.")
-    dtypes: dict[torch.dtype, Any] = {torch.uint8: np.uint8, torch.float32: np.float32, torch.int64: np.int64}
-    return array[:-1].astype(dtypes[spec.dtype])
+    return array[:-1].astype(torch.empty(0, dtype=spec.dtype).numpy().dtype)
 
 
 def _actions(action: Array, spec: DataSpec, path: Path) -> Array:

@@ -83,7 +83,7 @@ def _example(spec: DataSpec, env_id: str, options: dict[str, Any], state: Tensor
         assert isinstance(spec.inputs, TensorSpec)
         frames = _FRAMES.format(shape=", ".join(map(str, spec.inputs.shape)))
         return (start + frames).replace("import gymnasium as gym\n", "").replace("gymnasium, ", "")
-    types = {"torch.uint8": "np.uint8", "torch.int64": "np.int64"}
+    types = {"torch.uint8": "np.uint8", "torch.int64": "np.int64", "torch.float64": "np.float64"}
     env = make_env(env_id, options)
     own = env.env if isinstance(env, ChannelsFirst) else env
     paths = own.paths if isinstance(own, FlatDict) else {}

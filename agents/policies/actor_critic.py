@@ -102,7 +102,7 @@ class ActorCritic(Policy):
 
     def array_actor(self, noise: Tensor) -> Actor | None:
         inputs, net, head = self.actor.inputs, self.actor.backbone.net, self.action_head
-        plain = isinstance(inputs, TensorSpec) and inputs.dtype == torch.float32 and len(inputs.shape) == 1
+        plain = isinstance(inputs, TensorSpec) and inputs.dtype.is_floating_point and len(inputs.shape) == 1
         several = isinstance(self.distribution, MultiCategoricalActions)
         if self.record_log_prob or several or not plain or not isinstance(net, nn.Sequential):
             return None
@@ -130,8 +130,8 @@ class ActorCritic(Policy):
         return x.flatten(1) if self.recurrent else x
 
     def normalized(self, x: Tensor) -> Tensor:
-        """By the running moments, if the policy has any."""
-        return x if self.normalizer is None else self.normalizer(x)
+        """By the running moments, if the policy has any; float32."""
+        return x.float() if self.normalizer is None else self.normalizer(x)
 
     def action_parameters(self, features: Tensor) -> Tensor:
         """Parameters (..., A) of the action distribution."""
@@ -200,14 +200,17 @@ class ArrayActor:
         self._noise = noise.numpy()
         shape = self._noise.shape[:2] if self._discrete else self._noise.shape
         self._actions = np.empty(shape, np.int64 if self._discrete else np.float32)
-        moments = None if policy.normalizer is None else policy.normalizer.mean_and_scale()
+        inputs, normalizer = policy.actor.inputs, policy.normalizer
+        assert isinstance(inputs, TensorSpec)
+        moments = None if normalizer is None else normalizer.mean_and_scale(inputs.dtype)
         self._moments = None if moments is None else [t.numpy() for t in moments]
 
     def __call__(self, t: int, obs: Array) -> Array:
-        x = obs.astype(np.float32, copy=False)
+        x = obs
         if self._moments is not None:
             mean, scale = self._moments
             x = ((x - mean) * scale).clip(-CLIP, CLIP)
+        x = x.astype(np.float32, copy=False)
         action, self._num_steps = self._actions[t], t + 1
         noisy = self._network(x) + self._noise[t]
         if self._discrete:

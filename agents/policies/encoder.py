@@ -38,7 +38,10 @@ class Encoder(nn.Module):
         self.num_features = self.backbone.num_features
 
     def prepare(self, obs: Obs, leading: int = 1) -> Tensor:
-        """Observations, with `leading` dimensions before their own, as the one tensor that the backbone takes."""
+        """Observations, with `leading` dimensions before their own, as the one tensor that the backbone takes.
+
+        It is float32, or float64 where the environment's numbers are: to be normalised first, then float32.
+        """
         if isinstance(obs, dict):
             assert isinstance(self.inputs, dict)
             parts = [_prepare(obs[key], spec).flatten(leading) for key, spec in self.inputs.items()]
@@ -89,7 +92,7 @@ def _is_picture(spec: TensorSpec) -> bool:
 def _prepare(obs: Tensor, spec: TensorSpec) -> Tensor:
     if spec.dtype == torch.int64:
         return F.one_hot(obs.long(), int(spec.high) + 1).float()
-    return to_float(obs)
+    return obs if obs.dtype == torch.float64 else to_float(obs)
 
 
 def _num_inputs(inputs: TensorSpec | dict[str, TensorSpec]) -> int:

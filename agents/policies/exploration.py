@@ -79,7 +79,7 @@ class EpsilonGreedyActor:
     def __call__(self, t: int, obs: Array) -> Array:
         actions: Array = self._actions[t]
         if self._anyone_greedy[t]:
-            np.copyto(actions, self._q_values(obs).argmax(1), where=self._greedy[t])
+            np.copyto(actions, self._q_values(obs.astype(np.float32, copy=False)).argmax(1), where=self._greedy[t])
         self._num_steps = t + 1
         return actions
 

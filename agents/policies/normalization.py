@@ -45,12 +45,12 @@ class ObsNormalizer(RunningMoments):
     """Observations with mean 0 and variance 1, clipped to +-10; as they are before the first update."""
 
     def forward(self, x: Tensor) -> Tensor:
-        mean, scale = self.mean_and_scale()
-        return ((x - mean) * scale).clamp(-CLIP, CLIP)
+        mean, scale = self.mean_and_scale(x.dtype)
+        return ((x - mean) * scale).clamp(-CLIP, CLIP).float()
 
-    def mean_and_scale(self) -> tuple[Tensor, Tensor]:
-        """The mean, and one over the deviation, float32."""
-        return self.mean.float(), (self.var + _EPS).rsqrt().float()
+    def mean_and_scale(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The mean, and one over the deviation, of the type of what they normalise."""
+        return self.mean.to(dtype), (self.var + _EPS).rsqrt().to(dtype)
 
 
 class RewardScaler(RunningMoments):

@@ -130,14 +130,14 @@ class QNetwork(nn.Module):
     def numpy_mlp(self, num_rows: int) -> ArrayMLP | None:
         """Advantages (N, A M) of vectors (N, D) in numpy; None of a network that is noisy, or no small perceptron."""
         inputs, backbone = self.encoder.inputs, self.encoder.backbone.net
-        plain = isinstance(inputs, TensorSpec) and inputs.dtype == torch.float32 and len(inputs.shape) == 1
+        plain = isinstance(inputs, TensorSpec) and inputs.dtype.is_floating_point and len(inputs.shape) == 1
         if not plain or not isinstance(backbone, nn.Sequential):
             return None
         return array_mlp([*backbone, *self.advantage.modules_in_order()], num_rows)
 
     def prepare(self, obs: Obs, leading: int = 1) -> Tensor:
         """The one tensor that the backbone takes, for observations (B, ...)."""
-        return self.encoder.prepare(obs, leading)
+        return self.encoder.prepare(obs, leading).float()
 
 
 class QPolicy(EpsilonGreedyPolicy):

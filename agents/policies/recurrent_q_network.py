@@ -54,7 +54,7 @@ class RecurrentQNetwork(nn.Module):
     def prepare(self, obs: Obs, previous: Tensor) -> Tensor:
         """Observations (L, B, ...) and 1 + the actions before them (L, B), 0 for none, as the one tensor (L, B, D)."""
         x = self._inputs(obs, previous)
-        return x if self.normalizer is None else self.normalizer(x)
+        return x.float() if self.normalizer is None else self.normalizer(x)
 
     def update_normalizer(self, rollout: Rollout) -> None:
         """Take a rollout's observations into the running moments, if there are any."""

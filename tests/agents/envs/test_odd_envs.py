@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -103,6 +104,29 @@ def test_large_numbers_are_finite() -> None:
     """Their float32 sum is not."""
     agent, data = agent_and_data(observation=np.full(3, 3e38, np.float32))
     assert data.collector.collect(agent.policy, 8).obs.max() == np.float32(3e38)
+
+
+@pytest.mark.parametrize(("knows_modes", "why"), [(False, "takes no render_mode"), (True, "no screen here")])
+def test_what_cannot_be_drawn_costs_the_film_alone(
+    knows_modes: bool, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def render(env: Odd) -> Any:
+        raise RuntimeError("no screen here")
+
+    def make(**options: Any) -> Odd:
+        if not knows_modes and "render_mode" in options:
+            raise TypeError("make() got an unexpected keyword argument 'render_mode'")
+        return Odd(**options)
+
+    monkeypatch.setattr(Odd, "render", render)
+    monkeypatch.setitem(gym.registry, "Odd-v0", gym.envs.registration.EnvSpec("Odd-v0", make))
+    agent, data = agent_and_data()
+    with caplog.at_level(logging.WARNING, "lab"):
+        assert agent.film(data, tmp_path) is None
+    assert "no film of Odd-v0: " in caplog.text
+    assert why in caplog.text
+    with pytest.raises(UserError, match=why):
+        play(agent.policy, "Odd-v0", 1, seed=0, on_frame=lambda *_: None)
 
 
 def test_an_episode_without_an_end_is_cut_off_in_an_evaluation(

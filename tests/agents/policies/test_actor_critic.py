@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -56,6 +57,43 @@ def test_array_actors_act_as_the_policy_does(env: str, distribution: Any, normal
             np.testing.assert_allclose(got, policy.env_action(expected).numpy(), rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(actor.actions()[t], expected, rtol=1e-4, atol=1e-5)
     assert len(actor.actions()) == 18
+
+
+class FarEnv(gym.Env[Any, Any]):
+    """CartPole whose observations are float64 and stand at `far`, where float32 numbers lie 8 apart."""
+
+    def __init__(self, far: float) -> None:
+        self.env, self.far = gym.make("CartPole-v1"), far
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (4,), np.float64)
+        self.action_space = self.env.action_space
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        obs, info = self.env.reset(seed=seed)
+        return obs.astype(np.float64) + self.far, info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, *rest = self.env.step(action)
+        return obs.astype(np.float64) + self.far, *rest  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("activation", ["tanh", "gelu"])  # acts in numpy, in torch
+def test_observations_of_double_precision_are_normalised_before_they_lose_digits(activation: str) -> None:
+    gym.register("Far-v0", FarEnv)
+    try:
+        config = PPOConfig(backbone=BackboneConfig("mlp", hidden=(16,), activation=activation), normalize_obs=True)
+        runs = {}
+        for far in (0.0, 1e8):
+            agent, experience = build(config, "Far-v0", num_steps=64, env_options={"far": far})
+            obs = torch.from_numpy(np.random.default_rng(0).normal(size=(64, 4))) + far
+            agent.policy.normalizer.update(obs)
+            runs[far] = experience.collector.collect(agent.policy, 64), agent.policy.normalized(obs)
+    finally:
+        del gym.registry["Far-v0"]
+    (near, near_x), (far_away, far_x) = runs.values()
+    torch.testing.assert_close(far_x, near_x, rtol=0, atol=1e-6)
+    assert far_x.dtype == torch.float32
+    assert torch.equal(far_away.action, near.action)
+    torch.testing.assert_close(far_away.obs - 1e8, near.obs, rtol=0, atol=1e-7)
 
 
 def test_array_actors_follow_the_parameters() -> None:
