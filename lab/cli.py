@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
 
 from lab import __version__, catalog, plugins
+from lab.caches import without_a_home
 from lab.errors import Failure, UserError, shortened, unknown
 
 INTERRUPTED = 130
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = next((word for word in arguments if not word.startswith("-")), None)
     debug = "--debug" in arguments
     before = _interrupt_on_sigterm()
+    without_a_home()
     try:
         if command is not None:
             return _run(command, arguments)

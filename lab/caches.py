@@ -1,0 +1,34 @@
+"""Where other libraries keep caches and settings when the home directory cannot be written."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+_FOLDERS = {
+    "XDG_CACHE_HOME": "cache",
+    "XDG_CONFIG_HOME": "config",
+    "XDG_DATA_HOME": "data",
+    "MPLCONFIGDIR": "matplotlib",
+    "WANDB_CACHE_DIR": "cache",
+    "WANDB_CONFIG_DIR": "config/wandb",
+    "WANDB_DATA_DIR": "data",
+}
+
+
+def without_a_home() -> None:
+    """Point libraries to a temporary folder, removed at this process's end, if the home directory cannot be written.
+
+    In containers and jobs it often cannot; without this each library tells so in lines of its own, and some then fail.
+    """
+    home = Path(os.path.expanduser("~"))
+    nearest = next(path for path in (home, *home.parents) if path.exists())
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return
+    folder = tempfile.mkdtemp(prefix="lab-home-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for variable, name in _FOLDERS.items():
+        os.environ.setdefault(variable, str(Path(folder, name)))
