@@ -17,6 +17,7 @@ from agents.experience.arrays import as_tensor
 from agents.policies.policy import Policy
 from agents.types import Episode, Frame, Obs
 from lab.errors import UserError
+from lab.long_work import tell
 
 _PARALLEL_EPISODES = 20
 
@@ -61,6 +62,7 @@ def play_episodes(
             obs, state = envs.reset(seed + len(finished)), policy.initial_state(num_envs)
             returns, lengths, going = np.zeros(num_envs), np.zeros(num_envs, np.int64), np.ones(num_envs, bool)
             while going[: episodes - len(finished)].any():
+                tell("playing episodes", len(finished) + num_envs - int(going.sum()), episodes)
                 action, state, _ = policy.act(as_tensor(obs, device), state)
                 step = envs.step(policy.env_action(action).cpu().numpy())
                 returns += going * step.reward
@@ -122,6 +124,7 @@ def play(
             envs.before_reset = lambda env: on_frame(picture(env, env_id), explanation)
         while len(episodes) < num_episodes and num_steps != max_steps and not (stop is not None and stop()):
             began = time.perf_counter()
+            tell("playing", num_steps, num_steps if max_steps is None else max_steps)
             noise = policy.draw_noise(1, 1, generator)[0].to(device) if sample else None
             try:
                 observation = as_tensor(obs, device)

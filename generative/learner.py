@@ -19,6 +19,7 @@ from lab.data.module import LabDataModule
 from lab.data.spec import Classes, DataSpec, TensorSpec
 from lab.errors import UserError
 from lab.export import Exportable
+from lab.long_work import told
 from lab.pictures import Image, image_grid
 from lab.training.learner import ConfigT, Learner
 
@@ -113,7 +114,8 @@ class GenerativeLearner(Learner[ConfigT]):
 
         Where pixels are bits, samples are drawn as bits too. Raises UserError for data without class labels.
         """
-        parts = [data.to_images(self.sample(min(_AT_ONCE, num - start))) for start in range(0, num, _AT_ONCE)]
+        starts = told("sampling images to compare", range(0, num, _AT_ONCE))
+        parts = [data.to_images(self.sample(min(_AT_ONCE, num - start))) for start in starts]
         images, real = torch.cat(parts), data.image_module
         if real.spec.inputs.levels == 2:  # type: ignore[union-attr]
             images = torch.bernoulli(images)

@@ -24,7 +24,7 @@ def without_a_home() -> None:
 
     In containers and jobs it often cannot; without this each library tells so in lines of its own, and some then fail.
     """
-    home = Path(os.path.expanduser("~"))
+    home = Path("~").expanduser()
     nearest = next(path for path in (home, *home.parents) if path.exists())
     if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
         return

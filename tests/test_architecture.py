@@ -29,11 +29,13 @@ FLOORS = {  # from the top; what is named here in none stands on the ground floo
 GROUND = {
     "lab": {
         "__init__",
+        "caches",
         "catalog",
         "errors",
         "experiment",
         "foreign",
         "launchers",
+        "long_work",
         "pictures",
         "plugins",
         "quiet",

@@ -110,17 +110,19 @@ def _content(path: Path | None) -> str | None:
 def start_ray(**options: Any) -> None:
     """`ray.init`, which leaves SIGTERM to whoever handles it: Ray's own handler ends the process, whatever it saves.
 
-    Raises what `ray.init` raises, once what it began is ended.
+    Raises what `ray.init` raises, once what it began is ended; what was there before stays.
     """
     import ray
 
+    connected_before = ray.is_initialized()
     handler = signal.getsignal(signal.SIGTERM)
     handled = callable(handler) and threading.current_thread() is threading.main_thread()
     try:
         with ray_private.without_sigterm_handlers() if handled else contextlib.nullcontext():
             ray.init(**options, **_OPTIONS)
     except BaseException:
-        ray.shutdown()
+        if not connected_before:
+            ray.shutdown()
         raise
     if handled:
         signal.signal(signal.SIGTERM, handler)  # again: the part of Ray that is no Python has put one beneath it

@@ -22,6 +22,7 @@ from generative.autoregressive.backbones.causal import Causal
 from generative.autoregressive.heads import Head
 from generative.learner import OnProgress
 from lab.engine.cuda_graphs import Recorder, cuda_graph
+from lab.long_work import tell
 
 Backend = Literal["naive", "cached", "fixed_point"]
 
@@ -77,7 +78,7 @@ def sample(
 ) -> Tensor:
     """Images (N, C, H, W) in [0, 1]. `on_progress` is called with (rows or passes done, their largest number)."""
     with torch.no_grad():
-        return _BACKENDS[backend](net, request, on_progress or (lambda done, total: None))
+        return _BACKENDS[backend](net, request, on_progress or (lambda done, total: tell("sampling", done, total)))
 
 
 def naive(net: AutoregressiveNet, request: SampleRequest, on_progress: OnProgress) -> Tensor:

@@ -32,6 +32,7 @@ from lab.engine.loss import Loss
 from lab.engine.optimizers import OptimizerConfig
 from lab.engine.updater import Updater
 from lab.errors import Failure, UserError
+from lab.long_work import tell, told
 from lab.supervised.classifier import ClassifierNet
 
 RECIPE = {"version": 3, "features": 64, "updates": 1500, "batch_size": 128, "lr": 2e-3, "seed": 0}
@@ -57,7 +58,7 @@ class FeatureNet(NamedTuple):
         features, classes = [], []
         exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
         with torch.no_grad(), exact, torch.autocast(x.device.type, enabled=False):
-            for part in x.float().split(batch_size):
+            for part in told("comparing images", x.float().split(batch_size)):
                 hidden = self.net.features(part.flatten(0, 1)[:, None] if self.stacked else part)
                 label = self.net.head(hidden).argmax(1)
                 if self.stacked:
@@ -133,6 +134,7 @@ def train(net: ClassifierNet, x: Tensor, y: Tensor, *, with_bits: bool = False) 
     num_bits = int(RECIPE["batch_size"]) // 2 if with_bits else 0
     with torch.enable_grad(), _one_thread():
         for update in range(int(RECIPE["updates"])):
+            tell("training the LeNet that compares images of new data, once", update, int(RECIPE["updates"]))
             updater.set_progress(update / int(RECIPE["updates"]))
             index = torch.randint(len(x), (int(RECIPE["batch_size"]),), generator=generator)
             images = x[index]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lab.errors import UserError
+from lab.long_work import told
 
 log = logging.getLogger("lab")
 
@@ -31,7 +32,7 @@ class InceptionNet:
     def features(self, x: Tensor, batch_size: int = 50) -> Tensor:
         parts = []
         with torch.no_grad():
-            for part in x.split(batch_size):
+            for part in told("comparing images by Inception", x.split(batch_size)):
                 pixels = (part.clamp(0, 1) * 255).round().to(self.device, torch.uint8)
                 parts.append(self.extractor(pixels.expand(-1, 3, -1, -1))[0].double())
         return torch.cat(parts)

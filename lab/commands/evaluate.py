@@ -26,17 +26,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from lab.runs import checkpoint
     from lab.runs.directory import Run
+    from lab.training.progress import showing_work
     from lab.training.restore import evaluate
 
     run = Run.open(arguments.target)
-    metrics = evaluate(
-        run,
-        checkpoint=arguments.checkpoint,
-        split=arguments.split,
-        episodes=arguments.episodes,
-        seed=arguments.seed,
-        overrides=arguments.overrides,
-    )
+    with showing_work():
+        metrics = evaluate(
+            run,
+            checkpoint=arguments.checkpoint,
+            split=arguments.split,
+            episodes=arguments.episodes,
+            seed=arguments.seed,
+            overrides=arguments.overrides,
+        )
     content = checkpoint.load(run.checkpoint(arguments.checkpoint))
     recipe, counters = content["experiment"]["name"], content["counters"]
     if arguments.json:

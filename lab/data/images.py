@@ -30,6 +30,7 @@ from lab.data.resident import Batch, Chunk, ShuffledOrder
 from lab.data.spec import Classes, DataSpec, TensorSpec
 from lab.errors import UserError
 from lab.experiment import DataConfig, Shared
+from lab.long_work import told
 from lab.ranks import ranks
 from lab.registry import Registry
 
@@ -119,7 +120,8 @@ class ImageModule(LabDataModule):
         """A split in order, the same each time (dynamic binarization draws with a fixed seed)."""
         images, labels = self._splits[split]
         generator = torch.Generator(self.device).manual_seed(0)
-        for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+        pairs = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
+        for x, y in told(f"going through the {split} split", pairs):
             yield Batch(self._as_float(x, generator), y)
 
     def fixed_tensors(self) -> Iterator[Tensor]:

@@ -67,6 +67,9 @@ class SystemUse:
             file.write(json.dumps(row) + "\n")
         self._since, self._cpu_seconds, self._due = now, cpu_seconds, now + _PERIOD_SECONDS
 
+    def work(self, work: str, done: int, total: int) -> None:
+        """Nothing: rows belong to chunks."""
+
     def stop(self) -> None:
         """Nothing is open."""
 

@@ -22,6 +22,7 @@ from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig
 from lab.errors import UserError
 from lab.experiment import ModuleConfig
+from lab.long_work import told
 from lab.training.learner import Learner, Monitor
 
 _EVAL_STREAMS = 64
@@ -109,7 +110,7 @@ class LanguageModel(Learner[LanguageModelConfig]):
         x, y = (F.pad(part, (0, num_streams * length - len(part)), value=-1) for part in (codes[:-1], codes[1:]))
         state, nats = self.net.backbone.initial_state(num_streams), 0.0
         streams = (part.view(num_streams, length).T.split(_EVAL_WINDOW) for part in (x.clamp(min=0), y))
-        for inputs, targets in zip(*streams, strict=True):
+        for inputs, targets in told(f"reading the {split} split", list(zip(*streams, strict=True))):
             logits, state = self.net(inputs, state)
             nats += float(F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum"))
         nats /= len(codes) - 1

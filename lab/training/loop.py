@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, Trainer
 from lab.config import serialization
 from lab.data.module import LabDataModule
 from lab.experiment import Experiment
+from lab.long_work import listening
 from lab.ranks import collectives, ranks, shared_noise
 from lab.runs.directory import Run
 from lab.runs.files import write_atomic
@@ -33,6 +34,10 @@ class _Agreement(NamedTuple):
     stop: bool
     out_of_time: bool
     save: bool
+
+
+class _EvaluationEnded(BaseException):
+    """An evaluation is given up, since the run is to stop."""
 
 
 class RunLoop(Callback):
@@ -70,7 +75,12 @@ class RunLoop(Callback):
         self.best: Best = None
         self.saved = False
         """whether there is a last checkpoint"""
-        self.state: dict[str, Any] = {"next_eval": self.eval_period, "next_log": self.log_period, "seconds": 0.0}
+        self.state: dict[str, Any] = {
+            "next_eval": self.eval_period,
+            "evaluation_due": False,
+            "next_log": self.log_period,
+            "seconds": 0.0,
+        }
         self._resume_from: dict[str, Any] | None = None
         self._counted: dict[str, int] = {}
         self._stop_asked = threading.Event()
@@ -83,7 +93,7 @@ class RunLoop(Callback):
         self._resume_from = content
 
     def ask_to_stop(self) -> None:
-        """End the run after the current chunk, saved and resumable."""
+        """End the run after the current chunk, or in the middle of an evaluation, saved and resumable."""
         self._stop_asked.set()
 
     def on_signal(self, number: int, frame: Any) -> None:
@@ -114,17 +124,21 @@ class RunLoop(Callback):
             if self.writes:
                 write_atomic(self.run.path / "experiment.yaml", serialization.to_yaml(self.experiment))
         pl_module.budget = self.budget
-        self._clock = self._last_save = time.perf_counter()
+        self._last_save = time.perf_counter()
         if self.writes:
             self._write_result(pl_module)
-        if pl_module.counters[pl_module.counter] >= self.budget:
-            trainer.should_stop = True
-            self.status = "completed"
-        elif self._paused(pl_module):
-            trainer.should_stop = True
-            self.status = "interrupted"
         for observer in self.observers:
             observer.start(self._status(pl_module))
+        done = pl_module.counters[pl_module.counter] >= self.budget
+        if self.state["evaluation_due"]:
+            done = done or self._is_out_of_time()
+            self._evaluate(pl_module, last=done)
+            done = done and not self.state["evaluation_due"]
+            self._save(pl_module)
+        if done or self._paused(pl_module) or self._stop_asked.is_set():
+            trainer.should_stop = True
+            self.status = "completed" if done else "interrupted"
+        self._clock = time.perf_counter()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         pl_module.set_progress(pl_module.counters[pl_module.counter] / self.budget)
@@ -145,8 +159,9 @@ class RunLoop(Callback):
                 self.recorder.add_losses(module, metrics, self.state["seconds"])
         if count >= self.state["next_eval"] or done:
             self.state["next_eval"] = (count // self.eval_period + 1) * self.eval_period
-            if self.writes:
-                self._evaluate(module, film=done and self.experiment.trainer.film)
+            self._evaluate(module, last=done)
+            if self.state["evaluation_due"]:
+                stopping, done = True, False
         if stopping:
             self.status = "completed" if done else "interrupted"
         if stopping or agreed.save:
@@ -179,8 +194,7 @@ class RunLoop(Callback):
 
     def _agree(self, module: Learner[Any], now: float) -> _Agreement:
         """Count what all ranks did in this chunk; end, and save, when any of them has a reason to."""
-        limit = self.experiment.trainer.max_seconds
-        out_of_time = limit is not None and self.state["seconds"] >= limit
+        out_of_time = self._is_out_of_time()
         due = self.writes and now - self._last_save >= self.experiment.trainer.checkpoint_seconds
         flags = [self._stop_asked.is_set(), out_of_time, due]
         if ranks.num_ranks() == 1:
@@ -191,8 +205,22 @@ class RunLoop(Callback):
         module.counters.update({name: self._counted[name] + int(n) for name, n in zip(names, sums, strict=True)})
         return _Agreement(stop > 0, late > 0, save > 0)
 
-    def _evaluate(self, module: Learner[Any], *, film: bool) -> None:
-        row = self.evaluator.evaluate(module, film=film)
+    def _is_out_of_time(self) -> bool:
+        limit = self.experiment.trainer.max_seconds
+        return limit is not None and self.state["seconds"] >= limit
+
+    def _evaluate(self, module: Learner[Any], *, last: bool) -> None:
+        """Evaluate in the first rank. What is given up, since the run is to stop, stays due: a resumed run begins with
+        it. Of several ranks the first cannot stop alone, and evaluates to the end."""
+        self.state["evaluation_due"] = self.writes
+        if not self.writes:
+            return
+        try:
+            with listening(self._hear):
+                row = self.evaluator.evaluate(module, film=last and self.experiment.trainer.film)
+        except _EvaluationEnded:
+            return
+        self.state["evaluation_due"] = False
         self.recorder.add(module, row, self.state["seconds"])
         value = row[module.monitor.metric]
         if module.monitor.better(value, self.best["value"] if self.best else None):
@@ -200,6 +228,12 @@ class RunLoop(Callback):
             self.saver.save_best(module, self.best)
         if self.on_evaluation is not None:
             self.on_evaluation({**module.counters, **self.recorder.latest})
+
+    def _hear(self, work: str, done: int, total: int) -> None:
+        if self._stop_asked.is_set() and ranks.num_ranks() == 1:
+            raise _EvaluationEnded
+        for observer in self.observers:
+            observer.work(work, done, total)
 
     def _save(self, module: Learner[Any]) -> None:
         loop = self.state | (self.recorder.state() if self.writes else {})
@@ -216,7 +250,7 @@ class RunLoop(Callback):
     def _restore(self, module: Learner[Any], content: dict[str, Any]) -> None:
         self.saver.restore(module, content)
         self.recorder.restore(content["loop"])
-        self.state = {key: content["loop"][key] for key in self.state}
+        self.state |= {key: value for key, value in content["loop"].items() if key in self.state}
         self.best, self.saved = content["best"], True
 
     def _write_result(self, module: Learner[Any], error: str | None = None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 
 from rich.console import Console
@@ -10,10 +12,37 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, Time
 from rich.progress import Progress as Bar
 
 from lab import catalog
+from lab.long_work import listening
 from lab.training.status import Status
 
 _REFRESH_SECONDS = 0.2
 _LINE_SECONDS = 10.0
+_WORK_SECONDS = 2.0
+"""between two lines about what is no training"""
+
+
+@contextmanager
+def showing_work(console: Console | None = None) -> Iterator[None]:
+    """Show long work (`lab.long_work`) within: a line that changes for a person, one now and then for a log file."""
+    console = console or Console(stderr=True)
+    shown_at = time.perf_counter()
+
+    with console.status("") if console.is_terminal else nullcontext() as line:
+
+        def show(work: str, done: int, total: int) -> None:
+            nonlocal shown_at
+            now = time.perf_counter()
+            if now - shown_at < (_REFRESH_SECONDS if line else _WORK_SECONDS):
+                return
+            shown_at = now
+            text = _text_of(work, done, total)
+            if line:
+                line.update(text)
+            else:
+                console.print(text, style="dim", highlight=False, soft_wrap=True)
+
+        with listening(show):
+            yield
 
 
 class Progress:
@@ -61,6 +90,18 @@ class Progress:
             self._shown_at = now
             self._show(status)
 
+    def work(self, work: str, done: int, total: int) -> None:
+        """Show it as an update, when it is time again."""
+        now = time.perf_counter()
+        if now - self._shown_at < (_REFRESH_SECONDS if self._bar else _WORK_SECONDS):
+            return
+        self._shown_at = now
+        text = _text_of(work, done, total)
+        if self._bar is not None:
+            self._bar.update(self._task, text=text, refresh=True)
+        else:
+            self.console.print(f"  {text}", style="dim", highlight=False, soft_wrap=True)
+
     def stop(self) -> None:
         """Show where it ended, and let go of the terminal."""
         status, self._status = self._status, None
@@ -93,6 +134,10 @@ class Progress:
                 highlight=False,
                 soft_wrap=True,
             )
+
+
+def _text_of(work: str, done: int, total: int) -> str:
+    return f"{work}: {done / max(total, 1):.0%}"
 
 
 def _words(counter: str) -> str:

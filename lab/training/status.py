@@ -38,5 +38,8 @@ class Observer(Protocol):
     def update(self, status: Status) -> None:
         """A chunk is done."""
 
+    def work(self, work: str, done: int, total: int) -> None:
+        """So much of something else than training is done; called often."""
+
     def stop(self) -> None:
         """Training has ended, in whatever way; called once or more."""

@@ -186,15 +186,18 @@ def test_another_networks_weights_are_too_little_to_begin_with(trained: dict[str
 @pytest.mark.cluster
 def test_sigterm_ends_a_run_saved(tmp_path: Path) -> None:
     """Ray's own handler, which is set when the run begins a cluster, does not take its place."""
-    words = ["trainer.budget=100000000", "tracking.mode=disabled", "module.backbone.hidden=[16]", "--out"]
-    command = [sys.executable, "-m", "lab.cli", "train", "rllib/ppo-cartpole", *words, str(tmp_path / "run")]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.monotonic() + 150
-    while not (tmp_path / "run" / "metrics.jsonl").is_file() or not Run(tmp_path / "run").metrics():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    run.send_signal(signal.SIGTERM)
-    output, _ = run.communicate(timeout=90)
+    words = ["trainer.budget=100000000", "trainer.log_period=1000", "tracking.mode=disabled", "--out", "run"]
+    command = [sys.executable, "-m", "lab.cli", "train", "rllib/ppo-cartpole", *words]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=-1, stderr=subprocess.STDOUT, text=True) as run:
+        try:
+            deadline = time.monotonic() + 150
+            while not (tmp_path / "run" / "metrics.jsonl").is_file() or not Run(tmp_path / "run").metrics():
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            run.send_signal(signal.SIGTERM)
+            output, _ = run.communicate(timeout=90)
+        finally:
+            run.kill()
     assert run.returncode == 130, output
     assert Run.open(tmp_path / "run").result()["status"] == "interrupted"
     assert checkpoint.load(tmp_path / "run" / "checkpoints" / "last.ckpt")["counters"]["env_steps"] > 0

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from cluster.session import ray_private
+from cluster.session.connection import start_ray
 from cluster.session.session import Resources, job_address, session, temporary_folder
 from lab.errors import UserError
 
@@ -102,6 +103,21 @@ def test_other_versions_are_both_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "init", refuse)
     with pytest.raises(UserError, match=r"runs Ray 2\.9\.0 on Python 3\.9\.1, and this is Ray 2\.\S+ on Python 3\."):
         module.connect("10.0.0.1:6379")
+
+
+def test_a_connection_that_fails_leaves_the_cluster_that_there_is(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    def refuse(**options: Any) -> None:
+        raise ConnectionError("nobody is there")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(ConnectionError):
+        start_ray(address="10.0.0.1:6379")
+    assert ray.is_initialized()
+    assert cluster.nodes() == [Resources(2, 0)]
 
 
 def test_what_is_no_head_of_ray_is_told_apart() -> None:
