@@ -7,7 +7,7 @@ WORKERS ?= 2
 TESTS ?= tests
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --max-worker-restart=0
 
-.PHONY: help venv check test coverage lint format demo docs reliability clean
+.PHONY: help venv check test coverage lint format demo docs reliability audit clean
 
 help:
 	@echo "make test      run the tests, in two processes; TESTS=tests/agents chooses some, WORKERS=4 takes more cores"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint      ruff and mypy"
 	@echo "make docs      build the documentation into site/"
 	@echo "make reliability  break runs, files and services on purpose, quickly; benchmarks/reliability/ has the long forms"
+	@echo "make audit     what is installed and its licences, into audit/; known weaknesses, which PyPI is asked for"
 	@echo "make format    let ruff rewrite the code"
 	@echo "make venv      only install; PYTHON=python3.12 chooses the interpreter"
 	@echo "make clean     remove .venv and caches; runs stay"
@@ -58,6 +59,14 @@ docs: $(INSTALLED)
 
 reliability: $(INSTALLED)
 	@for script in fuzz kill faults soak; do $(BIN)/python benchmarks/reliability/$$script.py --quick || exit 1; done
+
+audit: $(INSTALLED)
+	@$(PYTHON) -m venv .venv-audit
+	@.venv-audit/bin/python -m pip install -q --disable-pip-version-check "cyclonedx-bom~=7.5" "pip-licenses~=5.5" "pip-audit~=2.10"
+	@mkdir -p audit
+	.venv-audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file audit/sbom.json $(BIN)/python
+	.venv-audit/bin/pip-licenses --python $(BIN)/python --order=license --format=markdown --output-file=audit/licences.md
+	.venv-audit/bin/pip-audit --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
