@@ -135,7 +135,7 @@ class RunLoop(Callback):
             self._evaluate(pl_module, last=done)
             done = done and not self.state["evaluation_due"]
             self._save(pl_module)
-        if done or self._paused(pl_module) or self._stop_asked.is_set():
+        if done or self._paused(pl_module) or self.state["evaluation_due"]:
             trainer.should_stop = True
             self.status = "completed" if done else "interrupted"
         self._clock = time.perf_counter()

@@ -25,16 +25,13 @@ _WORK_SECONDS = 2.0
 def showing_work(console: Console | None = None) -> Iterator[None]:
     """Show long work (`lab.long_work`) within: a line that changes for a person, one now and then for a log file."""
     console = console or Console(stderr=True)
-    shown_at = time.perf_counter()
+    pace = _Pace()
 
     with console.status("") if console.is_terminal else nullcontext() as line:
 
         def show(work: str, done: int, total: int) -> None:
-            nonlocal shown_at
-            now = time.perf_counter()
-            if now - shown_at < (_REFRESH_SECONDS if line else _WORK_SECONDS):
+            if not pace.is_due(work, _REFRESH_SECONDS if line else _WORK_SECONDS):
                 return
-            shown_at = now
             text = _text_of(work, done, total)
             if line:
                 line.update(text)
@@ -55,6 +52,7 @@ class Progress:
         self._shown_at = 0.0
         self._started_at = (0.0, 0)
         self._status: Status | None = None
+        self._pace = _Pace()
 
     def start(self, status: Status) -> None:
         """Say what is going to happen, where it is written, how to stop and go on."""
@@ -85,6 +83,7 @@ class Progress:
     def update(self, status: Status) -> None:
         """Show it, when it is time again."""
         self._status = status
+        self._pace.work_ended()
         now = time.perf_counter()
         if now - self._shown_at >= (_REFRESH_SECONDS if self._bar else _LINE_SECONDS):
             self._shown_at = now
@@ -92,10 +91,9 @@ class Progress:
 
     def work(self, work: str, done: int, total: int) -> None:
         """Show it as an update, when it is time again."""
-        now = time.perf_counter()
-        if now - self._shown_at < (_REFRESH_SECONDS if self._bar else _WORK_SECONDS):
+        if not self._pace.is_due(work, _REFRESH_SECONDS if self._bar else _WORK_SECONDS):
             return
-        self._shown_at = now
+        self._shown_at = time.perf_counter()
         text = _text_of(work, done, total)
         if self._bar is not None:
             self._bar.update(self._task, text=text, refresh=True)
@@ -134,6 +132,27 @@ class Progress:
                 highlight=False,
                 soft_wrap=True,
             )
+
+
+class _Pace:
+    """When to show work: once it has lasted a while, and then again and again."""
+
+    def __init__(self) -> None:
+        self._work, self._since = "", 0.0
+
+    def work_ended(self) -> None:
+        """What comes next is other work, even under the same name."""
+        self._work = ""
+
+    def is_due(self, work: str, seconds: float) -> bool:
+        """Whether so many seconds have gone by since it began, or since it was due the last time."""
+        now = time.perf_counter()
+        if work != self._work:
+            self._work, self._since = work, now
+        if now - self._since < seconds:
+            return False
+        self._since = now
+        return True
 
 
 def _text_of(work: str, done: int, total: int) -> str:

@@ -100,7 +100,7 @@ def train(
         run.lock()
     try:
         with (
-            _log_to(run) if first else nullcontext(),
+            _log_to(run, shown) if first else nullcontext(),
             quiet("lightning.pytorch", "lightning.fabric", "lightning", module="lightning"),
             _threads(experiment.trainer.num_threads or module.num_threads),
         ):
@@ -195,18 +195,33 @@ def _fit(
 
 
 @contextmanager
-def _log_to(run: Run) -> Iterator[None]:
-    """The lab's own log lines also go into the run directory."""
+def _log_to(run: Run, shown: Progress | None) -> Iterator[None]:
+    """The lab's own log lines go into the run directory, warnings to whoever watches, too."""
     handler = logging.FileHandler(run.path / "log.txt", encoding="utf-8", delay=False)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
+    handlers = [handler] if shown is None else [handler, _Notes(shown)]
+    for each in handlers:
+        log.addHandler(each)
     log.setLevel(logging.INFO)
     log.propagate = False
     try:
         yield
     finally:
-        log.removeHandler(handler)
-        handler.close()
+        for each in handlers:
+            log.removeHandler(each)
+            each.close()
+
+
+class _Notes(logging.Handler):
+    """Warnings as notes of a progress display; errors end the run, and are told by whoever began it."""
+
+    def __init__(self, shown: Progress) -> None:
+        super().__init__(logging.WARNING)
+        self.shown = shown
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.WARNING:
+            self.shown.note(record.getMessage())
 
 
 @contextmanager

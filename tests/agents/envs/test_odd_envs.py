@@ -16,7 +16,7 @@ import torch
 from gymnasium import spaces
 
 from agents.algorithms.policy_gradient import PolicyGradientConfig
-from agents.envs.make import InProcessEnvs, make_envs
+from agents.envs.make import InProcessEnvs, make_env, make_envs
 from agents.episodes import play, play_episodes
 from agents.experience.data import OnPolicyData
 from agents.play.export import exportable
@@ -127,6 +127,18 @@ def test_what_cannot_be_drawn_costs_the_film_alone(
     assert why in caplog.text
     with pytest.raises(UserError, match=why):
         play(agent.policy, "Odd-v0", 1, seed=0, on_frame=lambda *_: None)
+
+
+def test_what_gymnasium_warns_of_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("agents.envs.make._told", set())
+    with caplog.at_level(logging.WARNING, "lab"):
+        for _ in range(2):
+            make_env("CartPole-v0", render_mode="rgb_array").close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "CartPole-v0: The environment CartPole-v0 is out of date. You should consider upgrading to version `v1`."
+    ]
 
 
 def test_an_episode_without_an_end_is_cut_off_in_an_evaluation(

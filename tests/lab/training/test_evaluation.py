@@ -101,7 +101,20 @@ def test_a_long_evaluation_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     screen = io.StringIO()
     train(experiment(budget=1280), run_dir=tmp_path / "run", progress=Progress(Console(file=screen)))
     assert "thinking: 25%" in screen.getvalue()
-    assert "going through the val split: 0%" in screen.getvalue()
+
+
+def test_warnings_are_shown_to_whoever_watches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = Classifier.evaluate
+
+    def evaluate(self: Any, *given: Any, **options: Any) -> dict[str, float]:
+        self.warn_once("the features are dead")
+        return inner(self, *given, **options)
+
+    monkeypatch.setattr(Classifier, "evaluate", evaluate)
+    screen = io.StringIO()
+    run = train(experiment(), run_dir=tmp_path / "run", progress=Progress(Console(file=screen))).run
+    assert screen.getvalue().count("the features are dead") == 1
+    assert (run.path / "log.txt").read_text().count("WARNING the features are dead") == 1
 
 
 def test_nobody_need_listen() -> None:
