@@ -105,8 +105,9 @@ class ActorCriticAgent(Agent[ActorCriticConfigT]):
             charts["charts/policy_std"] = deviation
             if self.policy.is_at_bound:
                 self.warn_once(
+                    "deviation at its bound",
                     "a deviation of the policy is at its bound and learns no more: bring rewards to about 1 "
-                    "(module.normalize_rewards), or lower module.optimizer.lr or module.entropy_coef"
+                    "(module.normalize_rewards), or lower module.optimizer.lr or module.entropy_coef",
                 )
         return charts
 

@@ -112,8 +112,9 @@ class Agent(Learner[ConfigT]):
         limited = with_limit(env_id, env_options, limit) != env_options
         if limited and any(episode.length == limit for episode in finished):
             self.warn_once(
+                "endless episodes",
                 f"episodes of {env_id}, which has no time limit, are cut off after {limit:,} steps where they are "
-                f"measured; data.env_options.max_episode_steps sets another limit"
+                f"measured; data.env_options.max_episode_steps sets another limit",
             )
         returns = np.array([episode.episode_return for episode in finished])
         return {

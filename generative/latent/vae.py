@@ -186,8 +186,9 @@ class VAE(LatentImageModel[VAEConfig]):
         metrics = split_means(data.batches(split, batch_size), self.per_sample)
         if metrics["eval/kl_nats"] < _COLLAPSED_NATS and self.counters["samples"]:
             self.warn_once(
+                "collapsed posterior",
                 f"the posterior has collapsed to the prior: latents tell {metrics['eval/kl_nats']:.2g} nats of an "
-                f"image. Warm the bound up (module.beta_warmup), keep some (module.free_nats), or lower module.beta"
+                f"image. Warm the bound up (module.beta_warmup), keep some (module.free_nats), or lower module.beta",
             )
         if self.net.likelihood.discrete:
             metrics["eval/bits_per_dim"] = likelihoods.bits_per_dim(metrics["eval/nll_nats"], self.image.numel)

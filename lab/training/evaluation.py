@@ -15,6 +15,7 @@ from lab.ranks import ranks
 from lab.runs import checkpoint
 from lab.runs.directory import Run
 from lab.seeding import derive_seed
+from lab.training.dead_units import DeadUnits
 from lab.training.learner import Learner
 
 
@@ -41,9 +42,14 @@ class Evaluator:
 
     def evaluate(self, module: Learner[Any], *, film: bool) -> dict[str, Any]:
         """Metrics, the paths of `pictures` by name, and of `films` where one is wanted and the module makes one."""
-        count = module.counters[module.counter]
+        count, dead_units = module.counters[module.counter], DeadUnits()
         with evaluating(module, derive_seed(self.seed, "evaluation", count)):
-            row: dict[str, Any] = dict(module.evaluate(self.data))
+            with dead_units.watching(module):
+                row: dict[str, Any] = dict(module.evaluate(self.data))
+            row |= dead_units.metrics()
+            warning = dead_units.warning()
+            if warning and count:
+                module.warn_once("dead units", warning)
             pictures = module.pictures(self.data)
             path = module.film(self.data, self.run.media) if film else None
         if pictures:

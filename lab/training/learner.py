@@ -147,10 +147,10 @@ class Learner(LightningModule, Generic[ConfigT]):
             return {"charts/learning_rate": self.updater.rate}
         return {f"charts/learning_rate_{name}": updater.rate for name, updater in self.updaters.items()}
 
-    def warn_once(self, sentence: str) -> None:
-        """Tell the user, once a run, of a state in which nothing good is learned."""
-        if sentence not in self._warned:
-            self._warned.add(sentence)
+    def warn_once(self, state: str, sentence: str) -> None:
+        """Tell the user, once a run, of a state in which nothing good is learned; `state` names it."""
+        if state not in self._warned:
+            self._warned.add(state)
             log.warning("%s", sentence)
 
     def configure_optimizers(self) -> None:

@@ -107,7 +107,7 @@ def test_warnings_are_shown_to_whoever_watches(tmp_path: Path, monkeypatch: pyte
     inner = Classifier.evaluate
 
     def evaluate(self: Any, *given: Any, **options: Any) -> dict[str, float]:
-        self.warn_once("the features are dead")
+        self.warn_once("dead", f"the features are dead after {self.counters['samples']}")
         return inner(self, *given, **options)
 
     monkeypatch.setattr(Classifier, "evaluate", evaluate)

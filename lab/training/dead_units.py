@@ -1,0 +1,61 @@
+"""Units that a network has lost: rectified ones that were 0 for every input of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+MANY = 0.9
+"""share of a layer's units from which on it is worth a warning"""
+
+
+class DeadUnits:
+    """Which units of a module's ReLUs have not fired while it was watched.
+
+    A unit is a column of (..., F), or a channel of pictures (B, C, H, W). Dead units get no gradient, and so stay dead
+    for these inputs: a learning rate that is too high makes them (Lu et al. 2020, Dying ReLU and Initialization).
+    """
+
+    def __init__(self) -> None:
+        self._fired: dict[str, Tensor] = {}
+
+    @contextmanager
+    def watching(self, module: nn.Module) -> Iterator[None]:
+        """Watch the module's forward passes within."""
+        handles = [
+            layer.register_forward_hook(lambda _, inputs, output, name=name: self._see(name, output))
+            for name, layer in module.named_modules()
+            if isinstance(layer, nn.ReLU)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def metrics(self) -> dict[str, float]:
+        """eval/dead_units: their share of all rectified units; nothing where there are none."""
+        fired = [each for layer in self._fired.values() for each in layer.tolist()]
+        return {"eval/dead_units": 1 - sum(fired) / len(fired)} if fired else {}
+
+    def warning(self) -> str | None:
+        """A sentence about the worst layer, where nearly all of its units are dead."""
+        shares = {name: 1 - float(fired.double().mean()) for name, fired in self._fired.items()}
+        name = max(shares, key=shares.__getitem__, default=None)
+        if name is None or shares[name] < MANY:
+            return None
+        num = len(self._fired[name])
+        return (
+            f"{round(shares[name] * num)} of the {num} units of {name} are 0 for every input of the evaluation, and "
+            f"learn nothing any more. A lower module.optimizer.lr or another activation keeps them alive"
+        )
+
+    def _see(self, name: str, output: Any) -> None:
+        axis = 1 if output.ndim == 4 else output.ndim - 1
+        fired = output.any([i for i in range(output.ndim) if i != axis])
+        before = self._fired.setdefault(name, fired)
+        if before is not fired:
+            before |= fired
