@@ -327,7 +327,7 @@ def test_spaces_are_counted_from_their_start(mode: str) -> None:
     script = [[0, 1], [1, 2], [2, 0], [0, 0], [1, 1]]
     rollout = LocalCollector(envs, seed=0).collect(Scripted(script), 5)
     assert isinstance(rollout.next_obs, dict)
-    assert rollout.next_obs["x"].dtype == torch.float32
+    assert rollout.next_obs["x"].dtype == torch.float64
     assert torch.equal(rollout.next_obs["state"][:3], torch.tensor(script[:3]))  # the action minus 5, plus 2
     assert rollout.obs["state"][0].tolist() == [3, 3]  # type: ignore[index]
     assert rollout.next_obs["x"][2].tolist() == [[3.0, 3.0]] * 2  # the true last one
