@@ -87,8 +87,9 @@ def start(scenario: Scenario, out: Path, log: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def kill(process: subprocess.Popen[bytes], how: str) -> None:
-    """End a process in one of the ways; what a signal asks for is waited for."""
+def kill(process: subprocess.Popen[bytes], how: str) -> float:
+    """End a process in one of the ways; what a signal asks for is waited for. The seconds that it took."""
+    began = time.monotonic()
     if how == "kill":
         process.kill()
     elif how == "term":
@@ -103,6 +104,7 @@ def kill(process: subprocess.Popen[bytes], how: str) -> None:
         process.kill()
         process.wait()
         raise AssertionError(f"it did not end within two minutes of {how}") from None
+    return time.monotonic() - began
 
 
 def runs_of(scenario: Scenario, out: Path) -> list[Path]:
@@ -159,7 +161,9 @@ def disturbed(
             except subprocess.TimeoutExpired:
                 how = generator.choice(("kill", "kill", "term", "int"))
                 kills.append(f"{how}@{moment:.1f}")
-                kill(process, how)
+                took = kill(process, how)
+                if how == "term":
+                    kills[-1] += f" in {took:.1f} s"
                 continue
         else:
             code = process.wait(600)
@@ -180,6 +184,7 @@ def main() -> None:
     share = -(-(bench.options.kills or (12 if bench.quick else 200)) // len(scenarios))
     os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "OMP_NUM_THREADS": "1"}
     kills, faults, details = 0, 0, {}
+    slowest = 0.0
     root = Path(tempfile.mkdtemp(prefix="lab-kill-"))
     for scenario in scenarios:
         reference, generator = (
@@ -202,12 +207,20 @@ def main() -> None:
             wrong += [f"{', '.join(killed)}: {problem}" for problem in problems]
             if not problems:
                 shutil.rmtree(out)
-        print(f"{scenario.name}: {len(done)} kills, {len(wrong)} faults", *wrong, sep="\n  ", flush=True)
+        stops = [float(text.split()[-2]) for text in done if text.startswith("term")]
+        slowest = max([slowest, *stops])
+        print(
+            f"{scenario.name}: {len(done)} kills, {len(wrong)} faults, SIGTERM took up to {max(stops, default=0):.1f} s",
+            *wrong,
+            sep="\n  ",
+            flush=True,
+        )
         kills, faults = kills + len(done), faults + len(wrong)
         details[scenario.name] = {"kills": done, "faults": wrong}
     if not faults:
         shutil.rmtree(root)
-    bench.finish({"kills": kills, "kill_faults": faults}, {"kill_faults": 0}, details)
+    figures = {"kills": kills, "kill_faults": faults, "slowest_sigterm_seconds": round(slowest, 1)}
+    bench.finish(figures, {"kill_faults": 0, "slowest_sigterm_seconds": 5}, details)
 
 
 if __name__ == "__main__":
