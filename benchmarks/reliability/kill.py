@@ -210,7 +210,7 @@ def main() -> None:
         stops = [float(text.split()[-2]) for text in done if text.startswith("term")]
         slowest = max([slowest, *stops])
         print(
-            f"{scenario.name}: {len(done)} kills, {len(wrong)} faults, SIGTERM took up to {max(stops, default=0):.1f} s",
+            f"{scenario.name}: {len(done)} kills, {len(wrong)} faults, SIGTERM {max(stops, default=0):.1f} s at most",
             *wrong,
             sep="\n  ",
             flush=True,
