@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted (saved and resumable)
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import errno
 import os
@@ -12,7 +13,8 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, NoReturn
 
 from lab import __version__, catalog, plugins
@@ -20,6 +22,7 @@ from lab.caches import without_a_home
 from lab.errors import Failure, UserError, shortened, unknown
 
 INTERRUPTED = 130
+_AGAIN_SECONDS = 0.05
 _OF_PATHS = (
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
     *(errno.ENAMETOOLONG, errno.ELOOP),
@@ -42,15 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in arguments if not word.startswith("-")), None)
     debug = "--debug" in arguments
-    before = _interrupt_on_sigterm()
     without_a_home()
     try:
-        if command is not None:
-            return _run(command, arguments)
-        parser = _parser()
-        parser.parse_args(arguments)
-        parser.print_help()
-        return 2
+        with _interrupted_by_sigterm():
+            if command is not None:
+                return _run(command, arguments)
+            parser = _parser()
+            parser.parse_args(arguments)
+            parser.print_help()
+            return 2
     except UserError as error:
         if debug:
             raise
@@ -77,21 +80,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _unexpected(error)
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
 
 
-def _interrupt_on_sigterm() -> Any:
-    """Let SIGTERM end a command as Ctrl-C does, where nobody handles it yet; the handler that was there before."""
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, where nobody handles it yet.
+
+    An interrupt that comes while a destructor or a callback runs is ignored by Python: it is raised once more.
+    """
 
     def interrupt(number: int, frame: Any) -> NoReturn:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(number)
+
+    def again(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+            before_hook(unraisable)
+            return
+        number = next(iter(unraisable.exc_value.args), signal.SIGINT)
+        threading.Timer(_AGAIN_SECONDS, _thread.interrupt_main, (number,)).start()
 
     default = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     if not default or threading.current_thread() is not threading.main_thread():
-        return None
-    return signal.signal(signal.SIGTERM, interrupt)
+        yield
+        return
+    before, before_hook = signal.signal(signal.SIGTERM, interrupt), sys.unraisablehook
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        sys.unraisablehook = before_hook
 
 
 def _run(command: str, arguments: list[str]) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -329,3 +331,24 @@ def test_what_is_printed_to_type_next_works_when_pasted(lab: Lab, tmp_path: Path
     assert done.code == 0, done.err
     following = done.out.strip().splitlines()[-1]
     assert following == f"next: lab evaluate {tmp_path / 'run'} --import own_recipes"
+
+
+def test_an_interrupt_that_a_destructor_swallows_comes_again(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Swallows:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+
+    def run(*arguments: Any) -> int:
+        Swallows()
+        time.sleep(20)
+        return 0
+
+    monkeypatch.setattr("lab.cli._run", run)
+    hook, began = sys.unraisablehook, time.monotonic()
+    done = lab("list")
+    assert done.code == 130
+    assert done.err == "interrupted\n"
+    assert time.monotonic() - began < 10
+    assert sys.unraisablehook is hook
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

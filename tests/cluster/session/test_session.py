@@ -9,13 +9,14 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster.session import ray_private
+from cluster.session import head, ray_private
 from cluster.session.connection import start_ray
 from cluster.session.session import Resources, job_address, session, temporary_folder
 from lab.errors import UserError
@@ -87,6 +88,27 @@ def test_an_autoscaler_may_have_room_for_more(cluster: Any, monkeypatch: pytest.
         cluster.require(Resources(9, 0), "each run")
     groups.append(({"CPU": 16}, -1))  # any number
     assert cluster.possible(Resources(16, 0)) == 1000
+
+
+@pytest.mark.cluster
+def test_sigterm_while_ray_starts_ends_it_with_a_word(tmp_path: Path, processes: Any) -> None:
+    code = "import sys; from lab.cli import main; sys.exit(main(['sweep', 'dqn/cartpole', '--out', 'sweep']))"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=-1, stderr=-1, text=True) as driver:
+        try:
+            deadline = time.monotonic() + 60
+            while not list(Path(tempfile.gettempdir()).glob(f"lab-ray-{driver.pid}-*/{head.RAY_FOLDER}/session_2*")):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            family = processes.family(driver.pid)
+            driver.send_signal(signal.SIGTERM)
+            out, err = driver.communicate(timeout=60)
+        finally:
+            driver.kill()
+    assert driver.returncode in (130, -signal.SIGINT)  # a shell says 130 of both
+    assert "Traceback" not in err
+    assert "interrupted" in out + err
+    assert processes.alive(family) == []
+    assert not list(Path(tempfile.gettempdir()).glob(f"lab-ray-{driver.pid}-*"))
 
 
 def test_other_versions_are_both_named(monkeypatch: pytest.MonkeyPatch) -> None:
