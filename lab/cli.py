@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted (saved and resumable)
 
 from __future__ import annotations
 
-import _thread
 import argparse
 import errno
 import os
@@ -97,7 +96,7 @@ def _interrupted_by_sigterm() -> Iterator[None]:
             before_hook(unraisable)
             return
         number = next(iter(unraisable.exc_value.args), signal.SIGINT)
-        threading.Timer(_AGAIN_SECONDS, _thread.interrupt_main, (number,)).start()
+        threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
 
     default = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     if not default or threading.current_thread() is not threading.main_thread():
