@@ -18,21 +18,25 @@ pytest.importorskip("ale_py")
 REPEATABLE: dict[str, Any] = {"noop_max": 1, "repeat_action_probability": 0.0, "num_threads": 1}
 
 
-@pytest.mark.parametrize("game", ["Pong", "Breakout"])
-def test_a_drawable_game_is_the_vector_environment(game: str) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize(("game", "ends"), [("Pong", False), ("Breakout", True)])
+def test_a_drawable_game_is_the_vector_environment(game: str, ends: bool) -> None:
+    """To the last frame of a game that ends."""
     envs = make_envs(f"ALE/{game}-v5", 1, REPEATABLE, training=False)
     env = make_env(f"ALE/{game}-v5", {**REPEATABLE, "noop_max": 0}, render_mode="rgb_array")
     seen, (obs, _) = envs.reset(0), env.reset(seed=0)
     rng = np.random.default_rng(0)
-    for _ in range(150):
+    terminated = False
+    for _ in range(1000 if ends else 150):
         assert np.abs(seen[0].astype(int) - obs).max() <= 1  # rounding
+        if terminated:
+            break
         action = rng.integers(envs.spec.outputs.num, size=1)  # type: ignore[union-attr]
         step = envs.step(action)
         obs, reward, terminated, truncated, _ = env.step(int(action[0]))
         assert (reward, terminated, truncated) == (step.reward[0], step.terminated[0], step.truncated[0])
         seen = step.next_obs
-        if terminated:
-            break
+    assert terminated == ends
     assert np.asarray(env.render()).shape == (210, 160, 3)
     env.close()
 
