@@ -16,6 +16,7 @@ import numpy as np
 from lab.data import npz
 from lab.data.image_arrays import Array, ImageArrays, held_out
 from lab.errors import UserError
+from lab.long_work import told
 
 log = logging.getLogger("lab")
 
@@ -191,7 +192,8 @@ def _read_classes(path: Path, classes: list[str]) -> tuple[list[Array], Array]:
         others = [file.name for file in files if file.suffix.lower() not in _IMAGE_SUFFIXES or not file.is_file()]
         if others:
             log.warning("%s: %d files are no images that can be read, %s first", folder, len(others), others[0])
-        pictures = [read_picture(file) for file in files if file.name not in others]
+        readable = [file for file in files if file.name not in others]
+        pictures = [read_picture(file) for file in told(f"reading images from {folder}", readable)]
         if not pictures:
             log.warning("%s holds no images", folder)
         images += pictures

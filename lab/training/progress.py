@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 from rich.console import Console
@@ -25,21 +25,24 @@ _WORK_SECONDS = 2.0
 def showing_work(console: Console | None = None) -> Iterator[None]:
     """Show long work (`lab.long_work`) within: a line that changes for a person, one now and then for a log file."""
     console = console or Console(stderr=True)
-    pace = _Pace()
+    pace, line = _Pace(), console.status("") if console.is_terminal else None
 
-    with console.status("") if console.is_terminal else nullcontext() as line:
+    def show(work: str, done: int, total: int) -> None:
+        if not pace.is_due(work, _WORK_SECONDS if line is None else _REFRESH_SECONDS):
+            return
+        text = _text_of(work, done, total)
+        if line is None:
+            console.print(text, style="dim", highlight=False, soft_wrap=True)
+        else:
+            line.update(text)
+            line.start()
 
-        def show(work: str, done: int, total: int) -> None:
-            if not pace.is_due(work, _REFRESH_SECONDS if line else _WORK_SECONDS):
-                return
-            text = _text_of(work, done, total)
-            if line:
-                line.update(text)
-            else:
-                console.print(text, style="dim", highlight=False, soft_wrap=True)
-
+    try:
         with listening(show):
             yield
+    finally:
+        if line is not None:
+            line.stop()
 
 
 class Progress:

@@ -28,7 +28,7 @@ from lab.runs.tracking import Tracker
 from lab.training.devices import build_trainer, resolve_device
 from lab.training.learner import Learner
 from lab.training.loop import RunLoop
-from lab.training.progress import Progress
+from lab.training.progress import Progress, showing_work
 from lab.training.saving import last_checkpoint
 from lab.training.signals import stop_on_signals
 from lab.training.status import Observer
@@ -83,7 +83,8 @@ def train(
     resolve_device(experiment.trainer.device)
     seed_everything(experiment.seed)
     share = shares.share(experiment, ranks.num_ranks())
-    data = share.data.build(share.seed)
+    with nullcontext() if shown is None else showing_work(shown.console):
+        data = share.data.build(share.seed)
     module = share.module.build(data.spec)
     module.set_engine("eager" if normalize_whole_batches(module.modules()) else experiment.trainer.engine)
     if ranks.num_ranks() > 1 and not module.updaters:
