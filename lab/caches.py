@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 _FOLDERS = {
@@ -28,6 +26,9 @@ def without_a_home() -> None:
     nearest = next(path for path in (home, *home.parents) if path.exists())
     if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
         return
+    import shutil
+    import tempfile
+
     folder = tempfile.mkdtemp(prefix="lab-home-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for variable, name in _FOLDERS.items():
