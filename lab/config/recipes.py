@@ -6,6 +6,7 @@ A recipe from outside the project is named by its module: `lab train mypkg.mymod
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,8 @@ def _outside(name: str) -> Callable[[], Experiment]:
     if not callable(recipe):
         choices = [key for key, value in vars(module).items() if _makes_an_experiment(value)]
         raise unknown(f"recipe in {module_name}", attribute, choices)
+    if not _takes_nothing(recipe):
+        raise UserError(f"{name} is no recipe: that is a function without arguments which returns an Experiment.")
 
     def checked() -> Experiment:
         try:
@@ -49,6 +52,14 @@ def _outside(name: str) -> Callable[[], Experiment]:
         return experiment
 
     return checked
+
+
+def _takes_nothing(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind()
+    except (TypeError, ValueError):  # it needs arguments, or is built in and does not say
+        return False
+    return True
 
 
 def _makes_an_experiment(value: Any) -> bool:

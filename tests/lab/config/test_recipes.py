@@ -165,6 +165,8 @@ def test_a_file_does_not_decide_what_is_imported(outside: str, lab: Callable[...
         ("outsidepkg.things:not_an_experiment", "returned int, not an Experiment"),
         ("outsidepkg.things:misspelt", "misspelt makes no experiment: Experiment.sede=3"),
         (":recipe", "is not a module's name"),
+        ("os:system", "os:system is no recipe: that is a function without arguments"),
+        ("math:hypot", "math:hypot is no recipe"),
         ("outsidepkg.things:stripes_recipe:more", "more"),
     ],
 )
