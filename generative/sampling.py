@@ -16,7 +16,7 @@ from rich.progress import Progress
 from generative.learner import GenerativeLearner
 from lab.data.images import ImageModule
 from lab.data.spec import Classes
-from lab.errors import Failure, UserError, unknown
+from lab.errors import Failure, UserError, shortened, unknown
 from lab.pictures import image_grid
 from lab.runs.directory import Run
 from lab.supervised.language_model import LanguageModel
@@ -184,4 +184,4 @@ def _labels(module: GenerativeLearner, classes: str | None, num: int) -> torch.T
 
 
 def _write_failure(path: Path, error: OSError) -> Failure:
-    return Failure(f"{str(path)!r} could not be written: {error.strerror or error}.")
+    return Failure(f"{shortened(str(path))} could not be written: {error.strerror or error}.")

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from lab import __version__, catalog, plugins
@@ -22,6 +23,8 @@ from lab.errors import Failure, UserError, shortened, unknown
 
 INTERRUPTED = 130
 _AGAIN_SECONDS = 0.05
+_LONGEST_NAME = 255
+"""bytes of a file's name, on nearly every file system"""
 _OF_PATHS = (
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
     *(errno.ENAMETOOLONG, errno.ELOOP),
@@ -175,6 +178,15 @@ def add_override_arguments(
     completed(parser.add_argument("target", nargs=nargs, help=target), *completes)
     parser.add_argument("overrides", nargs="*", metavar="field=value", help="overrides, e.g. module.gamma=0.97 seed=3")
     add_import_argument(parser)
+
+
+def path_argument(text: str) -> Path:
+    """The type of an option that names a file or folder to write."""
+    if not text:
+        raise argparse.ArgumentTypeError("a path must not be empty")
+    if any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(text).parts):
+        raise argparse.ArgumentTypeError(f"{shortened(text)} holds a name of more than {_LONGEST_NAME} bytes")
+    return Path(text)
 
 
 def add_import_argument(parser: argparse.ArgumentParser) -> None:

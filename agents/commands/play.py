@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from statistics import mean, pstdev
 from typing import TYPE_CHECKING, Any
 
-from lab.cli import add_override_arguments
+from lab.cli import add_override_arguments, path_argument
 from lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,14 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="a window (human), coloured blocks in the terminal (ansi), or nothing; auto: a window if it can",
     )
-    parser.add_argument("--video", type=Path, metavar="FILE", help="also write a .gif or .mp4 of all episodes")
+    parser.add_argument("--video", type=path_argument, metavar="FILE", help="also write a .gif or .mp4 of all episodes")
     parser.add_argument(
         "--explain",
         action="store_true",
         help="show probabilities or values of the actions beside the frame, for image policies also a saliency map",
     )
     parser.add_argument(
-        "--record", type=Path, metavar="FOLDER", help="keep the episodes as a data set (bc/... recipes)"
+        "--record", type=path_argument, metavar="FOLDER", help="keep the episodes as a data set (bc/... recipes)"
     )
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--greedy", action="store_true", help="the best action, or the mean (default)")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from agents.types import Frame
-from lab.errors import Failure, UserError
+from lab.errors import Failure, UserError, shortened
 
 SUFFIXES = (".gif", ".mp4")
 _GIF_MAX_FPS = 50  # viewers slow down what claims to be faster
@@ -32,7 +32,7 @@ def write_video(path: Path, frames: Iterable[Frame], fps: float) -> None:
     try:
         (_write_gif if path.suffix.lower() == ".gif" else _write_mp4)(path, frames, fps)
     except OSError as error:
-        raise Failure(f"{path} could not be written: {error.strerror or error}.") from error
+        raise Failure(f"{shortened(str(path))} could not be written: {error.strerror or error}.") from error
 
 
 def _write_gif(path: Path, frames: Iterator[Frame], fps: float) -> None:

@@ -8,12 +8,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lab.cli import path_argument
+
 EXAMPLE = "lab demo --out demo"
 ORDER = 180
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="a new folder (default: demo)")
+    parser.add_argument(
+        "--out", type=path_argument, default=Path("demo"), metavar="DIR", help="a new folder (default: demo)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress display")
 
 

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from cluster.commands.address import add_address_arguments
+from lab.cli import path_argument
 from lab.errors import UserError
 
 EXAMPLE = "lab fetch lab-20260102-030405-a1b2"
@@ -17,7 +18,7 @@ ORDER = 120
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", help="a job (lab jobs)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="a new folder (default: ./runs/JOB)")
+    parser.add_argument("--out", type=path_argument, metavar="DIR", help="a new folder (default: ./runs/JOB)")
     add_address_arguments(parser)
 
 

@@ -9,10 +9,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from lab.cli import add_import_argument, completed
+from lab.cli import add_import_argument, completed, path_argument
 
 _SETTINGS = (
     "seeds",
@@ -73,7 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hang-seconds", type=float, default=600, metavar="S", help="end and retry a run silent for so long"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the sweep directory; by default a new one in ./runs")
+    parser.add_argument(
+        "--out", type=path_argument, metavar="DIR", help="the sweep directory; by default a new one in ./runs"
+    )
     parser.add_argument("--name", help="the sweep's name and W&B group (default: the directory's name)")
     parser.add_argument("--quiet", action="store_true", help="no progress display")
     add_import_argument(parser)

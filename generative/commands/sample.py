@@ -6,9 +6,8 @@ An image model gives a grid of images, a language model gives texts.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from lab.cli import add_override_arguments
+from lab.cli import add_override_arguments, path_argument
 
 EXAMPLE = "lab sample runs/vae-digits-s0-... --n 64 --out grid.png"
 ORDER = 50
@@ -31,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: 0)")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=path_argument,
         help="a picture, an .npz of the images themselves, or a .txt (default: samples.png; texts are printed)",
     )
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
-from lab.cli import completed
+from lab.cli import completed, path_argument
 
 EXAMPLE = "lab compare runs/sweep-*"
 ORDER = 140
@@ -29,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--at", choices=("last", "best"), default="last", help="each run's value (default: last)")
     parser.add_argument("--threshold", type=float, metavar="X", help="also steps and seconds to reach this value")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that opens offline")
+    parser.add_argument("--html", type=path_argument, metavar="FILE", help="write a page that opens offline")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
-from lab.cli import add_import_argument, completed
+from lab.cli import add_import_argument, completed, path_argument
 
 EXAMPLE = "lab export runs/dqn-cartpole-s3-..."
 ORDER = 60
@@ -17,7 +16,9 @@ ORDER = 60
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     completed(parser.add_argument("target", help="a run directory"), "runs")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write (default: export/ in the run)")
+    parser.add_argument(
+        "--out", type=path_argument, metavar="DIR", help="the folder to write (default: export/ in the run)"
+    )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which weights (default: best)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_import_argument(parser)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from lab.cli import INTERRUPTED, add_override_arguments
+from lab.cli import INTERRUPTED, add_override_arguments, path_argument
 
 EXAMPLE = "lab train dqn/cartpole module.gamma=0.97 seed=3"
 ORDER = 10
@@ -15,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_override_arguments(
         parser, "a recipe (lab list), package.module:recipe, or an experiment.yaml", completes=["recipes"]
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory; by default a new one below ./runs")
+    parser.add_argument(
+        "--out", type=path_argument, metavar="DIR", help="the run directory; by default a new one below ./runs"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress display")
 
 

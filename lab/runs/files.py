@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lab.errors import Failure
+from lab.errors import Failure, shortened
 
 
 def temporary_name(path: Path) -> Path:
@@ -37,4 +37,6 @@ def write_atomic(path: Path, content: str) -> None:
 
 def disk_failure(path: Path, error: OSError) -> Failure:
     """What to say when a file cannot be written."""
-    return Failure(f"{path} could not be written: {error.strerror or error}; what was saved before is intact.")
+    return Failure(
+        f"{shortened(str(path))} could not be written: {error.strerror or error}; what was saved before is intact."
+    )

@@ -352,3 +352,19 @@ def test_an_interrupt_that_a_destructor_swallows_comes_again(lab: Any, monkeypat
     assert time.monotonic() - began < 10
     assert sys.unraisablehook is hook
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("export", "runs/x", "--out", ""), "argument --out: a path must not be empty"),
+        (("train", "dqn/cartpole", "--out="), "argument --out: a path must not be empty"),
+        (("compare", "runs", "--html", "a" * 256), "holds a name of more than 255 bytes"),
+        (("play", "runs/x", "--video", "ü" * 128 + ".gif"), "holds a name of more than 255 bytes"),
+    ],
+)
+def test_paths_that_can_be_no_file_are_refused_before_anything_is_done(lab: Any, words: Any, part: str) -> None:
+    done = lab(*words)
+    assert done.code == 2
+    assert part in done.err
+    assert done.err.count("\n") == 1
