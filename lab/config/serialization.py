@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from lab.experiment import Experiment, KindConfig
 
 def validate(tree: dict[str, Any]) -> Experiment:
     """The experiment in a plain tree. Raises UserError that names the field, the value, and what would be valid."""
+    for field in _fields_without_a_name(tree):
+        raise UserError(f"{field} is no field: names of fields are words.")
     try:
         return Experiment.model_validate(tree)
     except ValidationError as error:
@@ -60,6 +62,18 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def _fields_without_a_name(tree: Any, prefix: str = "") -> Iterator[str]:
+    """Keys that are numbers, dates or nothing, each behind the path to it."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            if not isinstance(key, str):
+                yield f"{prefix}{shortened(key)}"
+            yield from _fields_without_a_name(value, f"{prefix}{key}.")
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _fields_without_a_name(value, prefix)
 
 
 def elsewhere(tree: dict[str, Any], path: str) -> list[str]:

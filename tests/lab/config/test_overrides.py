@@ -236,3 +236,16 @@ def test_seeds_beyond_the_generators_range_are_refused() -> None:
     assert isinstance(largest, Experiment)
     with pytest.raises(UserError, match="seed"):
         resolve(RECIPE, [f"seed={2**31}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "field"),
+    [
+        ("module.backbone={name: mlp, 3: 4}", "module.backbone.3"),
+        ("module.backbone={name: mlp, null: 4}", "module.backbone.None"),
+        ("trainer={true: 4}", "trainer.True"),
+    ],
+)
+def test_a_field_has_a_name(override: str, field: str) -> None:
+    with pytest.raises(UserError, match=rf"^{field} is no field: names of fields are words\.$"):
+        resolve(RECIPE, [override])
