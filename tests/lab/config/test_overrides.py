@@ -184,7 +184,7 @@ def test_an_error_names_field_value_and_choices(override: str, parts: list[str])
         ("just words", "does not hold an experiment"),
         ("name: [", "is not YAML"),
         ("name: x\n", "'data' is missing"),
-        ("1: 2\n", "'name' is missing"),
+        ("1: 2\n", "1 is no field"),
         ("!!python/object/apply:os.system [true]\n", "is not YAML"),
         ("name: x\ndata: 3\nmodule: 4\ntrainer: 5\n", "data=3"),
         ("name: x\ndata: {}\nmodule: {}\ntrainer: {}\n", "needs a kind"),
