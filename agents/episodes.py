@@ -59,10 +59,11 @@ def play_episodes(
     try:
         finished: list[Episode] = []
         while len(finished) < episodes:
+            tell("playing episodes, steps of each", 0, 0)
             obs, state = envs.reset(seed + len(finished)), policy.initial_state(num_envs)
             returns, lengths, going = np.zeros(num_envs), np.zeros(num_envs, np.int64), np.ones(num_envs, bool)
             while going[: episodes - len(finished)].any():
-                tell("playing episodes", len(finished) + num_envs - int(going.sum()), episodes)
+                tell("playing episodes, steps of each", int(lengths.max()), 0)
                 action, state, _ = policy.act(as_tensor(obs, device), state)
                 step = envs.step(policy.env_action(action).cpu().numpy())
                 returns += going * step.reward
@@ -124,7 +125,7 @@ def play(
             envs.before_reset = lambda env: on_frame(picture(env, env_id), explanation)
         while len(episodes) < num_episodes and num_steps != max_steps and not (stop is not None and stop()):
             began = time.perf_counter()
-            tell("playing", num_steps, num_steps if max_steps is None else max_steps)
+            tell("playing, steps", num_steps, 0)
             noise = policy.draw_noise(1, 1, generator)[0].to(device) if sample else None
             try:
                 observation = as_tensor(obs, device)
@@ -154,10 +155,17 @@ def play(
 
 def picture(env: Any, env_id: str) -> Frame:
     """The picture (H, W, 3) of an environment now. Raises UserError when it cannot be drawn."""
-    frame = env.render()
+    try:
+        frame = env.render()
+    except NotImplementedError:
+        frame = None
     if not isinstance(frame, np.ndarray) or frame.ndim != 3:
         raise UserError(f"environment {env_id!r} cannot be drawn as pictures (render_mode='rgb_array').")
-    return np.asarray(frame, np.uint8)
+    if frame.dtype != np.uint8 or frame.shape[2] not in (3, 4):
+        raise UserError(
+            f"environment {env_id!r} draws {frame.dtype} {frame.shape}; a picture is uint8 (height, width, 3)."
+        )
+    return frame[..., :3]
 
 
 def fps_of(env_id: str, options: dict[str, Any] | None) -> float:

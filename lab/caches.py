@@ -22,14 +22,24 @@ def without_a_home() -> None:
 
     In containers and jobs it often cannot; without this each library tells so in lines of its own, and some then fail.
     """
-    home = Path("~").expanduser()
-    nearest = next(path for path in (home, *home.parents) if path.exists())
-    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+    if _home_can_be_written():
         return
     import shutil
     import tempfile
 
-    folder = tempfile.mkdtemp(prefix="lab-home-")
+    try:
+        folder = tempfile.mkdtemp(prefix="lab-home-")
+    except OSError:  # nothing can be written anywhere
+        return
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for variable, name in _FOLDERS.items():
         os.environ.setdefault(variable, str(Path(folder, name)))
+
+
+def _home_can_be_written() -> bool:
+    try:
+        home = Path("~").expanduser()
+        nearest = next(path for path in (home, *home.parents) if path.exists())
+        return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+    except (RuntimeError, OSError):  # nobody knows where it is, or its name is too long
+        return False

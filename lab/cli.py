@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in arguments if not word.startswith("-")), None)
     debug = "--debug" in arguments
-    without_a_home()
     try:
+        without_a_home()
         with _interrupted_by_sigterm():
             if command is not None:
                 return _run(command, arguments)

@@ -11,6 +11,14 @@ from typing import Any
 _MOST_BYTES = 64 * 2**20
 
 
+def may_be_written(path: Path) -> bool:
+    """Whether a path is a regular file or absent: writing to a pipe hangs, and to a link goes elsewhere."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return True
+
+
 def read_regular(path: Path, most_bytes: int = _MOST_BYTES) -> bytes:
     """The content of a regular file of at most so many bytes. Raises OSError when it is absent, larger or none."""
     found = path.stat()

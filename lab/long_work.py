@@ -12,23 +12,33 @@ Listener = Callable[[str, int, int], None]
 """takes what is being done, how many of its parts are done, and how many there are"""
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+_told: ContextVar[tuple[str, int, int] | None] = ContextVar("told", default=None)
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
     """Let `listener` hear of all long work within."""
-    token = _listener.set(listener)
+    token, last = _listener.set(listener), _told.set(None)
     try:
         yield
     finally:
         _listener.reset(token)
+        _told.reset(last)
 
 
 def tell(work: str, done: int, total: int) -> None:
-    """Say that `done` of `total` parts of some work are done, between any two of them."""
+    """Say that `done` of `total` parts of some work are done, between any two of them; 0: nobody knows how many."""
     listener = _listener.get()
     if listener is not None:
+        _told.set((work, done, total))
         listener(work, done, total)
+
+
+def tell_again() -> None:
+    """The same as was told last: between the pieces of one part that may take seconds, too."""
+    listener, last = _listener.get(), _told.get()
+    if listener is not None and last is not None:
+        listener(*last)
 
 
 def told(work: str, parts: Sequence[T]) -> Iterator[T]:

@@ -28,6 +28,7 @@ from agents.envs.state import env_state, set_env_state
 from lab import catalog
 from lab.data.spec import DataSpec, Discrete, TensorSpec
 from lab.errors import UserError, unknown
+from lab.long_work import tell_again
 
 log = logging.getLogger("lab")
 
@@ -87,7 +88,10 @@ class InProcessEnvs:
         self._scalar_action = isinstance(self.spec.outputs, Discrete)
 
     def reset(self, seed: int | None = None) -> ObsArray:
-        obs = [env.reset(seed=None if seed is None else seed + i)[0] for i, env in enumerate(self.envs)]
+        obs = []
+        for i, env in enumerate(self.envs):
+            tell_again()  # of an evaluation, where it may take seconds
+            obs.append(env.reset(seed=None if seed is None else seed + i)[0])
         return _fitting(self._stack(obs), self.spec.inputs)
 
     def step(self, actions: Array) -> Step:
@@ -98,6 +102,7 @@ class InProcessEnvs:
         final: dict[int, Any] = {}
         choices: Any = self._actions(actions).tolist() if self._scalar_action else self._actions(actions).copy()
         for i, env in enumerate(self.envs):
+            tell_again()
             observation, reward[i], ended, cut, _ = env.step(choices[i])
             terminated[i], truncated[i] = ended, cut
             if ended or cut:

@@ -61,8 +61,8 @@ def writer(space: gym.Space[Any]) -> Callable[[Array], Array]:
 def _tensor_spec(space: gym.Space[Any]) -> TensorSpec:
     if isinstance(space, spaces.Box):
         dtype = torch.uint8 if space.dtype == np.uint8 else torch.float32
-        if space.dtype == np.float64 and len(space.shape) < 3:  # normalisation may need every digit; pictures do not
-            dtype = torch.float64
+        if len(space.shape) < 3 and not np.can_cast(np.dtype(space.dtype), np.float32):
+            dtype = torch.float64  # normalisation may need every digit; pictures do not
         return TensorSpec(tuple(space.shape) or (1,), dtype, float(np.min(space.low)), float(np.max(space.high)))
     if isinstance(space, spaces.Discrete):
         return TensorSpec((), torch.int64, 0, float(int(space.n) - 1))

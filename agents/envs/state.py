@@ -36,7 +36,13 @@ def env_state(env: Any) -> dict[str, Any] | None:
     if not all(map(_is_whole, wrappers)):
         return None
     if hasattr(core, "state_dict") and hasattr(core, "load_state_dict"):
-        return {"own": core.state_dict(), "layers": [_attributes(layer) for layer in wrappers]}
+        try:
+            own = core.state_dict()
+        except NotImplementedError:
+            return None
+        if not _is_plain(own):
+            return None
+        return {"own": {"plain": _to_plain(own)}, "layers": [_attributes(layer) for layer in wrappers]}
     if not type(core).__module__.startswith(_PLAIN_MODULES) or hasattr(core, "envs"):  # a vector of environments
         return None
     return {"own": None, "layers": [_attributes(layer) for layer in (*wrappers, core)]}
@@ -46,7 +52,8 @@ def set_env_state(env: Any, state: dict[str, Any]) -> None:
     """Restore what `env_state` gave."""
     layers = _layers(env)
     if state["own"] is not None:
-        layers[-1].load_state_dict(state["own"])
+        own = state["own"]  # as it was given, in checkpoints of before
+        layers[-1].load_state_dict(_from_plain(own["plain"]) if own.keys() == {"plain"} else own)
     for layer, attributes in zip(layers, state["layers"], strict=False):
         for name, value in attributes.items():
             if name == "np_random":
@@ -92,12 +99,12 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple | list | deque):
         return all(_is_plain(item) for item in value)
     if isinstance(value, dict):
-        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+        return all(isinstance(key, str | int) and _is_plain(item) for key, item in value.items())
     if isinstance(value, RunningMeanStd):
         return _is_plain(vars(value))
     if isinstance(value, np.ndarray):
         return value.dtype.kind in "biuf"
-    return value is None or isinstance(value, bool | int | float | str | np.generic)
+    return value is None or isinstance(value, bool | int | float | str | np.generic | torch.Tensor)
 
 
 def _to_plain(value: Any) -> Any:

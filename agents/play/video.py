@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +29,35 @@ def write_video(path: Path, frames: Iterable[Frame], fps: float) -> None:
     frames = iter(frames)
     if fps > _GIF_MAX_FPS / 2 and path.suffix.lower() == ".gif":
         every = max(1, round(fps / (_GIF_MAX_FPS / 2)))
-        frames, fps = islice(frames, 0, None, every), fps / every
+        frames, fps = _thinned(frames, every), fps / every
+    frames = _alike(frames, path)
     try:
         (_write_gif if path.suffix.lower() == ".gif" else _write_mp4)(path, frames, fps)
     except OSError as error:
         raise Failure(f"{shortened(str(path))} could not be written: {error.strerror or error}.") from error
+
+
+def _thinned(frames: Iterator[Frame], every: int) -> Iterator[Frame]:
+    """Each so-many-th frame from the first on, and the last one."""
+    position, frame = -1, None
+    for position, frame in enumerate(frames):
+        if position % every == 0:
+            yield frame
+    if frame is not None and position % every:
+        yield frame
+
+
+def _alike(frames: Iterator[Frame], path: Path) -> Iterator[Frame]:
+    """The frames. Raises Failure when they change their size, or are too small for a film."""
+    shape: tuple[int, ...] = ()
+    for frame in frames:
+        shape = shape or frame.shape
+        if frame.shape != shape or min(shape[:2]) < 2:
+            raise Failure(
+                f"{shortened(str(path))} is no film: it has pictures of {shape[1]}x{shape[0]} and "
+                f"{frame.shape[1]}x{frame.shape[0]} pixels; all must be of one size, at least 2x2."
+            )
+        yield frame
 
 
 def _write_gif(path: Path, frames: Iterator[Frame], fps: float) -> None:
@@ -56,6 +81,8 @@ def _write_mp4(path: Path, frames: Iterator[Frame], fps: float) -> None:
             writer.send(frame)
     finally:
         writer.close()
+    if not path.is_file() or not path.stat().st_size:
+        raise OSError(errno.EIO, "the encoder failed")
 
 
 def to_blocks(frame: Frame, columns: int) -> str:

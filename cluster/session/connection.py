@@ -57,7 +57,7 @@ def listens(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=_PROBE_SECONDS).close()
-    except OSError:
+    except (OSError, UnicodeError):  # a host's name may be none
         return False
     return True
 

@@ -28,7 +28,7 @@ from typing import Any
 from lab import __version__, catalog
 from lab.errors import Failure, UserError, shortened
 from lab.experiment import Experiment
-from lab.foreign import leads_outside, parse_json, read_regular
+from lab.foreign import leads_outside, may_be_written, parse_json, read_regular
 from lab.runs.files import is_temporary, remove_temporary, write_atomic
 from lab.runs.metrics_file import json_safe, rows_of
 
@@ -193,6 +193,8 @@ class Run:
 
     def is_alive(self) -> bool:
         """Whether a process is training this run now."""
+        if not may_be_written(self.path / ".lock"):
+            return False
         try:
             with (self.path / ".lock").open("a") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -204,6 +206,9 @@ class Run:
 
     def lock(self) -> None:
         """Keep other processes from training this run until `unlock` or the end of the process."""
+        for path in (self.path / ".lock", self.metrics_path, self.system_path, self.path / "log.txt"):
+            if not may_be_written(path):
+                raise UserError(f"{str(path)!r} is no regular file; remove it, and the run goes on.")
         try:
             self._lock_file = (self.path / ".lock").open("a")
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,21 +16,25 @@ MANY = 0.9
 class DeadUnits:
     """Which units of a module's ReLUs have not fired while it was watched.
 
-    A unit is a column of (..., F), or a channel of pictures (B, C, H, W). Dead units get no gradient, and so stay dead
-    for these inputs: a learning rate that is too high makes them (Lu et al. 2020, Dying ReLU and Initialization).
+    A unit is a column of (..., F), or a channel of (B, C, L) or (B, C, H, W) behind a convolution. Dead units get no
+    gradient, and so stay dead for these inputs: a learning rate that is too high makes them (Lu et al. 2020, Dying ReLU
+    and Initialization).
     """
 
     def __init__(self) -> None:
-        self._fired: dict[str, Tensor] = {}
+        self._fired: dict[tuple[str, int], Tensor] = {}
+        """by a layer's name and width: one that is used again and again may have several"""
 
     @contextmanager
     def watching(self, module: nn.Module) -> Iterator[None]:
         """Watch the module's forward passes within."""
-        handles = [
-            layer.register_forward_hook(lambda _, inputs, output, name=name: self._see(name, output))
-            for name, layer in module.named_modules()
-            if isinstance(layer, nn.ReLU)
-        ]
+        handles, channels_first = [], False
+        for name, layer in module.named_modules():
+            if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.RNNBase):
+                channels_first = not isinstance(layer, nn.Linear | nn.RNNBase)
+            if isinstance(layer, nn.ReLU):
+                see = partial(self._see, name, channels_first)
+                handles.append(layer.register_forward_hook(see))
         try:
             yield
         finally:
@@ -44,18 +49,20 @@ class DeadUnits:
     def warning(self) -> str | None:
         """A sentence about the worst layer, where nearly all of its units are dead."""
         shares = {name: 1 - float(fired.double().mean()) for name, fired in self._fired.items()}
-        name = max(shares, key=shares.__getitem__, default=None)
-        if name is None or shares[name] < MANY:
+        worst = max(shares, key=shares.__getitem__, default=None)
+        if worst is None or shares[worst] < MANY:
             return None
-        num = len(self._fired[name])
+        name, num = worst
         return (
-            f"{round(shares[name] * num)} of the {num} units of {name} are 0 for every input of the evaluation, and "
+            f"{round(shares[worst] * num)} of the {num} units of {name} are 0 for every input of the evaluation, and "
             f"learn nothing any more. A lower module.optimizer.lr or another activation keeps them alive"
         )
 
-    def _see(self, name: str, output: Any) -> None:
-        axis = 1 if output.ndim == 4 else output.ndim - 1
+    def _see(self, name: str, channels_first: bool, layer: nn.Module, inputs: Any, output: Tensor) -> None:
+        if output.ndim < 2:
+            return
+        axis = 1 if output.ndim == 4 or (output.ndim == 3 and channels_first) else output.ndim - 1
         fired = output.any([i for i in range(output.ndim) if i != axis])
-        before = self._fired.setdefault(name, fired)
+        before = self._fired.setdefault((name, len(fired)), fired)
         if before is not fired:
             before |= fired

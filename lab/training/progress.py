@@ -55,6 +55,7 @@ class Progress:
         self._shown_at = 0.0
         self._started_at = (0.0, 0)
         self._status: Status | None = None
+        self._shown: Status | None = None
         self._pace = _Pace()
 
     def start(self, status: Status) -> None:
@@ -106,7 +107,7 @@ class Progress:
     def stop(self) -> None:
         """Show where it ended, and let go of the terminal."""
         status, self._status = self._status, None
-        if status is not None:
+        if status is not None and status is not self._shown:
             self._show(status)
         if self._bar is not None:
             self._bar.stop()
@@ -121,6 +122,7 @@ class Progress:
         self.note("\n".join(lines))
 
     def _show(self, status: Status) -> None:
+        self._shown = status
         since, from_count = self._started_at
         rate = (status.count - from_count) / max(time.perf_counter() - since, 1e-9)
         value = status.metrics.get(status.monitored)
@@ -159,7 +161,7 @@ class _Pace:
 
 
 def _text_of(work: str, done: int, total: int) -> str:
-    return f"{work}: {done / max(total, 1):.0%}"
+    return f"{work}: {done / total:.0%}" if total else f"{work}: {done:,}"
 
 
 def _words(counter: str) -> str:

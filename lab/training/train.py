@@ -16,7 +16,7 @@ from lightning.pytorch import Callback
 
 from lab.config.overrides import override
 from lab.data.module import LabDataModule
-from lab.errors import UserError
+from lab.errors import Failure, UserError
 from lab.experiment import Experiment, TrackingConfig
 from lab.launchers import launch
 from lab.quiet import quiet
@@ -185,11 +185,15 @@ def _fit(
         with stop_on_signals(loop.on_signal):
             trainer.fit(module, datamodule=data)
     except BaseException as error:
-        loop.status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+        second_interrupt = isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt)
+        interrupted = second_interrupt or isinstance(error, KeyboardInterrupt)
+        loop.status = "interrupted" if interrupted else "failed"
         log.error("%s", "".join(traceback.format_exception(error)))
         loop.close(module, f"{type(error).__name__}: {error}")
-        if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+        if second_interrupt:
             raise KeyboardInterrupt from None  # Lightning makes a second Ctrl-C an exit with code 1
+        if isinstance(error, SystemExit):
+            raise Failure(f"code of this run wanted to end the process (SystemExit: {error}).") from error
         raise
     loop.close(module)
     return Result(run, loop.status, dict(loop.recorder.latest), loop.best)

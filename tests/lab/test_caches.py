@@ -33,3 +33,24 @@ def test_a_home_that_can_be_written_is_used(tmp_path: Path, monkeypatch: pytest.
     before = dict(os.environ)
     without_a_home()
     assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize("home", ["~nobody-of-that-name", "/" + "x" * 300])
+def test_a_home_that_nobody_finds_is_none(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", home)
+    for name in ("XDG_CACHE_HOME", "MPLCONFIGDIR"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    without_a_home()
+    assert Path(os.environ["XDG_CACHE_HOME"]).parent.is_dir()
+
+
+def test_where_nothing_can_be_written_the_lab_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**options: object) -> str:
+        raise FileNotFoundError("no usable temporary directory")
+
+    monkeypatch.setenv("HOME", "/dev/null/home")
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    before = dict(os.environ)
+    without_a_home()
+    assert dict(os.environ) == before

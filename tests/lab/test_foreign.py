@@ -100,6 +100,17 @@ def test_pictures_that_are_links_or_pipes_are_left_out(tmp_path: Path) -> None:
     assert b"dGhlIHJlYWRlcidzIG93bg" not in (tmp_path / "page.html").read_bytes()
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", [".lock", "metrics.jsonl", "system.jsonl", "log.txt"])
+def test_a_pipe_where_a_run_is_written_hangs_nobody(tmp_path: Path, name: str) -> None:
+    run = make_run(tmp_path / "runs")
+    (run.path / name).unlink(missing_ok=True)
+    os.mkfifo(run.path / name)
+    assert not run.is_alive()
+    with pytest.raises(UserError, match=rf"{name}' is no regular file"):
+        run.lock()
+
+
 def test_links_in_what_is_uploaded_are_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path / "runs")
     part = run.path / "wandb" / "offline-run-1" / "files"

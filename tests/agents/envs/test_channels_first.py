@@ -102,7 +102,7 @@ def test_it_has_no_state_of_its_own() -> None:
     seeing.reset()
     state = env_state(seeing)
     assert state is not None
-    assert state["own"] == {"t": 0}
+    assert state["own"]["plain"]["entries"] == {"t": 0}
 
 
 class Stateful(Bright):

@@ -17,12 +17,14 @@ from gymnasium import spaces
 
 from agents.algorithms.policy_gradient import PolicyGradientConfig
 from agents.envs.make import InProcessEnvs, make_env, make_envs
+from agents.envs.state import env_state, set_env_state
 from agents.episodes import play, play_episodes
 from agents.experience.data import OnPolicyData
 from agents.play.export import exportable
 from agents.types import Episode
 from lab.data.spec import MultiDiscrete
 from lab.errors import Failure, UserError
+from lab.long_work import listening
 
 
 class Odd(gym.Env[Any, Any]):
@@ -127,6 +129,83 @@ def test_what_cannot_be_drawn_costs_the_film_alone(
     assert why in caplog.text
     with pytest.raises(UserError, match=why):
         play(agent.policy, "Odd-v0", 1, seed=0, on_frame=lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("frame", "why"),
+    [
+        (np.zeros((8, 8, 3), np.float32), "draws float32"),
+        (np.zeros((8, 8), np.uint8), "cannot be drawn as pictures"),
+        (np.zeros((8, 8, 2), np.uint8), r"draws uint8 \(8, 8, 2\)"),
+    ],
+)
+def test_pictures_that_are_none_are_told(frame: Any, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Odd, "render", lambda env: frame)
+    agent, _ = agent_and_data()
+    with pytest.raises(UserError, match=why):
+        play(agent.policy, "Odd-v0", 1, seed=0, on_frame=lambda *_: None)
+
+
+def test_transparency_is_left_out_of_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Odd, "render", lambda env: np.full((8, 8, 4), 7, np.uint8))
+    agent, _ = agent_and_data()
+    shapes: list[Any] = []
+    play(agent.policy, "Odd-v0", 1, seed=0, on_frame=lambda frame, _: shapes.append(frame.shape))
+    assert set(shapes) == {(8, 8, 3)}
+
+
+class Remembers(Odd):
+    """Gives its whole state, as people write it."""
+
+    own: Any = None
+
+    def state_dict(self) -> Any:
+        if self.own == "absent":
+            raise NotImplementedError
+        return {"x": np.arange(3), "t": np.int64(self.t), 4: [torch.ones(2)], "odd": self.own}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.loaded = state
+
+
+@pytest.mark.parametrize("own", [None, object(), "absent"])
+def test_a_state_of_ones_own_is_saved_whole_or_not_at_all(own: Any, tmp_path: Path) -> None:
+    env = Remembers(own=own)
+    env.reset()
+    state = env_state(env)
+    assert (state is None) == (own is not None)
+    if state is not None:
+        torch.save(state, tmp_path / "state")
+        set_env_state(env, torch.load(tmp_path / "state", weights_only=True))
+        assert env.loaded["t"] == 0
+        assert env.loaded["x"].tolist() == [0, 1, 2]
+        assert torch.equal(env.loaded[4][0], torch.ones(2))
+        set_env_state(env, {"own": {"t": 3}, "layers": []})  # as checkpoints had it before
+        assert env.loaded == {"t": 3}
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [(np.int64, True), (np.int32, True), (np.int16, False)])
+def test_whole_numbers_keep_their_digits(dtype: Any, digits: bool) -> None:
+    env = Odd(observation_space=spaces.Box(-9, 9, (3,), dtype), observation=np.ones(3, dtype))
+    wanted = torch.float64 if digits else torch.float32
+    assert InProcessEnvs([lambda: env]).spec.inputs.dtype == wanted  # type: ignore[union-attr]
+
+
+def test_slow_environments_let_an_evaluation_be_ended_between_any_two() -> None:
+    class End(BaseException):
+        pass
+
+    heard: list[Any] = []
+
+    def listen(*told: Any) -> None:
+        heard.append(told)
+        if len(heard) == 9:
+            raise End
+
+    agent, _ = agent_and_data()
+    with pytest.raises(End), listening(listen):
+        play_episodes(agent.policy, "Odd-v0", 5, seed=0)
+    assert heard == [("playing episodes, steps of each", 0, 0)] * 9  # 1, before 5 resets, 1, before 2 of 5 steps
 
 
 def test_what_gymnasium_warns_of_is_told_once(

@@ -153,7 +153,11 @@ def test_what_is_no_head_of_ray_is_told_apart() -> None:
 
 @pytest.mark.parametrize(
     ("address", "sentence"),
-    [("127.0.0.1:1", "cannot be reached: nothing accepts"), ("ray://head", "is not host:port")],
+    [
+        ("127.0.0.1:1", "cannot be reached: nothing accepts"),
+        ("ray://head", "is not host:port"),
+        ("a" * 70 + ":80", "cannot be reached: nothing accepts"),  # no host has such a name
+    ],
 )
 def test_a_wrong_address_is_told_in_a_sentence(address: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence), session(address):

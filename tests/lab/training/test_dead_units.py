@@ -44,6 +44,24 @@ def test_a_channel_lives_when_one_pixel_fires() -> None:
     assert dead.metrics() == {"eval/dead_units": pytest.approx(0.8)}
 
 
+def test_channels_of_sequences_are_told_from_features_by_what_is_before_them() -> None:
+    net, dead = nn.Sequential(nn.Conv1d(1, 8, 1), nn.ReLU()), DeadUnits()
+    nn.init.ones_(net[0].weight)  # type: ignore[arg-type]
+    net[0].bias.data = torch.tensor([-9.0] + [0.0] * 7)  # type: ignore[union-attr]
+    with dead.watching(net):
+        net(torch.ones(2, 1, 5))
+    assert dead.metrics() == {"eval/dead_units": pytest.approx(1 / 8)}
+
+
+def test_one_rectifier_may_stand_in_several_places() -> None:
+    rectify = nn.ReLU()
+    net, dead = nn.Sequential(nn.Linear(1, 4), rectify, nn.Linear(4, 6), rectify, nn.Linear(6, 1)), DeadUnits()
+    with dead.watching(net):
+        net(torch.ones(3, 1))
+        rectify(torch.tensor(1.0))  # no units
+    assert 0 <= dead.metrics()["eval/dead_units"] <= 1
+
+
 def test_networks_without_rectified_units_have_none() -> None:
     net, dead = nn.Sequential(nn.Linear(2, 2), nn.Tanh()), DeadUnits()
     with dead.watching(net):

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from lab.config.overrides import resolve
+from lab.errors import Failure
 from lab.experiment import Experiment
 from lab.long_work import tell, told
 from lab.runs.directory import Run
@@ -86,6 +87,16 @@ def test_an_evaluation_given_up_when_time_was_out_is_the_last_thing_the_resumed_
     assert done.status == "completed"
     assert done.run.result()["samples"] == stopped.run.result()["samples"]
     assert sum("eval/accuracy" in row for row in rows(done.run)) == 1
+
+
+def test_code_that_wants_to_end_the_process_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluate(self: Any, *given: Any, **options: Any) -> dict[str, float]:
+        raise SystemExit(3)
+
+    monkeypatch.setattr(Classifier, "evaluate", evaluate)
+    with pytest.raises(Failure, match=r"wanted to end the process \(SystemExit: 3\)"):
+        train(experiment(), run_dir=tmp_path / "run")
+    assert Run.open(tmp_path / "run").result()["status"] == "failed"
 
 
 def test_a_long_evaluation_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
