@@ -12,10 +12,13 @@ _MOST_BYTES = 64 * 2**20
 
 
 def may_be_written(path: Path) -> bool:
-    """Whether a path is a regular file or absent: writing to a pipe hangs, and to a link goes elsewhere."""
+    """Whether a path is no pipe, which would hang its writer, nor a link, which would lead elsewhere.
+
+    It may be absent, or in a folder that cannot be read: opening it says so.
+    """
     try:
         return stat.S_ISREG(path.lstat().st_mode)
-    except FileNotFoundError:
+    except OSError:
         return True
 
 

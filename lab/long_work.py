@@ -36,8 +36,11 @@ def tell(work: str, done: int, total: int) -> None:
 
 def tell_again() -> None:
     """The same as was told last: between the pieces of one part that may take seconds, too."""
-    listener, last = _listener.get(), _told.get()
-    if listener is not None and last is not None:
+    listener = _listener.get()
+    if listener is None:
+        return
+    last = _told.get()
+    if last is not None:
         listener(*last)
 
 

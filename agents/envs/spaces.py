@@ -43,11 +43,16 @@ def reader(space: gym.Space[Any]) -> Callable[[Any], ObsArray]:
     if isinstance(space, spaces.Dict):
         readers = {key: reader(part) for key, part in space.spaces.items()}
         return lambda obs: {key: read(obs[key]) for key, read in readers.items()}  # type: ignore[misc]
-    dtype = torch.empty(0, dtype=_tensor_spec(space).dtype).numpy().dtype
+    dtype = array_dtype(_tensor_spec(space))
     start = getattr(space, "start", 0)
     if isinstance(space, spaces.Box) and not space.shape:
         return lambda obs: np.asarray(obs, dtype).reshape(-1, 1)
     return (lambda obs: np.asarray(obs, dtype) - start) if start else (lambda obs: np.asarray(obs, dtype))
+
+
+def array_dtype(spec: TensorSpec) -> np.dtype[Any]:
+    """The type of arrays of a spec."""
+    return torch.empty(0, dtype=spec.dtype).numpy().dtype
 
 
 def writer(space: gym.Space[Any]) -> Callable[[Array], Array]:

@@ -110,6 +110,8 @@ def _is_plain(value: Any) -> bool:
 def _to_plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return {"array": torch.from_numpy(value.copy())}
+    if isinstance(value, torch.Tensor):
+        return value.clone()
     if isinstance(value, np.generic):
         return {"scalar": value.item(), "dtype": value.dtype.str}
     if isinstance(value, deque):

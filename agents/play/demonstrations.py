@@ -22,7 +22,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from agents.envs.make import InProcessEnvs, Step, make_env
-from agents.envs.spaces import ObsArray
+from agents.envs.spaces import ObsArray, array_dtype
 from agents.experience.data import EnvironmentData
 from agents.types import Obs, map_obs
 from lab.data import npz
@@ -159,7 +159,7 @@ def _observations(array: Array, spec: TensorSpec, length: int, path: Path) -> Ar
     if array.shape != (length + 1, *spec.shape):
         shape = (length + 1, *spec.shape)
         raise UserError(f"{str(path)!r}: observations {array.shape} do not fit the environment, which needs {shape}.")
-    return array[:-1].astype(torch.empty(0, dtype=spec.dtype).numpy().dtype)
+    return array[:-1].astype(array_dtype(spec))
 
 
 def _actions(action: Array, spec: DataSpec, path: Path) -> Array:

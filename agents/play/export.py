@@ -14,6 +14,7 @@ from agents.envs import cartpole_positions
 from agents.envs.channels_first import ChannelsFirst, is_channels_last
 from agents.envs.flatten_nested import FlatDict
 from agents.envs.make import is_atari, make_env
+from agents.envs.spaces import array_dtype
 from agents.policies.policy import Policy
 from agents.types import Obs
 from lab.data.spec import DataSpec, Discrete, TensorSpec
@@ -83,7 +84,6 @@ def _example(spec: DataSpec, env_id: str, options: dict[str, Any], state: Tensor
         assert isinstance(spec.inputs, TensorSpec)
         frames = _FRAMES.format(shape=", ".join(map(str, spec.inputs.shape)))
         return (start + frames).replace("import gymnasium as gym\n", "").replace("gymnasium, ", "")
-    types = {"torch.uint8": "np.uint8", "torch.int64": "np.int64", "torch.float64": "np.float64"}
     env = make_env(env_id, options)
     own = env.env if isinstance(env, ChannelsFirst) else env
     paths = own.paths if isinstance(own, FlatDict) else {}
@@ -98,10 +98,7 @@ def _example(spec: DataSpec, env_id: str, options: dict[str, Any], state: Tensor
         part = f"np.moveaxis({part}, -1, 0)" if is_channels_last(leaf) else part
         first = getattr(leaf, "start", 0)
         shape = f".reshape{(1, *each.shape)}" if each.shape == (1,) else ""  # of a number without an axis too
-        return (
-            f'"{name}": np.asarray([{part}{f" - {first}" if first else ""}], '
-            f"{types.get(str(each.dtype), 'np.float32')}){shape}"
-        )
+        return f'"{name}": np.asarray([{part}{f" - {first}" if first else ""}], np.{array_dtype(each)}){shape}'
 
     words = [array_of(name, each) for name, each in _named_inputs(spec).items()]
     before, outputs = "", "action, scores"

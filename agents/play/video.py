@@ -33,6 +33,9 @@ def write_video(path: Path, frames: Iterable[Frame], fps: float) -> None:
     frames = _alike(frames, path)
     try:
         (_write_gif if path.suffix.lower() == ".gif" else _write_mp4)(path, frames, fps)
+    except Failure:
+        path.unlink(missing_ok=True)
+        raise
     except OSError as error:
         raise Failure(f"{shortened(str(path))} could not be written: {error.strerror or error}.") from error
 

@@ -158,11 +158,12 @@ class Remembers(Odd):
     """Gives its whole state, as people write it."""
 
     own: Any = None
+    tensor = torch.ones(2)
 
     def state_dict(self) -> Any:
         if self.own == "absent":
             raise NotImplementedError
-        return {"x": np.arange(3), "t": np.int64(self.t), 4: [torch.ones(2)], "odd": self.own}
+        return {"x": np.arange(3), "t": np.int64(self.t), 4: [self.tensor], "odd": self.own}
 
     def load_state_dict(self, state: Any) -> None:
         self.loaded = state
@@ -175,6 +176,8 @@ def test_a_state_of_ones_own_is_saved_whole_or_not_at_all(own: Any, tmp_path: Pa
     state = env_state(env)
     assert (state is None) == (own is not None)
     if state is not None:
+        env.tensor.add_(1)  # of the environment that goes on, not of what was noted
+        env.tensor = torch.ones(2)
         torch.save(state, tmp_path / "state")
         set_env_state(env, torch.load(tmp_path / "state", weights_only=True))
         assert env.loaded["t"] == 0

@@ -33,6 +33,7 @@ def test_a_gif_ends_with_the_last_picture(tmp_path: Path, num: int, fps: int) ->
 def test_pictures_of_other_sizes_are_no_film(tmp_path: Path, frames: list[Any], suffix: str) -> None:
     with pytest.raises(Failure, match=r"is no film: it has pictures of .* all must be of one size, at least 2x2"):
         write_video(tmp_path / f"a{suffix}", frames, 10)
+    assert not list(tmp_path.iterdir())  # half a film is none
 
 
 def test_an_encoder_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
