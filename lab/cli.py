@@ -13,13 +13,14 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from lab import __version__, catalog, plugins
 from lab.caches import without_a_home
 from lab.errors import Failure, UserError, shortened, unknown
+from lab.quiet import warnings_in_lines
 
 INTERRUPTED = 130
 _AGAIN_SECONDS = 0.05
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     try:
         without_a_home()
-        with _interrupted_by_sigterm():
+        with nullcontext() if debug else warnings_in_lines(), _interrupted_by_sigterm():
             if command is not None:
                 return _run(command, arguments)
             parser = _parser()

@@ -1,11 +1,17 @@
-"""Other libraries' remarks, made for those who write them, kept off the screen."""
+"""Remarks of other libraries: some are kept off the screen for a while, warnings become lines of the log."""
 
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+log = logging.getLogger("lab")
+_LONGEST = 300
+"""characters of a warning that are told"""
 
 
 @contextmanager
@@ -21,3 +27,23 @@ def quiet(*loggers: str, module: str = "") -> Iterator[None]:
         finally:
             for logger, level in levels.items():
                 logger.setLevel(level)
+
+
+@contextmanager
+def warnings_in_lines() -> Iterator[None]:
+    """Each warning becomes one line of the log, without the code that raised it.
+
+    Warnings of one place that differ by their numbers alone are told once.
+    """
+    told: set[tuple[str, int, str]] = set()
+
+    def tell(message: Any, category: type[Warning], filename: str, lineno: int, *others: Any) -> None:
+        text = " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(message)).split()).removeprefix("WARN: ")
+        kind = (filename, lineno, re.sub(r"\d+", "", text))
+        if kind not in told:
+            told.add(kind)
+            log.warning("%s", text[:_LONGEST] or category.__name__)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = tell
+        yield

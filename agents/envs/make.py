@@ -10,11 +10,8 @@ the true last observation; with NEXT_STEP the following step only resets, and is
 from __future__ import annotations
 
 import copy
-import logging
-import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
@@ -30,14 +27,11 @@ from lab.data.spec import DataSpec, Discrete, TensorSpec
 from lab.errors import UserError, unknown
 from lab.long_work import tell_again
 
-log = logging.getLogger("lab")
-
 _VECTOR_ENTRY_POINT_FROM = 4
 ENDLESS = 20_000
 """steps after which a played episode is cut off where nothing else limits it"""
 ENDLESS_IN_TRAINING = 2_000
 """the same in the evaluations of a training, which are many"""
-_told: set[str] = set()
 """gymnasium's warnings that have been passed on"""
 
 
@@ -199,8 +193,7 @@ def make_envs(
     with_end = options if training else with_limit(env_id, options, limit)
     try:
         if training and spec.vector_entry_point is not None and num_envs >= _VECTOR_ENTRY_POINT_FROM:
-            with _warnings_told(env_id):
-                several = gym.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point", **options)
+            several = gym.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point", **options)
             if not is_channels_last(several.single_observation_space):
                 return VectorEnvs(several)
             several.close()
@@ -229,7 +222,8 @@ def make_env(
         arguments = dict(options or {})
         if render_mode is not None:  # an environment need not know the word
             arguments["render_mode"] = render_mode
-        with _warnings_told(env_id):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*possible render_modes")  # who draws says so where it fails
             return channels_first(without_nesting(gym.make(env_id, disable_env_checker=True, **arguments)))
     except gym.error.DependencyNotInstalled as error:
         raise UserError(f"environment {env_id!r} needs a package that is not installed: {error}") from None
@@ -239,19 +233,6 @@ def make_env(
         if "'render_mode'" not in str(error):
             raise
         raise UserError(f"environment {env_id!r} cannot be drawn: its constructor takes no render_mode.") from None
-
-
-@contextmanager
-def _warnings_told(env_id: str) -> Iterator[None]:
-    """gymnasium's warnings become lines of the log, each once."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    for warning in caught:
-        text = re.sub(r"\x1b\[\d+m|WARN: ", "", str(warning.message)).strip()
-        if text not in _told and "possible render_modes" not in text:  # who draws says so where it fails
-            _told.add(text)
-            log.warning("%s: %s", env_id, text)
 
 
 def find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
@@ -264,8 +245,7 @@ def find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
 
         register_atari(env_id)
     try:
-        with _warnings_told(env_id):
-            return gym.spec(name if colon else env_id)  # the package registered it when it was imported
+        return gym.spec(name if colon else env_id)  # the package registered it when it was imported
     except gym.error.Error:
         if colon:
             raise UserError(

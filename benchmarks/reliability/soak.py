@@ -2,8 +2,9 @@
 
     python benchmarks/reliability/soak.py [--seconds 3600] [--quick]
 
-Each is looked at every second after it has got going. What grows is told by the medians of the second and the last
-quarter of its time. A replay buffer, which takes memory as it fills, is small enough here to be full by then.
+The three run side by side, the board over the training's folder; each is looked at every second after it has got going.
+What grows is told by the medians of the second and the last quarter of its time. A replay buffer, which takes memory as
+it fills, is small enough here to be full by then.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,16 +58,16 @@ def look(process: psutil.Process) -> Look:
     return Look(memory, files, threads)
 
 
-def soak(command: list[str], seconds: float, start: float, root: Path, ask: str | None = None) -> list[Look]:
+def soak(command: list[str], seconds: float, start: float, home: Path, ask: str | None = None) -> list[Look]:
     """Looks at a command, one a second, from `start` seconds on; then it ends by SIGTERM."""
-    with (root / "log.txt").open("a") as log:
-        running = subprocess.Popen(command, stdout=log, stderr=log, cwd=root, start_new_session=True)
+    with (home / "log.txt").open("a") as log:
+        running = subprocess.Popen(command, stdout=log, stderr=log, cwd=home, start_new_session=True)
     looks = []
     try:
         time.sleep(start)
         process, end = psutil.Process(running.pid), time.monotonic() + seconds
         while time.monotonic() < end:
-            assert running.poll() is None, (root / "log.txt").read_text()[-500:]
+            assert running.poll() is None, (home / "log.txt").read_text()[-500:]
             if ask is not None:
                 urllib.request.urlopen(ask, timeout=30).read()
             looks.append(look(process))
@@ -94,7 +96,8 @@ def main() -> None:
     bench = Benchmark("reliability_soak", __doc__, options)
     seconds = bench.options.seconds or (40.0 if bench.quick else 3_600.0)
     root = Path(tempfile.mkdtemp(prefix="lab-soak-"))
-    os.environ |= {"LAB_RUNS": str(root / "runs"), "OMP_NUM_THREADS": "1"}
+    (root / "watched").mkdir()
+    os.environ |= {"OMP_NUM_THREADS": "1"}
     dqn = [
         *_LAB,
         "train",
@@ -102,6 +105,7 @@ def main() -> None:
         *_ENDLESS,
         "data.replay.capacity=20000",
         "trainer.eval_period=20000",
+        f"--out={root / 'watched' / 'run'}",
         "--quiet",
     ]
     short = ["trainer.budget=6400", "trainer.film=false", "tracking.mode=disabled", "--quiet"]
@@ -109,11 +113,20 @@ def main() -> None:
     commands = {
         "dqn": (dqn, 25.0, None),
         "sweep": (sweep, 40.0, None),
-        "board": ([*_LAB, "board", str(root / "runs"), "--port", str(_PORT)], 10.0, f"http://127.0.0.1:{_PORT}/data"),
+        "board": (
+            [*_LAB, "board", str(root / "watched"), "--port", str(_PORT)],
+            40.0,
+            f"http://127.0.0.1:{_PORT}/data",
+        ),
     }
     figures: dict[str, float] = {}
-    for name, (command, start, ask) in commands.items():
-        looks = soak(command, seconds, start, root, ask)
+    with ThreadPoolExecutor() as pool:
+        soaking = {}
+        for name, (command, start, ask) in commands.items():
+            (root / name).mkdir()
+            soaking[name] = pool.submit(soak, command, seconds, start, root / name, ask)
+    for name, ended in soaking.items():
+        looks = ended.result()
         grown = growth(looks)
         print(f"{name}: at first {looks[0]}, at last {looks[-1]}", flush=True)
         figures |= {f"{name}_memory_at_last_mb": looks[-1].memory_mb, f"{name}_memory_growth_mb": grown["memory_mb"]}

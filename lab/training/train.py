@@ -19,7 +19,7 @@ from lab.data.module import LabDataModule
 from lab.errors import Failure, UserError
 from lab.experiment import Experiment, TrackingConfig
 from lab.launchers import launch
-from lab.quiet import quiet
+from lab.quiet import quiet, warnings_in_lines
 from lab.ranks import ranks, shares
 from lab.ranks.batch_norm import normalize_whole_batches
 from lab.runs.directory import Run
@@ -102,6 +102,7 @@ def train(
     try:
         with (
             _log_to(run, shown) if first else nullcontext(),
+            warnings_in_lines(),
             quiet("lightning.pytorch", "lightning.fabric", "lightning", module="lightning"),
             _threads(experiment.trainer.num_threads or module.num_threads),
         ):

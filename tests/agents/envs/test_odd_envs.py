@@ -16,12 +16,13 @@ import torch
 from gymnasium import spaces
 
 from agents.algorithms.policy_gradient import PolicyGradientConfig
-from agents.envs.make import InProcessEnvs, make_env, make_envs
+from agents.envs.make import InProcessEnvs, make_envs
 from agents.envs.state import env_state, set_env_state
 from agents.episodes import play, play_episodes
 from agents.experience.data import OnPolicyData
 from agents.play.export import exportable
 from agents.types import Episode
+from lab.cli import main
 from lab.data.spec import MultiDiscrete
 from lab.errors import Failure, UserError
 from lab.long_work import listening
@@ -211,16 +212,33 @@ def test_slow_environments_let_an_evaluation_be_ended_between_any_two() -> None:
     assert heard == [("playing episodes, steps of each", 0, 0)] * 9  # 1, before 5 resets, 1, before 2 of 5 steps
 
 
-def test_what_gymnasium_warns_of_is_told_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+class Warns(Odd):
+    """gymnasium's way to warn, in each step."""
+
+    def step(self, action: Any) -> Any:
+        gym.logger.warn("step %d is odd", self.t)
+        return super().step(action)
+
+
+@pytest.mark.filterwarnings("always")
+def test_what_an_environment_warns_of_in_steps_is_a_line_of_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("agents.envs.make._told", set())
-    with caplog.at_level(logging.WARNING, "lab"):
-        for _ in range(2):
-            make_env("CartPole-v0", render_mode="rgb_array").close()
-    assert [record.getMessage() for record in caplog.records] == [
-        "CartPole-v0: The environment CartPole-v0 is out of date. You should consider upgrading to version `v1`."
+    monkeypatch.setitem(gym.registry, "Odd-v0", gym.envs.registration.EnvSpec("Odd-v0", Warns))
+    fields = [
+        "data.env=Odd-v0",
+        "data.num_envs=2",
+        "data.num_steps=16",
+        "module.minibatch_size=16",
+        "trainer.budget=64",
     ]
+    code = main(["train", "ppo/cartpole", *fields, "tracking.mode=disabled", f"--out={tmp_path}/run"])
+    assert code == 0
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert log.count("is odd") == 1
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("step 0 is odd") == 1
+    assert "UserWarning" not in told.err
 
 
 def test_an_episode_without_an_end_is_cut_off_in_an_evaluation(
