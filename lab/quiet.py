@@ -45,5 +45,5 @@ def warnings_in_lines() -> Iterator[None]:
             log.warning("%s", text[:_LONGEST] or category.__name__)
 
     with warnings.catch_warnings():
-        warnings.showwarning = tell
+        warnings.showwarning = tell  # type: ignore[assignment]
         yield

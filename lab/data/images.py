@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -169,11 +170,12 @@ def _tensors(images: Array, labels: Array) -> tuple[Tensor, Tensor]:
 @register_images("digits")
 def digits(root: Path) -> ImageArrays:
     """1,797 handwritten digits of 8x8 pixels and 17 grey levels, carried by scikit-learn (Alpaydin and Kaynak 1998)."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    order = np.random.default_rng(0).permutation(len(bunch.target))
-    x, y = bunch.images[order].astype(np.uint8), bunch.target[order]
+    package = find_spec("sklearn")  # its import takes longer than a whole epoch
+    assert package is not None
+    assert package.origin is not None
+    rows = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", np.int64, delimiter=",")
+    rows = rows[np.random.default_rng(0).permutation(len(rows))]
+    x, y = rows[:, :-1].reshape(-1, 8, 8).astype(np.uint8), rows[:, -1]
     return ImageArrays((x[:1297], y[:1297]), (x[1497:], y[1497:]), (x[1297:1497], y[1297:1497]), levels=17)
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
 
 from lab.data.spec import DataSpec
+from lab.lightning import LightningDataModule
 
 
 class ChunkStream:

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
 
-from lightning.pytorch.loggers import WandbLogger
-
 from lab.config import serialization
 from lab.experiment import Experiment
+from lab.lightning import WandbLogger
 from lab.runs.directory import Run
 from lab.runs.files import write_atomic
 from lab.runs.metrics_file import MetricsFile, offset_of

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
 
 from lab.errors import UserError
 from lab.experiment import TrainerConfig
+from lab.lightning import Callback, Trainer
 from lab.runs.directory import Run
 
 

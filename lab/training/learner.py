@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lab.data.module import LabDataModule
@@ -24,6 +23,7 @@ from lab.engine.optimizers import OptimizerConfig
 from lab.engine.updater import Updater
 from lab.experiment import ModuleConfig
 from lab.export import Exportable
+from lab.lightning import LightningModule
 from lab.pictures import Image
 from lab.ranks import ranks
 

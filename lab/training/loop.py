@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from lightning.pytorch import Callback, Trainer
-
 from lab.config import serialization
 from lab.data.module import LabDataModule
 from lab.experiment import Experiment
+from lab.lightning import Callback, Trainer
 from lab.long_work import listening
 from lab.ranks import collectives, ranks, shared_noise
 from lab.runs.directory import Run

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback
 
 from lab.config.overrides import override
 from lab.data.module import LabDataModule
 from lab.errors import Failure, UserError
 from lab.experiment import Experiment, TrackingConfig
 from lab.launchers import launch
+from lab.lightning import Callback
 from lab.quiet import quiet, warnings_in_lines
 from lab.ranks import ranks, shares
 from lab.ranks.batch_norm import normalize_whole_batches

@@ -372,3 +372,32 @@ def test_paths_that_can_be_no_file_are_refused_before_anything_is_done(lab: Any,
     assert done.code == 2
     assert part in done.err
     assert done.err.count("\n") == 1
+
+
+ENDS = """
+import atexit, sys, threading, time
+import lab.cli
+def run(*arguments):
+    atexit.register(print, "exit handler")
+    threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
+    print("no newline", end=" ")
+    return 3
+lab.cli._run = run
+sys.argv = ["lab", "list"]
+lab.cli.program()
+"""
+
+
+def test_the_program_ends_as_python_does() -> None:
+    ended = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=50)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "no newline thread\nexit handler\n", "")
+
+
+def test_the_program_ends_quietly_where_nobody_reads_on() -> None:
+    code = "import sys; sys.argv = ['lab', 'list']; from lab.cli import program; program()"
+    writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert writer.stdout is not None
+    assert writer.stderr is not None
+    writer.stdout.close()
+    assert writer.stderr.read() == b""
+    assert writer.wait(50) == 0

@@ -16,6 +16,7 @@ X = RNG.integers(0, 256, (40, 6, 5), dtype=np.uint8)
 Y = (np.arange(40) % 4).astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_digits_are_the_ones_scikit_learn_carries() -> None:
     from sklearn.datasets import load_digits
 
