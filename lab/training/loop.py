@@ -5,6 +5,8 @@ All schedules follow the module's own counter (environment steps or samples), so
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import threading
 import time
@@ -26,6 +28,13 @@ from lab.training.recording import Recorder
 from lab.training.saving import Best, Saver
 from lab.training.status import Observer, Status
 
+log = logging.getLogger("lab")
+
+_PATIENCE_SECONDS = 4.0
+"""how long a signal waits for the chunk in progress, and from how long a chunk on the one before it is saved"""
+_SHARE_OF_SAVING = 0.1
+"""of a long chunk's time that saving after each of them may take"""
+
 
 class _Agreement(NamedTuple):
     """What all ranks take for true after a chunk."""
@@ -37,6 +46,10 @@ class _Agreement(NamedTuple):
 
 class _EvaluationEnded(BaseException):
     """An evaluation is given up, since the run is to stop."""
+
+
+class ChunkGivenUp(BaseException):
+    """The chunk in progress is given up, since it takes long and the run is to stop; what was before it is saved."""
 
 
 class RunLoop(Callback):
@@ -83,7 +96,11 @@ class RunLoop(Callback):
         self._resume_from: dict[str, Any] | None = None
         self._counted: dict[str, int] = {}
         self._stop_asked = threading.Event()
-        self._clock = self._last_save = 0.0
+        self._impatient = False
+        self._in_chunk = False
+        self._can_give_up = True
+        """whether all before the chunk in progress is saved"""
+        self._clock = self._last_save = self._save_seconds = 0.0
 
     # ------------------------------------------------------------------ for the caller
 
@@ -96,10 +113,30 @@ class RunLoop(Callback):
         self._stop_asked.set()
 
     def on_signal(self, number: int, frame: Any) -> None:
-        """The handler of SIGTERM and SIGINT; a second SIGINT ends the run at once."""
+        """The handler of SIGTERM and SIGINT; a second SIGINT ends the run at once.
+
+        Raises ChunkGivenUp when a chunk is still in progress some seconds later, if a resumed run can repeat it.
+        """
         if number == signal.SIGINT and self._stop_asked.is_set():
             raise KeyboardInterrupt
+        if self._impatient and self._in_chunk and self._can_give_up:
+            raise ChunkGivenUp
+        if not self._stop_asked.is_set() and ranks.num_ranks() == 1:
+            patience = threading.Timer(_PATIENCE_SECONDS, self._end_patience)
+            patience.daemon = True
+            patience.start()
         self.ask_to_stop()
+
+    def _end_patience(self) -> None:
+        self._impatient = True
+        if self._in_chunk:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def give_up_chunk(self, module: Learner[Any]) -> None:
+        """End as at the end of the chunk before."""
+        self.status = "interrupted"
+        module.counters.update(self._counted)
+        log.info("the chunk in progress was given up; a resumed run repeats it")
 
     def close(self, module: Learner[Any], error: str | None = None) -> None:
         """Write the result, end tracking, let go of the files. A run that could not be restored stays as it was."""
@@ -138,6 +175,7 @@ class RunLoop(Callback):
             trainer.should_stop = True
             self.status = "completed" if done else "interrupted"
         self._clock = time.perf_counter()
+        self._in_chunk = not trainer.should_stop
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         pl_module.set_progress(pl_module.counters[pl_module.counter] / self.budget)
@@ -145,6 +183,7 @@ class RunLoop(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         module: Learner[Any] = pl_module
+        self._in_chunk = False
         now = time.perf_counter()
         self.state["seconds"] += now - self._clock
         agreed = self._agree(module, now)
@@ -163,7 +202,8 @@ class RunLoop(Callback):
                 stopping, done = True, False
         if stopping:
             self.status = "completed" if done else "interrupted"
-        if stopping or agreed.save:
+        self._can_give_up = stopping or agreed.save
+        if self._can_give_up:
             self._save(module)
         if self.writes and (stopping or self.recorder.result_is_due()):
             self._write_result(module)
@@ -171,6 +211,7 @@ class RunLoop(Callback):
             observer.update(self._status(module))
         trainer.should_stop = trainer.should_stop or stopping
         self._clock = time.perf_counter()
+        self._in_chunk = not trainer.should_stop
 
     # ------------------------------------------------------------------ the pieces
 
@@ -194,7 +235,10 @@ class RunLoop(Callback):
     def _agree(self, module: Learner[Any], now: float) -> _Agreement:
         """Count what all ranks did in this chunk; end, and save, when any of them has a reason to."""
         out_of_time = self._is_out_of_time()
-        due = self.writes and now - self._last_save >= self.experiment.trainer.checkpoint_seconds
+        due = self.writes and (
+            now - self._last_save >= self.experiment.trainer.checkpoint_seconds
+            or now - self._clock >= max(_PATIENCE_SECONDS, self._save_seconds / _SHARE_OF_SAVING)
+        )
         flags = [self._stop_asked.is_set(), out_of_time, due]
         if ranks.num_ranks() == 1:
             return _Agreement(*flags)
@@ -235,6 +279,7 @@ class RunLoop(Callback):
             observer.work(work, done, total)
 
     def _save(self, module: Learner[Any]) -> None:
+        began = time.perf_counter()
         loop = self.state | (self.recorder.state() if self.writes else {})
         self.saver.save_last(module, self.best, loop)
         if self.writes:
@@ -245,6 +290,7 @@ class RunLoop(Callback):
         collectives.barrier()
         self.data.on_saved()
         self._last_save = time.perf_counter()
+        self._save_seconds = self._last_save - began
 
     def _restore(self, module: Learner[Any], content: dict[str, Any]) -> None:
         self.saver.restore(module, content)

@@ -13,7 +13,8 @@ from typing import Any
 def stop_on_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
     """While a run trains, in the main thread, its handler takes SIGTERM and Ctrl-C.
 
-    SIGTERM and the first Ctrl-C end the run after the current chunk; a second Ctrl-C ends it at once.
+    SIGTERM and the first Ctrl-C end the run after the current chunk, or some seconds later where that takes long; a
+    second Ctrl-C ends it at once.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

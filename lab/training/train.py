@@ -27,7 +27,7 @@ from lab.runs.system_use import SystemUse
 from lab.runs.tracking import Tracker
 from lab.training.devices import build_trainer, resolve_device
 from lab.training.learner import Learner
-from lab.training.loop import RunLoop
+from lab.training.loop import ChunkGivenUp, RunLoop
 from lab.training.progress import Progress, showing_work
 from lab.training.saving import last_checkpoint
 from lab.training.signals import stop_on_signals
@@ -185,6 +185,8 @@ def _fit(
     try:
         with stop_on_signals(loop.on_signal):
             trainer.fit(module, datamodule=data)
+    except ChunkGivenUp:
+        loop.give_up_chunk(module)
     except BaseException as error:
         second_interrupt = isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt)
         interrupted = second_interrupt or isinstance(error, KeyboardInterrupt)

@@ -174,6 +174,58 @@ def test_signals_end_a_run_saved_and_resumable(whole: Run, lab: Any, tmp_path: P
     assert_same_run(whole, done.run)
 
 
+LONG_CHUNK = """
+import sys, time
+import lab.training.loop as loop
+loop._PATIENCE_SECONDS = 0.3
+import lab.supervised.classifier as c
+inner = c.Classifier.training_step
+def slow(self, *arguments):
+    outputs = inner(self, *arguments)
+    if self.counters["samples"] >= 6000:
+        print("slow", flush=True)
+        for _ in range({slices}):
+            time.sleep(0.02)
+    return outputs
+c.Classifier.training_step = slow
+from lab.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_long_chunk_is_given_up_and_repeated(whole: Run, lab: Any, tmp_path: Path) -> None:
+    words = ["train", "classifier/digits-cnn", *OVERRIDES, "trainer.checkpoint_seconds=0.001"]
+    command = [sys.executable, "-c", LONG_CHUNK.format(slices=10_000), *words, f"--out={tmp_path / 'run'}", "--quiet"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "slow\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 130
+    run = Run.open(tmp_path / "run")
+    saved = checkpoint.load(run.last)["counters"]
+    result = run.result()
+    assert (result["status"], result["saved"]) == ("interrupted", True)
+    assert {name: result[name] for name in saved} == saved
+    assert saved["samples"] < 6000
+    assert lab("resume", run.path, "--quiet").code == 0
+    assert_same_run(whole, run)
+
+
+def test_a_long_chunk_is_waited_for_where_what_was_before_it_is_not_saved(tmp_path: Path) -> None:
+    words = ["train", "classifier/digits-cnn", *OVERRIDES, "trainer.checkpoint_seconds=1000"]
+    command = [sys.executable, "-c", LONG_CHUNK.format(slices=100), *words, f"--out={tmp_path / 'run'}", "--quiet"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+        process.stdout.readline()
+        saved = checkpoint.load(tmp_path / "run" / "checkpoints" / "last.ckpt")["counters"]["samples"]
+        assert saved >= 6000  # after the first long one
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 130
+    assert checkpoint.load(tmp_path / "run" / "checkpoints" / "last.ckpt")["counters"]["samples"] == saved
+
+
 def test_a_completed_run_is_not_trained_further(whole: Run, lab: Any) -> None:
     before = rows(whole), weights(whole)
     done = lab("resume", whole.path, "--quiet")
