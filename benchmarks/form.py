@@ -228,7 +228,7 @@ class Benchmark:
             "date": self.started.isoformat(timespec="seconds"),
             "seconds": round((datetime.now(UTC) - self.started).total_seconds(), 1),
             "command": shlex.join(["python", str(_script()), *sys.argv[1:]]),
-            "versions": _versions(),
+            "versions": versions(),
             "details": dict(details or {}),
         }
         path = self.result_path()
@@ -298,7 +298,8 @@ def _gpu() -> str | None:
     return f"{len(lines)}x {lines[0]}" if len(lines) > 1 else (lines[0] if lines else None)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of Python, packages and this checkout."""
     versions = {"python": platform.python_version()}
     for package in _VERSIONS:
         try:

@@ -35,6 +35,8 @@ GROUND = {
         "experiment",
         "foreign",
         "launchers",
+        "lazy",
+        "lightning",
         "long_work",
         "pictures",
         "plugins",

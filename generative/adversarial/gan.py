@@ -198,6 +198,7 @@ class GAN(LatentImageModel[GANConfig]):
 
     monitor = Monitor("eval/lenet_frechet_distance", "min")
     image_net_name = "generator"
+    engines = ("eager",)
 
     def __init__(self, config: GANConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)

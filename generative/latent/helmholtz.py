@@ -63,6 +63,7 @@ class Helmholtz(GenerativeLearner[HelmholtzConfig]):
     """Recognition and generation as two stacks of linear layers over binary states."""
 
     monitor = Monitor("eval/nll_nats", "min")
+    engines = ("eager",)
 
     def __init__(self, config: HelmholtzConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)

@@ -51,7 +51,7 @@ def record(
         with reparametrize_module(module, dict(zip(names, leaves, strict=True))):
             return list(function(leaves, *inputs))
 
-    with _undone(module):
+    with undone(module):
         graph = make_fx(flat)(*(p.detach().requires_grad_() for p in parameters), *inputs)
     storage = [p.detach() for p in parameters]
     constants = optimize_graph(graph, storage, inputs, places)
@@ -106,10 +106,18 @@ def trace(
 
 
 @contextmanager
-def _undone(module: nn.Module) -> Iterator[None]:
-    """Recording runs the operators once; leave buffers (running statistics) and random state as they were."""
+def undone(module: nn.Module) -> Iterator[Callable[[], bool]]:
+    """Leave buffers (running statistics) and random state as they were. Gives what says whether noise was drawn."""
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
     with torch.random.fork_rng():
-        yield
-    for buffer, before in buffers:
-        buffer.copy_(before)
+        before = _random_states()
+        yield lambda: after != before
+        after = _random_states()
+    for buffer, kept in buffers:
+        buffer.copy_(kept)
+
+
+def _random_states() -> list[bytes]:
+    """Of the CPU's generator, and of the GPUs' where they are used."""
+    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]
+    return [state.numpy().tobytes() for state in states]

@@ -20,11 +20,13 @@ from lab.engine.cuda_graphs import recording
 from lab.engine.flat_step import FlatGradients, fused_step
 from lab.engine.loss import LossFunction, Metrics
 from lab.engine.optimizers import OptimizerConfig
-from lab.engine.tracing import trace
+from lab.engine.tracing import trace, undone
 from lab.errors import UserError
 from lab.ranks import collectives, ranks
 
 _MAX_TRACES = 16
+_NEAR, _NEGLIGIBLE = 0.1, 1e-3
+"""how far a recorded gradient may be from autograd's, of its own norm and of all"""
 
 
 class Updater:
@@ -133,10 +135,41 @@ class Updater:
         if key not in self._traces:
             if len(self._traces) >= _MAX_TRACES:
                 self._traces.clear()
+            if any(t is not None and t.requires_grad for t in batch):
+                raise UserError(
+                    "trainer.engine='traced' does not fit this module: the loss takes inputs that carry a gradient, "
+                    "which a recording would lose; use trainer.engine=eager."
+                )
             with recording():
+                expected = self._expected(batch)
                 self._traces[key] = trace(self.module, self.names, self.loss, batch, self._buffer().views)
-                return self._traces[key](batch)
+                found = self._traces[key](batch)
+            self._compare(found[0], expected)
+            return found
         return self._traces[key](batch)
+
+    def _expected(self, batch: Any) -> list[Tensor] | None:
+        """What autograd gives; None on a GPU where the loss draws noise, which a CUDA graph draws otherwise."""
+        with undone(self.module) as drew_noise:
+            value = self.loss(batch)[0]
+            gradients = torch.autograd.grad(value, self.parameters, materialize_grads=True)
+        return None if drew_noise() and gradients[0].is_cuda else list(gradients)
+
+    def _compare(self, found: list[Tensor], expected: list[Tensor] | None) -> None:
+        """Raises UserError when a recorded gradient is not autograd's: the loss depends on more than it is given."""
+        if expected is None:
+            return
+        with torch.no_grad():
+            norms = torch.stack([gradient.float().norm() for gradient in expected])
+            apart = torch.stack([(a.float() - b.float()).norm() for a, b in zip(found, expected, strict=True)])
+            wrong = apart > _NEAR * norms + _NEGLIGIBLE * norms.norm()
+        if wrong.any():
+            name = self.names[int(wrong.nonzero()[0])]
+            raise UserError(
+                f"trainer.engine='traced' does not fit this module: the recorded gradient of {name} is not autograd's, "
+                f"since the loss reaches it by another way than its inputs and the updater's module; "
+                f"use trainer.engine=eager."
+            )
 
 
 def _mean_over_ranks(gradients: Tensor) -> None:

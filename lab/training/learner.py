@@ -21,6 +21,7 @@ from lab.data.spec import DataSpec
 from lab.engine.loss import LossFunction, Metrics
 from lab.engine.optimizers import OptimizerConfig
 from lab.engine.updater import Updater
+from lab.errors import UserError
 from lab.experiment import ModuleConfig
 from lab.export import Exportable
 from lab.lightning import LightningModule
@@ -60,6 +61,8 @@ class Learner(LightningModule, Generic[ConfigT]):
     monitor: ClassVar[Monitor]
     auto_engine: ClassVar[Literal["eager", "traced"]] = "eager"
     """the update engine that `trainer.engine=auto` takes"""
+    engines: ClassVar[tuple[str, ...]] = ("eager", "traced")
+    """those that can be used; a loss that branches, or whose inputs carry a gradient, cannot be recorded"""
     budget: int | None = None
     """what the counter counts up to, where a loop has said so"""
     rank_state: ClassVar[dict[str, int | None]] = {}
@@ -119,9 +122,13 @@ class Learner(LightningModule, Generic[ConfigT]):
         return self.updaters[name]
 
     def set_engine(self, engine: Literal["auto", "eager", "traced"]) -> None:
-        """Choose how updates run."""
+        """Choose how updates run. Raises UserError when this module cannot run so."""
+        chosen = self.auto_engine if engine == "auto" else engine
+        if chosen not in self.engines:
+            choices = ", ".join(("auto", *self.engines))
+            raise UserError(f"trainer.engine={engine!r} does not fit this kind of module. Valid choices: {choices}.")
         for updater in self.updaters.values():
-            updater.engine = self.auto_engine if engine == "auto" else engine
+            updater.engine = chosen
 
     def set_progress(self, progress: float) -> None:
         """Called before each chunk with the share of the budget that is used; sets the learning rates."""

@@ -45,3 +45,38 @@ def test_an_exponential_schedule_says_where_it_ends() -> None:
     assert [factor(p) for p in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.1, 0.01])
     with pytest.raises(UserError, match="an exponential schedule needs a `final` above 0"):
         resolve("dqn/cartpole", ["module.optimizer.schedule.name=exponential"])
+
+
+class Detour(nn.Module):
+    """A linear layer, and a scale that its updater's module holds in a list while the loss takes it from here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.scale = nn.Linear(4, 1), nn.Parameter(torch.ones(1))
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_a_loss_that_cannot_be_recorded_is_refused_before_anything_is_lost(noisy: bool) -> None:
+    torch.manual_seed(0)
+    model = Detour()
+
+    def loss(batch: Inputs) -> Loss:
+        noise = torch.randn(8, 1) if noisy else 0.0
+        return Loss((model.scale * model.net(batch.x) + noise).square().mean(), {})
+
+    held = nn.ModuleList([model.net, nn.ParameterList([model.scale])])
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(
+        UserError, match=r"the recorded gradient of 1\.0 is not autograd's.* use trainer.engine=eager\."
+    ):
+        Updater(held, loss, OptimizerConfig(lr=0.1), "traced").step(Inputs(torch.ones(8, 4)))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    Updater(held, loss, OptimizerConfig(lr=0.1), "eager").step(Inputs(torch.ones(8, 4)))
+    assert not torch.equal(before[1], model.scale)
+
+
+def test_inputs_that_carry_a_gradient_are_not_recorded() -> None:
+    generator, critic = nn.Linear(2, 4), nn.Linear(4, 1)
+    updater = Updater(generator, lambda batch: Loss(critic(batch.x).mean(), {}), OptimizerConfig(), "traced")
+    with pytest.raises(UserError, match="takes inputs that carry a gradient"):
+        updater.step(Inputs(generator(torch.ones(8, 2))))

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lab import catalog
 from lab.config import recipes, serialization
-from lab.config.overrides import resolve
+from lab.config.overrides import override, resolve
+from lab.errors import UserError
 from lab.experiment import Experiment, ModuleConfig
 from lab.runs import checkpoint
 from lab.runs.directory import Run
@@ -294,6 +295,28 @@ def test_a_run_stopped_after_two_chunks_and_resumed_is_the_run_that_was_never_st
     for key in weights[0]:
         assert torch.equal(weights[0][key], weights[1][key]), key
     assert rows_without_clock(whole.run) == rows_without_clock(resumed.run)
+
+
+def test_recorded_updates_are_those_of_autograd_or_are_refused(trained: Trained, tmp_path: Path) -> None:
+    ends = {}
+    _, _, module, _ = restore(trained.whole.run, "last")
+    for engine in ("traced", "eager"):
+        watch = Watch(4)
+        experiment = override(trained.experiment, [f"trainer.engine={engine}"])
+        if engine not in module.engines:
+            with pytest.raises(UserError, match=r"trainer.engine='traced' .* Valid choices: auto, eager\."):
+                train(experiment, run_dir=tmp_path / engine)
+            return
+        try:
+            result = train(experiment, run_dir=tmp_path / engine, callbacks=[watch], on_loop=watch.ends)
+        except UserError as error:
+            assert str(error).endswith("use trainer.engine=eager.")  # noqa: PT017
+            return
+        ends[engine] = checkpoint.load(result.run.checkpoint("last"))["state_dict"]
+    for name, value in ends["eager"].items():
+        if value.is_floating_point() and trained.example.exact:
+            apart = (ends["traced"][name] - value).norm() / (1e-3 + value.norm())
+            assert apart < 1e-3, (name, apart)
 
 
 def test_what_was_saved_comes_back(trained: Trained, restored: Any) -> None:
