@@ -49,7 +49,7 @@ class Item(NamedTuple):
         return "-".join([self.function.partition(":")[2], *self.arguments[:1]]).replace("/", "-").replace("_", "-")
 
 
-RECORDED = ("dqn/cartpole", "ppo/cartpole", "vae/digits", "gan/digits", "pixelcnn/digits")
+RECORDED = ("dqn/cartpole", "ppo/cartpole", "vae/digits", "classifier/digits-cnn", "pixelcnn/digits")
 HALF_PRECISION = ("classifier/digits-cnn", "vae/digits", "pixelcnn/digits")
 FASHION = ("data.name=fashion-mnist", "module.backbone={name: resnet}", "trainer.budget=6000000")
 PUBLISHED = {

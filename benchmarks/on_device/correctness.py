@@ -24,7 +24,7 @@ from lab.runs.directory import Run
 from lab.training.restore import restore
 from lab.training.train import resume, train
 
-_ATARI = {"dqn/pong": ("data.learning_starts=2000", "data.replay.capacity=10000"), "ppo/pong": ("data.num_envs=8",)}
+_ATARI = {"dqn/pong": ("data.learning_starts=200", "data.replay.capacity=10000"), "ppo/pong": ("data.num_envs=8",)}
 _SMALL_IMAGES = ("data.name=digits", "data.binarize=threshold", "data.batches_per_step=2")
 FAMILIES: dict[str, tuple[str, ...]] = {
     "dqn/cartpole": (),
@@ -60,7 +60,7 @@ def trains(setting: Setting, recipe: str) -> dict[str, Any]:
     """A recipe trains for some seconds, and all that it tells is finite."""
     needs_atari(recipe)
     with tempfile.TemporaryDirectory() as folder:
-        seconds = 10.0 if setting.seconds > 10 else 1.0
+        seconds = 3.0 if setting.quick else 10.0
         run = trained(recipe, setting, Path(folder) / "run", *FAMILIES[recipe], f"trainer.max_seconds={seconds}")
         rows, result = run.metrics(), run.result()
     values = {name: value for row in rows for name, value in row.items() if isinstance(value, float)}
@@ -125,7 +125,7 @@ def moves(setting: Setting, recipe: str) -> dict[str, Any]:
     figures = {}
     other = {"cuda": "cpu", "cpu": "cuda" if torch.cuda.is_available() else "cpu"}[setting.device]
     with tempfile.TemporaryDirectory() as folder:
-        for here, there in ((setting.device, other), (other, setting.device)):
+        for here, there in dict.fromkeys([(setting.device, other), (other, setting.device)]):
             budget = 2_000
             run = trained(recipe, Setting(here, setting.seconds), Path(folder) / here, f"trainer.budget={budget}")
             measured = []

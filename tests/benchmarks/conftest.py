@@ -14,5 +14,6 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The scripts can be imported as they import each other."""
     monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for path in FOLDER.glob("*.py"):
-        sys.modules.pop(path.stem, None)
+    for name in [*sys.modules]:
+        if name.partition(".")[0] in {path.stem for path in FOLDER.iterdir()}:
+            del sys.modules[name]
