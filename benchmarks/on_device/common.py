@@ -70,9 +70,10 @@ def rate(step: Callable[[], int], setting: Setting, seconds: float) -> float:
 
 def in_turn(steps: dict[str, Callable[[], int]], setting: Setting, repeats: int = 5) -> dict[str, Any]:
     """Rates of several ways to do the same, measured in turn, and the ratios of the first to the others (medians)."""
+    repeats = 1 if setting.quick else repeats
     for step in steps.values():
-        step()
-        step()
+        for _ in range(1 if setting.quick else 2):
+            step()
     seconds = setting.seconds / (2 * repeats * len(steps))
     rates: dict[str, list[float]] = {name: [] for name in steps}
     for repeat in range(repeats):

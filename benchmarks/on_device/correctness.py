@@ -24,7 +24,13 @@ from lab.runs.directory import Run
 from lab.training.restore import restore
 from lab.training.train import resume, train
 
-_ATARI = {"dqn/pong": ("data.learning_starts=200", "data.replay.capacity=10000"), "ppo/pong": ("data.num_envs=8",)}
+_ATARI = {
+    "dqn/pong": ("data.learning_starts=200", "data.replay.capacity=10000"),
+    "ppo/pong": ("data.num_envs=4", "data.num_steps=16", "module.minibatch_size=32"),
+}
+    "dqn/pong": ("data.learning_starts=200", "data.replay.capacity=10000"),
+    "ppo/pong": ("data.num_envs=4", "data.num_steps=16", "module.minibatch_size=32"),
+}
 _SMALL_IMAGES = ("data.name=digits", "data.binarize=threshold", "data.batches_per_step=2")
 FAMILIES: dict[str, tuple[str, ...]] = {
     "dqn/cartpole": (),
@@ -46,8 +52,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "vq-vae/digits": (),
     "gan/digits": (),
     "pixelcnn/digits": (),
-    "pixelcnn/binarized-mnist-row-lstm": _SMALL_IMAGES,
-    "pixelcnn/binarized-mnist-diagonal-bilstm": _SMALL_IMAGES,
+    "pixelcnn/binarized-mnist-row-lstm": (*_SMALL_IMAGES, "module.backbone.layers=2"),
+    "pixelcnn/binarized-mnist-diagonal-bilstm": (*_SMALL_IMAGES, "module.backbone.layers=2"),
     "classifier/digits-cnn": (),
     "classifier/digits-lstm": (),
     "lm/reference-gru": (),
@@ -60,7 +66,7 @@ def trains(setting: Setting, recipe: str) -> dict[str, Any]:
     """A recipe trains for some seconds, and all that it tells is finite."""
     needs_atari(recipe)
     with tempfile.TemporaryDirectory() as folder:
-        seconds = 3.0 if setting.quick else 10.0
+        seconds = 1.0 if setting.quick else 10.0
         run = trained(recipe, setting, Path(folder) / "run", *FAMILIES[recipe], f"trainer.max_seconds={seconds}")
         rows, result = run.metrics(), run.result()
     values = {name: value for row in rows for name, value in row.items() if isinstance(value, float)}
@@ -72,7 +78,7 @@ def trains(setting: Setting, recipe: str) -> dict[str, Any]:
 
 def engines_agree(setting: Setting, recipe: str) -> dict[str, Any]:
     """Recorded updates (on a GPU captured CUDA graphs) end at the weights of eager autograd."""
-    budget = {"dqn": 2_000, "ppo": 2_048}.get(recipe.partition("/")[0], 6_400)
+    budget = {"dqn": 2_000, "ppo": 2_048}.get(recipe.partition("/")[0], 640 if setting.quick else 6_400)
     ends = {}
     with tempfile.TemporaryDirectory() as folder:
         for engine in ("traced", "eager"):
@@ -85,7 +91,7 @@ def engines_agree(setting: Setting, recipe: str) -> dict[str, Any]:
 
 def resumes(setting: Setting, recipe: str) -> dict[str, Any]:
     """A run that was killed by SIGKILL goes on, and ends as one that was not."""
-    budget = {"dqn/cartpole": 6_000}.get(recipe, 40_000)
+    budget = {"dqn/cartpole": 6_000}.get(recipe, 10_000 if setting.quick else 40_000)
     words = [*QUIET, f"trainer.device={setting.device}", f"trainer.budget={budget}", "trainer.deterministic=true"]
     words += ["trainer.checkpoint_seconds=0.1", f"trainer.log_period={budget // 50}"]
     with tempfile.TemporaryDirectory() as folder:
@@ -148,10 +154,10 @@ def moves(setting: Setting, recipe: str) -> dict[str, Any]:
 
 def bf16(setting: Setting, recipe: str) -> dict[str, Any]:
     """Training in bfloat16 reaches what float32 does, to ten per cent."""
-    ends = {}
+    ends, budget = {}, 3_000 if setting.quick else 20_000
     with tempfile.TemporaryDirectory() as folder:
         for precision in ("32", "bf16"):
-            words = ("trainer.budget=20000", f"trainer.precision={precision}", "trainer.eval_period=20000")
+            words = (f"trainer.budget={budget}", f"trainer.precision={precision}", f"trainer.eval_period={budget}")
             run = trained(recipe, setting, Path(folder) / precision, *words)
             ends[precision] = run.result()["best"]["value"]
     apart = abs(ends["bf16"] - ends["32"]) / abs(ends["32"])
@@ -221,6 +227,8 @@ def exports(setting: Setting, recipe: str) -> dict[str, Any]:
 
 def cuda_tests(setting: Setting) -> dict[str, Any]:
     """The project's tests that need a GPU."""
+    if setting.device != "cuda":
+        raise Skipped("they need a GPU")
     if importlib.util.find_spec("pytest") is None:
         raise Skipped("pytest is not installed")
     root = Path(__file__).resolve().parents[2]

@@ -13,10 +13,18 @@ from lab.config.overrides import resolve
 from lab.errors import UserError
 from lab.training.train import train
 
+_QUICK = {
+    "ppo/pong": ("data.num_envs=4", "data.num_steps=8", "module.minibatch_size=16"),
+    "dqn/pong": ("data.learning_starts=200", "data.replay.capacity=2000"),
+    "pixelcnn/binarized-mnist-gated": ("data.batches_per_step=1", "module.backbone.channels=8"),
+    "gan/stacked-mnist": ("data.batches_per_step=1", "module.eval_images=100"),
+}
+
 
 def learns(setting: Setting, recipe: str, *overrides: str) -> dict[str, Any]:
     """A recipe for so many seconds, evaluated on its way; its curve, its best evaluation, its speed."""
     needs_atari(recipe)
+    overrides = (*overrides, *(_QUICK.get(recipe, ()) if setting.quick else ()))
     experiment = resolve(recipe, overrides)
     words = ["tracking.mode=disabled", "trainer.film=false", f"trainer.device={setting.device}", *overrides]
     words += [

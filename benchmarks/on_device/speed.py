@@ -90,7 +90,7 @@ def pong_dqn(setting: Setting) -> dict[str, Any]:
 def pong_ppo(setting: Setting) -> dict[str, Any]:
     """Agent steps a second of PPO in 64 games of Pong."""
     needs_atari("ppo/pong")
-    words = ["data.num_envs=8", "data.num_steps=16", "module.minibatch_size=32"] if setting.quick else []
+    words = ["data.num_envs=4", "data.num_steps=8", "module.minibatch_size=16"] if setting.quick else []
     steps = {f"ppo_{engine}": agent("ppo/pong", words, setting, engine) for engine in ("traced", "eager")}
     return in_turn(steps, setting, repeats=3)
 
@@ -189,16 +189,17 @@ def dcgan(setting: Setting) -> dict[str, Any]:
 
 
 def resnet(setting: Setting) -> dict[str, Any]:
-    """Images a second of the small residual network on 32x32 colour images at batch 256, float32."""
-    data = images((32, 32, 3), setting, batch_size=256)
-    words = ["module.backbone={name: resnet}", "data.batch_size=256", "data.batches_per_step=10"]
+    """Images a second of the small residual network on 32x32 colour images at batch 256 (quick: 32), float32."""
+    batch = 32 if setting.quick else 256
+    data = images((32, 32, 3), setting, batch_size=batch)
+    words = ["module.backbone={name: resnet}", f"data.batch_size={batch}", "data.batches_per_step=10"]
     from lab.supervised.classifier import ClassifierConfig
 
     def plain(compiled: bool) -> Callable[[], int]:
         net = ClassifierConfig(backbone=BackboneConfig("resnet")).build(data.spec).net.to(setting.device)
         x = torch.randint(0, 256, (10_000, 3, 32, 32), dtype=torch.uint8, device=setting.device)
         y = torch.randint(0, 10, (10_000,), device=setting.device)
-        return plain_loops.supervised(torch.compile(net) if compiled else net, x, y, 256, fused=True)
+        return plain_loops.supervised(torch.compile(net) if compiled else net, x, y, batch, fused=True)
 
     steps = {
         "lab": learner("classifier/mnist-cnn", words, data, setting, "traced"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -75,3 +77,18 @@ def test_names_are_checked_and_listed(call: Call, capsys: pytest.CaptureFixture[
         call("--list")
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert len(names) == len(set(names)) > 40
+
+
+def test_it_passes_from_beginning_to_end(gpu: ModuleType, tmp_path: Path) -> None:
+    """In a process of its own, on whatever is installed; without data sets."""
+    script = Path(gpu.__file__ or "")
+    environment = {name: value for name, value in os.environ.items() if name != "LAB_DATA"}
+    command = [sys.executable, str(script), "--device", "cpu", "--quick", "--out", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=1200)
+    assert ended.returncode == 0, ended.stdout
+    status = {part: {name: item["status"] for name, item in items(tmp_path, part).items()} for part in gpu.parts()}
+    assert {each for part in status.values() for each in part.values()} == {"done", "skipped"}
+    assert status["correctness"]["halves"] == "skipped"
+    assert status["correctness"]["resumes-dqn-cartpole"] == "done"
+    assert status["speed"]["ppo-64"] == "done"
+    assert status["learning"]["learns-gan-stacked-mnist"] == "skipped"
