@@ -28,9 +28,6 @@ _ATARI = {
     "dqn/pong": ("data.learning_starts=200", "data.replay.capacity=10000"),
     "ppo/pong": ("data.num_envs=4", "data.num_steps=16", "module.minibatch_size=32"),
 }
-    "dqn/pong": ("data.learning_starts=200", "data.replay.capacity=10000"),
-    "ppo/pong": ("data.num_envs=4", "data.num_steps=16", "module.minibatch_size=32"),
-}
 _SMALL_IMAGES = ("data.name=digits", "data.binarize=threshold", "data.batches_per_step=2")
 FAMILIES: dict[str, tuple[str, ...]] = {
     "dqn/cartpole": (),
