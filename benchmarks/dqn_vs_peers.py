@@ -186,6 +186,7 @@ UPDATE = """
 import json, time
 import torch
 torch.set_num_threads(1)
+torch.set_flush_denormal(True)  # as a training does
 from agents.algorithms.dqn import DQNConfig
 from agents.types import Transition
 from lab.data.spec import DataSpec, Discrete, TensorSpec

@@ -26,6 +26,7 @@ import json, sys, time
 import torch
 steps, recipe, threads, overrides = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:]
 torch.set_num_threads(threads)
+torch.set_flush_denormal(True)  # as a training does
 from lab.config.overrides import resolve
 experiment = resolve(recipe, overrides)
 data = experiment.data.build(experiment.seed)

@@ -246,7 +246,7 @@ def main() -> None:
                 figures[f"{work}_{name}_{peer}_per_second"] = values[len(values) // 2] if values else None
             figures[f"{work}_{name}_vs_best_ratio"] = ratios[len(ratios) // 2]
             targets[f"{work}_{name}_vs_best_ratio"] = 2.0
-    transitions = 50_000 if bench.quick else 1_000_000
+    transitions = 200_000 if bench.quick else 1_000_000
     figures["memory_million_atari_gb"] = run_json(sys.executable, MEMORY, transitions, threads=1)["gb"]
     targets["memory_million_atari_gb"] = 7.3
     bench.finish(figures, targets, details)

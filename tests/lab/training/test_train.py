@@ -44,3 +44,26 @@ def test_torchs_threads_are_the_runs_own_while_it_lasts(overrides: list[str], ex
     train(experiment, run_dir=tmp_path / "run", callbacks=[threads])
     assert threads.seen == {expected}
     assert torch.get_num_threads() == 2
+
+
+class _Tiny(Callback):
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.seen.append(float(torch.full((1000,), 1e-40).mul(1).sum()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flushed_before", [False, True])
+def test_tiny_numbers_are_zero_while_a_run_trains(flushed_before: bool, tmp_path: Path) -> None:
+    words = ["trainer.budget=256", "trainer.eval_period=256", "tracking.mode=disabled", "trainer.film=false"]
+    if not torch.set_flush_denormal(flushed_before):
+        pytest.skip("this processor cannot")
+    try:
+        tiny = _Tiny()
+        train(resolve("ppo/cartpole", words), run_dir=tmp_path / "run", callbacks=[tiny])
+        assert set(tiny.seen) == {0.0}
+        assert (float(torch.full((), 1e-40).mul(1)) == 0) == flushed_before
+    finally:
+        torch.set_flush_denormal(False)
