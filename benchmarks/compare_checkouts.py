@@ -75,7 +75,7 @@ def rows_of(run: Path) -> list[dict[str, Any]]:
     """A run's rows of metrics, but for the row with which it was stopped."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     if json.loads((run / "result.json").read_text(encoding="utf-8"))["status"] == "interrupted":
-        rows.pop()
+        del rows[-1:]
     return rows
 
 
