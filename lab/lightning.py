@@ -26,15 +26,15 @@ def _disable(function: Any = None, recursive: bool = True, **options: Any) -> An
     """`torch._dynamo.disable`: while the compiler has not run, there is nothing from which to keep a function."""
     if not isinstance(function, FunctionType):
         return used(_COMPILER).disable(function, recursive, **options)
-    kept: list[Callable[..., Any]] = []
+    real: list[Callable[..., Any]] = []
 
     @wraps(function)
     def disabled(*arguments: Any, **named: Any) -> Any:
         if waits(_COMPILER):
             return function(*arguments, **named)
-        if not kept:
-            kept.append(used(_COMPILER).disable(function, recursive, **options))
-        return kept[0](*arguments, **named)
+        if not real:
+            real.append(used(_COMPILER).disable(function, recursive, **options))
+        return real[0](*arguments, **named)
 
     return disabled
 

@@ -35,13 +35,13 @@ def warnings_in_lines() -> Iterator[None]:
 
     Warnings of one place that differ by their numbers alone are told once.
     """
-    told: set[tuple[str, int, str]] = set()
+    kinds: set[tuple[str, int, str]] = set()
 
     def tell(message: Any, category: type[Warning], filename: str, lineno: int, *others: Any) -> None:
         text = " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(message)).split()).removeprefix("WARN: ")
         kind = (filename, lineno, re.sub(r"\d+", "", text))
-        if kind not in told:
-            told.add(kind)
+        if kind not in kinds:
+            kinds.add(kind)
             log.warning("%s", text[:_LONGEST] or category.__name__)
 
     with warnings.catch_warnings():

@@ -113,8 +113,8 @@ def undone(module: nn.Module) -> Iterator[Callable[[], bool]]:
         before = _random_states()
         yield lambda: after != before
         after = _random_states()
-    for buffer, kept in buffers:
-        buffer.copy_(kept)
+    for buffer, value in buffers:
+        buffer.copy_(value)
 
 
 def _random_states() -> list[bytes]:

@@ -143,9 +143,9 @@ class Updater:
             with recording():
                 expected = self._expected(batch)
                 self._traces[key] = trace(self.module, self.names, self.loss, batch, self._buffer().views)
-                found = self._traces[key](batch)
-            self._compare(found[0], expected)
-            return found
+                result = self._traces[key](batch)
+            self._compare(result[0], expected)
+            return result
         return self._traces[key](batch)
 
     def _expected(self, batch: Any) -> list[Tensor] | None:
@@ -155,13 +155,13 @@ class Updater:
             gradients = torch.autograd.grad(value, self.parameters, materialize_grads=True)
         return None if drew_noise() and gradients[0].is_cuda else list(gradients)
 
-    def _compare(self, found: list[Tensor], expected: list[Tensor] | None) -> None:
+    def _compare(self, gradients: list[Tensor], expected: list[Tensor] | None) -> None:
         """Raises UserError when a recorded gradient is not autograd's: the loss depends on more than it is given."""
         if expected is None:
             return
         with torch.no_grad():
             norms = torch.stack([gradient.float().norm() for gradient in expected])
-            apart = torch.stack([(a.float() - b.float()).norm() for a, b in zip(found, expected, strict=True)])
+            apart = torch.stack([(a.float() - b.float()).norm() for a, b in zip(gradients, expected, strict=True)])
             wrong = apart > _NEAR * norms + _NEGLIGIBLE * norms.norm()
         if wrong.any():
             name = self.names[int(wrong.nonzero()[0])]
