@@ -194,7 +194,7 @@ from lab.engine.optimizers import OptimizerConfig
 K, B = 128, 64
 torch.manual_seed(0)
 agent = DQNConfig(double=False, optimizer=OptimizerConfig(lr=1e-3, max_grad_norm=10.0)).build(
-    DataSpec(TensorSpec((4,)), Discrete(2)))
+    DataSpec(TensorSpec((4,)), actions=Discrete(2)))
 agent.set_engine("auto")
 sample = Transition(torch.randn(K, B, 4), torch.randint(2, (K, B)), torch.randn(K, B), torch.full((K, B), 0.99),
     torch.randn(K, B, 4), torch.ones(K, B), torch.zeros(K, B, dtype=torch.int64))

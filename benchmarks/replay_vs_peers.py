@@ -60,7 +60,7 @@ from agents.replay.buffer import ReplayBuffer, ReplayConfig
 from agents.replay.priorities import PriorityConfig
 from agents.types import Rollout
 from lab.data.spec import DataSpec, Discrete, TensorSpec
-spec, cpu = DataSpec(TensorSpec((D,)), Discrete(4)), torch.device("cpu")
+spec, cpu = DataSpec(TensorSpec((D,)), actions=Discrete(4)), torch.device("cpu")
 t = torch.from_numpy
 rollout = Rollout(t(obs), t(action), t(reward), t(done), torch.zeros(T, N).bool(), t(next_obs), t(done),
     torch.ones(T, N).bool(), None, {}, [], 0)
@@ -202,7 +202,7 @@ zero, false = torch.zeros(T, N), torch.zeros(T, N, dtype=torch.bool)
 def fill(capacity, transitions):
     global stacks
     buffer = ReplayBuffer(ReplayConfig(capacity=capacity, frame_stack=True), 0.99,
-        DataSpec(TensorSpec((4, 84, 84), torch.uint8, 0, 255), Discrete(6)), N, 0, torch.device("cpu"))
+        DataSpec(TensorSpec((4, 84, 84), torch.uint8, 0, 255), actions=Discrete(6)), N, 0, torch.device("cpu"))
     before = resident()
     for i in range(transitions // (T * N)):
         start[0] = i % 4 == 0  # an episode lasts 200 steps, which is short for a game

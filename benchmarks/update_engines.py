@@ -44,8 +44,8 @@ from lab.engine import graph_passes
 from lab.engine.updater import Updater
 from lab.training.train import train
 
-VECTOR = DataSpec(TensorSpec((4,)), Discrete(2))
-FRAMES = DataSpec(TensorSpec((4, 84, 84), torch.uint8, 0, 255), Discrete(6))
+VECTOR = DataSpec(TensorSpec((4,)), actions=Discrete(2))
+FRAMES = DataSpec(TensorSpec((4, 84, 84), torch.uint8, 0, 255), actions=Discrete(6))
 RAINBOW: dict[str, Any] = {"dueling": True, "noisy_sigma": 0.5, "returns": CategoricalConfig(v_max=100.0)}
 DQNS: dict[str, tuple[DataSpec, DQNConfig]] = {
     "zoo": (VECTOR, DQNConfig()),

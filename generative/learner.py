@@ -16,7 +16,8 @@ from generative.evaluation.distances import NEIGHBOURS, distribution_metrics, ne
 from generative.export import exportable_images
 from lab.data.images import ImageModule
 from lab.data.module import LabDataModule
-from lab.data.spec import Classes, DataSpec, TensorSpec
+from lab.data.spec import DataSpec, TensorSpec
+from lab.data.targets import Classes
 from lab.errors import UserError
 from lab.export import Exportable
 from lab.long_work import told
@@ -46,7 +47,7 @@ class GenerativeLearner(Learner[ConfigT]):
         if not isinstance(spec.inputs, TensorSpec) or len(spec.inputs.shape) != 3:
             raise UserError(f"module.kind={config.kind!r} needs images (channels, height, width), not {spec.inputs!r}.")
         self.image = spec.inputs
-        self.num_classes = spec.outputs.num if isinstance(spec.outputs, Classes) else 0
+        self.num_classes = spec.target.num if isinstance(spec.target, Classes) else 0
 
     def sample(
         self,
@@ -216,8 +217,8 @@ class LatentImageModel(GenerativeLearner[ConfigT]):
 
 def has_classes(data: ImageModule) -> bool:
     """Whether the images have labels of two classes or more."""
-    outputs = data.image_module.spec.outputs
-    return isinstance(outputs, Classes) and outputs.num > 1
+    target = data.image_module.spec.target
+    return isinstance(target, Classes) and target.num > 1
 
 
 def slerp(a: Tensor, b: Tensor, steps: int) -> Tensor:

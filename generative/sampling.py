@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from generative.learner import GenerativeLearner
 from lab.data.images import ImageModule
-from lab.data.spec import Classes
+from lab.data.targets import Classes
 from lab.errors import Failure, UserError, shortened, unknown
 from lab.pictures import image_grid
 from lab.runs.directory import Run
@@ -172,8 +172,8 @@ def _labels(module: GenerativeLearner, classes: str | None, num: int) -> torch.T
     """Classes by number or name, separated by commas, repeated in turn to labels (num,)."""
     if not classes:
         return None
-    outputs = module.data_spec.outputs
-    names = outputs.names if isinstance(outputs, Classes) else ()
+    target = module.data_spec.target
+    names = target.names if isinstance(target, Classes) else ()
     numbers = {name: i for i, name in enumerate(names)} | {str(i): i for i in range(module.num_classes)}
     chosen = []
     for word in classes.split(","):

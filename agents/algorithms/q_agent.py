@@ -152,6 +152,6 @@ class QNetworkAgent(QAgent[QNetworkConfigT]):
 
 def discrete_actions(config: ModuleConfig, spec: DataSpec) -> int:
     """How many actions there are. Raises UserError when there is not one discrete action."""
-    if not isinstance(spec.outputs, Discrete):
-        raise UserError(f"module.kind={config.kind!r} needs one discrete action, not {spec.outputs!r}.")
-    return spec.outputs.num
+    if not isinstance(spec.actions, Discrete):
+        raise UserError(f"module.kind={config.kind!r} needs one discrete action, not {spec.actions!r}.")
+    return spec.actions.num

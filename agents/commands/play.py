@@ -153,8 +153,10 @@ def _human(arguments: argparse.Namespace) -> int:
     film = Film() if arguments.video is not None else None
     window = None
     try:
-        controls = controls_of(env_id, envs.envs[0], envs.spec.outputs, arguments.keys)
-        names = action_names(env_id, envs.envs[0], envs.spec.outputs)
+        actions = envs.spec.actions
+        assert actions is not None
+        controls = controls_of(env_id, envs.envs[0], actions, arguments.keys)
+        names = action_names(env_id, envs.envs[0], actions)
         recorder = None
         if arguments.record is not None:
             recorder = EpisodeRecorder(arguments.record, env_id, {}, envs.spec, "human")

@@ -79,7 +79,7 @@ class InProcessEnvs:
         self.before_reset: Callable[[gym.Env[Any, Any]], Any] | None = None
         """called with an environment whose episode has just ended, before the next one begins"""
         self._read, self._actions = reader(self.envs[0].observation_space), writer(self.envs[0].action_space)
-        self._scalar_action = isinstance(self.spec.outputs, Discrete)
+        self._scalar_action = isinstance(self.spec.actions, Discrete)
 
     def reset(self, seed: int | None = None) -> ObsArray:
         obs = []

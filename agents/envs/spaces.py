@@ -26,14 +26,14 @@ def spec_of(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> 
     else:
         inputs = _tensor_spec(observation_space)
     if isinstance(action_space, spaces.Discrete):
-        return DataSpec(inputs, Discrete(int(action_space.n)))
+        return DataSpec(inputs, actions=Discrete(int(action_space.n)))
     if isinstance(action_space, spaces.MultiDiscrete):
-        return DataSpec(inputs, MultiDiscrete(tuple(int(n) for n in action_space.nvec.ravel())))
+        return DataSpec(inputs, actions=MultiDiscrete(tuple(int(n) for n in action_space.nvec.ravel())))
     if isinstance(action_space, spaces.MultiBinary):
-        return DataSpec(inputs, MultiDiscrete((2,) * math.prod(action_space.shape)))
+        return DataSpec(inputs, actions=MultiDiscrete((2,) * math.prod(action_space.shape)))
     if isinstance(action_space, spaces.Box):
         low, high = action_space.low.ravel(), action_space.high.ravel()
-        return DataSpec(inputs, Continuous(tuple(map(float, low)), tuple(map(float, high))))
+        return DataSpec(inputs, actions=Continuous(tuple(map(float, low)), tuple(map(float, high))))
     choices = "Discrete, MultiDiscrete, MultiBinary, Box"
     raise UserError(f"action space {action_space} is not supported. Valid choices: {choices}.")
 

@@ -163,18 +163,18 @@ def _observations(array: Array, spec: TensorSpec, length: int, path: Path) -> Ar
 
 
 def _actions(action: Array, spec: DataSpec, path: Path) -> Array:
-    outputs = spec.outputs
+    actions = spec.actions
     kind: Any = np.int64
-    if isinstance(outputs, Continuous):
-        fits, kind = action.shape[1:] == (outputs.num,) and action.dtype.kind in "fiu", np.float32
+    if isinstance(actions, Continuous):
+        fits, kind = action.shape[1:] == (actions.num,) and action.dtype.kind in "fiu", np.float32
     else:
-        assert isinstance(outputs, Discrete | MultiDiscrete)
-        nums = (outputs.num,) if isinstance(outputs, Discrete) else outputs.nums
-        shape = () if isinstance(outputs, Discrete) else (len(nums),)
+        assert isinstance(actions, Discrete | MultiDiscrete)
+        nums = (actions.num,) if isinstance(actions, Discrete) else actions.nums
+        shape = () if isinstance(actions, Discrete) else (len(nums),)
         is_integer = action.dtype.kind in "iu" and action.shape[1:] == shape
         fits = is_integer and bool((action >= 0).all() and (action < np.array(nums)).all())
     if not fits:
-        raise UserError(f"{str(path)!r}: actions {action.dtype} {action.shape} do not fit {outputs}.")
+        raise UserError(f"{str(path)!r}: actions {action.dtype} {action.shape} do not fit {actions}.")
     return action.astype(kind)
 
 

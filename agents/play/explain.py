@@ -18,7 +18,7 @@ from agents.envs.make import InProcessEnvs
 from agents.play.key_bindings import action_names
 from agents.policies.policy import Policy, Preferences
 from agents.types import Frame, Obs, to_float
-from lab.data.spec import MultiDiscrete, Outputs
+from lab.data.spec import Actions, MultiDiscrete
 from lab.errors import UserError
 
 _NOISY_COPIES, _NOISE = 8, 0.05
@@ -56,8 +56,8 @@ class Explanation(NamedTuple):
 class Explainer:
     """Explains a policy's actions. Raises UserError for an image policy when Captum is not installed."""
 
-    def __init__(self, policy: Policy, outputs: Outputs, names: tuple[str, ...], obs: Obs) -> None:
-        self.policy, self.outputs, self.names = policy, outputs, names
+    def __init__(self, policy: Policy, actions: Actions, names: tuple[str, ...], obs: Obs) -> None:
+        self.policy, self.actions, self.names = policy, actions, names
         self.sees_images = isinstance(obs, Tensor) and obs.dim() == _IMAGE_DIMS
         if self.sees_images:
             _captum()
@@ -76,10 +76,10 @@ class Explainer:
         if preferences.kind == "action":
             return ()
         scores = preferences.scores[0]
-        if not isinstance(self.outputs, MultiDiscrete):
+        if not isinstance(self.actions, MultiDiscrete):
             return (int(scores.argmax()),)
         chosen, first = [], 0
-        for num in self.outputs.nums:
+        for num in self.actions.nums:
             chosen.append(first + int(scores[first : first + num].argmax()))
             first += num
         return tuple(chosen)
@@ -89,8 +89,9 @@ def explainer_of(policy: Policy, env_id: str) -> Callable[[InProcessEnvs, Obs], 
     """Builds the explainer of a policy, from the environment and its first observation."""
 
     def build(envs: InProcessEnvs, obs: Obs) -> Explainer:
-        names = action_names(env_id, envs.envs[0], envs.spec.outputs)
-        return Explainer(policy, envs.spec.outputs, names, obs)
+        actions = envs.spec.actions
+        assert actions is not None
+        return Explainer(policy, actions, action_names(env_id, envs.envs[0], actions), obs)
 
     return build
 

@@ -106,7 +106,7 @@ def _example(spec: DataSpec, env_id: str, options: dict[str, Any], state: Tensor
         before = f"state = np.zeros({tuple(state.shape)}, np.float32)\n"
         words.append('"state": state')
         outputs = "action, scores, state"
-    counted = isinstance(spec.outputs, Discrete)
+    counted = isinstance(spec.actions, Discrete)
     action = "action[0] + env.action_space.start" if counted else "action[0].reshape(env.action_space.shape)"
     keywords = "".join(f", {key}={value!r}" for key, value in options.items())
     imported = f"import {env_id.partition(':')[0]}  # registers the environment\n" if ":" in env_id else ""

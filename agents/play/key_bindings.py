@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 
-from lab.data.spec import Continuous, Discrete, MultiDiscrete, Outputs
+from lab.data.spec import Actions, Continuous, Discrete, MultiDiscrete
 from lab.errors import UserError
 
 Keys = frozenset[str]
@@ -105,39 +105,39 @@ _PRESETS = (  # by the start of an id without namespace; the first that fits the
 )
 
 
-def action_names(env_id: str, env: gym.Env[Any, Any], outputs: Outputs) -> tuple[str, ...]:
+def action_names(env_id: str, env: gym.Env[Any, Any], actions: Actions) -> tuple[str, ...]:
     """A name for each action, or for each component of a continuous one."""
     if env.has_wrapper_attr("get_action_meanings"):
         return tuple(str(name).lower() for name in env.get_wrapper_attr("get_action_meanings")())
-    preset = _preset(env_id, outputs)
+    preset = _preset(env_id, actions)
     if preset is not None:
         return preset.names
-    if isinstance(outputs, MultiDiscrete):
-        return tuple(f"{i}: {k}" for i, num in enumerate(outputs.nums) for k in range(num))
-    return tuple(f"action {k}" for k in range(_count(outputs)))
+    if isinstance(actions, MultiDiscrete):
+        return tuple(f"{i}: {k}" for i, num in enumerate(actions.nums) for k in range(num))
+    return tuple(f"action {k}" for k in range(_count(actions)))
 
 
-def controls_of(env_id: str, env: gym.Env[Any, Any], outputs: Outputs, typed: str | None = None) -> Controls:
+def controls_of(env_id: str, env: gym.Env[Any, Any], actions: Actions, typed: str | None = None) -> Controls:
     """The keys of an environment: those typed, else those known, else its own, else digits (or left and right).
 
     Raises UserError when there are none, or when what was typed does not fit.
     """
     if typed is not None:
-        return parse_keys(typed, outputs)
-    preset = _preset(env_id, outputs)
+        return parse_keys(typed, actions)
+    preset = _preset(env_id, actions)
     if preset is not None:
         return Controls({_together(keys): action for keys, action in preset.keys.items()}, preset.idle)
     if env.has_wrapper_attr("get_keys_to_action"):
         return _from_env(env.get_wrapper_attr("get_keys_to_action")())
-    if isinstance(outputs, Discrete) and outputs.num <= _DIGITS:
-        return Controls({frozenset({str(k)}): k for k in range(outputs.num)})
-    if isinstance(outputs, Continuous) and outputs.num == 1:
-        low, high = outputs.low[0], outputs.high[0]
+    if isinstance(actions, Discrete) and actions.num <= _DIGITS:
+        return Controls({frozenset({str(k)}): k for k in range(actions.num)})
+    if isinstance(actions, Continuous) and actions.num == 1:
+        low, high = actions.low[0], actions.high[0]
         return Controls({frozenset({"left"}): (low,), frozenset({"right"}): (high,)}, (min(max(0.0, low), high),))
-    raise UserError(f"no keys are known for {env_id!r}; name them, for example --keys '{_example(outputs)}'.")
+    raise UserError(f"no keys are known for {env_id!r}; name them, for example --keys '{_example(actions)}'.")
 
 
-def parse_keys(text: str, outputs: Outputs) -> Controls:
+def parse_keys(text: str, actions: Actions) -> Controls:
     """`left=0 right=1 up+left=2 none=0`, several numbers an action as `up=0,1,0`. Raises UserError."""
     keys: dict[Keys, ActionValue] = {}
     idle: ActionValue | None = None
@@ -147,23 +147,23 @@ def parse_keys(text: str, outputs: Outputs) -> Controls:
             numbers = [float(part) for part in value.split(",")]
         except ValueError:
             numbers = []
-        single = len(numbers) == 1 and numbers[0].is_integer() and isinstance(outputs, Discrete)
+        single = len(numbers) == 1 and numbers[0].is_integer() and isinstance(actions, Discrete)
         action: ActionValue = int(numbers[0]) if single else tuple(numbers)
-        if not (equals and name and numbers) or not _fits(action, outputs):
-            raise UserError(f"--keys: {word!r} does not fit {outputs}; write for example '{_example(outputs)}'.")
+        if not (equals and name and numbers) or not _fits(action, actions):
+            raise UserError(f"--keys: {word!r} does not fit {actions}; write for example '{_example(actions)}'.")
         if name == _IDLE:
             idle = action
         else:
             keys[_together(name)] = action
     if not keys:
-        raise UserError(f"--keys names no key; write for example '{_example(outputs)}'.")
+        raise UserError(f"--keys names no key; write for example '{_example(actions)}'.")
     return Controls(keys, idle)
 
 
-def _preset(env_id: str, outputs: Outputs) -> _Preset | None:
+def _preset(env_id: str, actions: Actions) -> _Preset | None:
     name = env_id.rpartition(":")[2].rpartition("/")[2]
     for start, preset in _PRESETS:
-        fits = len(preset.names) == _count(outputs) and all(_fits(action, outputs) for action in preset.keys.values())
+        fits = len(preset.names) == _count(actions) and all(_fits(action, actions) for action in preset.keys.values())
         if fits and name.startswith(start):
             return preset
     return None
@@ -194,25 +194,25 @@ def _together(keys: str) -> Keys:
     return frozenset(keys.split("+"))
 
 
-def _count(outputs: Outputs) -> int:
-    if isinstance(outputs, Discrete | Continuous):
-        return outputs.num
-    return sum(outputs.nums) if isinstance(outputs, MultiDiscrete) else 0
+def _count(actions: Actions) -> int:
+    if isinstance(actions, Discrete | Continuous):
+        return actions.num
+    return sum(actions.nums) if isinstance(actions, MultiDiscrete) else 0
 
 
-def _fits(action: ActionValue, outputs: Outputs) -> bool:
-    if isinstance(outputs, Discrete):
-        return isinstance(action, int) and 0 <= action < outputs.num
+def _fits(action: ActionValue, actions: Actions) -> bool:
+    if isinstance(actions, Discrete):
+        return isinstance(action, int) and 0 <= action < actions.num
     if isinstance(action, int):
         return False
-    if isinstance(outputs, MultiDiscrete):
-        return len(action) == len(outputs.nums) and all(0 <= a < n for a, n in zip(action, outputs.nums, strict=True))
-    return isinstance(outputs, Continuous) and len(action) == outputs.num
+    if isinstance(actions, MultiDiscrete):
+        return len(action) == len(actions.nums) and all(0 <= a < n for a, n in zip(action, actions.nums, strict=True))
+    return isinstance(actions, Continuous) and len(action) == actions.num
 
 
-def _example(outputs: Outputs) -> str:
-    if isinstance(outputs, Discrete):
+def _example(actions: Actions) -> str:
+    if isinstance(actions, Discrete):
         return "left=0 right=1"
-    zeros = ",".join("0" * (len(outputs.nums) if isinstance(outputs, MultiDiscrete) else _count(outputs)))
+    zeros = ",".join("0" * (len(actions.nums) if isinstance(actions, MultiDiscrete) else _count(actions)))
     ones = "1" + zeros[1:]
     return f"up={ones} none={zeros}"

@@ -175,10 +175,10 @@ ActionDistribution = CategoricalActions | MultiCategoricalActions | DiagonalGaus
 
 def distribution_of(spec: DataSpec, continuous: ContinuousName = "gaussian") -> ActionDistribution:
     """The distribution over a spec's actions. Raises UserError for data without actions."""
-    if isinstance(spec.outputs, Discrete):
-        return CategoricalActions(spec.outputs)
-    if isinstance(spec.outputs, MultiDiscrete):
-        return MultiCategoricalActions(spec.outputs)
-    if isinstance(spec.outputs, Continuous):
-        return DiagonalGaussian(spec.outputs) if continuous == "gaussian" else SquashedGaussian(spec.outputs)
-    raise UserError(f"an agent needs an environment's data (data.kind=on_policy or replay), not {spec.outputs!r}.")
+    if isinstance(spec.actions, Discrete):
+        return CategoricalActions(spec.actions)
+    if isinstance(spec.actions, MultiDiscrete):
+        return MultiCategoricalActions(spec.actions)
+    if isinstance(spec.actions, Continuous):
+        return DiagonalGaussian(spec.actions) if continuous == "gaussian" else SquashedGaussian(spec.actions)
+    raise UserError(f"an agent needs an environment's data (data.kind=on_policy or replay), not {spec.actions!r}.")

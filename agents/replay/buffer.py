@@ -233,8 +233,8 @@ def _fields(spec: DataSpec, n_step: int) -> dict[str, tuple[tuple[int, ...], tor
 
 
 def _action_field(spec: DataSpec) -> tuple[tuple[int, ...], torch.dtype]:
-    if isinstance(spec.outputs, MultiDiscrete):
-        return (len(spec.outputs.nums),), torch.int64
-    if isinstance(spec.outputs, Continuous):
-        return (spec.outputs.num,), torch.float32
+    if isinstance(spec.actions, MultiDiscrete):
+        return (len(spec.actions.nums),), torch.int64
+    if isinstance(spec.actions, Continuous):
+        return (spec.actions.num,), torch.float32
     return (), torch.int64

@@ -14,7 +14,7 @@ from torch import Tensor
 from generative.evaluation.feature_nets import feature_net, split_arrays
 from generative.evaluation.inception import inception_net
 from lab.data.images import ImageModule
-from lab.data.spec import Classes
+from lab.data.targets import Classes
 from lab.errors import UserError
 
 NEIGHBOURS = 5
@@ -109,9 +109,9 @@ def distribution_metrics(fake: Tensor, data: ImageModule, split: str, *, full: b
     classes from the split's, in nats); eval/lenet_shipped (1: the LeNet came with the lab, so that the numbers are
     the same on every machine; 0: this machine trained it).
     """
-    assert isinstance(data.spec.outputs, Classes)
+    assert isinstance(data.spec.target, Classes)
     real, labels = split_arrays(data, split)
-    network, num_classes = feature_net(data), data.spec.outputs.num
+    network, num_classes = feature_net(data), data.spec.target.num
     train, _ = split_arrays(data, "train", len(fake))
     fake_features, fake_classes = network.features(fake)
     real_features, _ = network.features(real)

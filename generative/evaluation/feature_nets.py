@@ -27,7 +27,8 @@ from lab.backbones import BackboneConfig
 from lab.data.datasets import data_folder
 from lab.data.images import ImageModule, load_images
 from lab.data.resident import Batch
-from lab.data.spec import Classes, TensorSpec
+from lab.data.spec import TensorSpec
+from lab.data.targets import Classes
 from lab.engine.loss import Loss
 from lab.engine.optimizers import OptimizerConfig
 from lab.engine.updater import Updater
@@ -82,8 +83,8 @@ def feature_net(data: ImageModule) -> FeatureNet:
     The cache is `features` below LAB_CACHE, by default ~/.cache/lab; an entry is named by the hash of recipe and data.
     Raises UserError for data without class labels.
     """
-    image, outputs = data.spec.inputs, data.spec.outputs
-    if not isinstance(image, TensorSpec) or not isinstance(outputs, Classes) or outputs.num < 2:
+    image, target = data.spec.inputs, data.spec.target
+    if not isinstance(image, TensorSpec) or not isinstance(target, Classes) or target.num < 2:
         raise UserError(f"distances need images with class labels; data.name={data.config.name!r} has none.")
     name, stacked = SHIPPED.get(data.config.name), data.config.name == "stacked-mnist"
     if name is not None:
@@ -91,7 +92,7 @@ def feature_net(data: ImageModule) -> FeatureNet:
         if metadata["data_hash"] == data_hash(name, str(data_folder(data.config.root))):
             return FeatureNet(net.to(data.device), True, stacked)
     x, y = (part.cpu() for part in split_arrays(data, "train"))
-    num_classes = outputs.num
+    num_classes = target.num
     if stacked:  # any one of its channels is the whole data set
         x, y, num_classes, image = x[:, :1], y // 100, 10, image._replace(shape=(1, *image.shape[1:]))
     net = lenet(image, num_classes)

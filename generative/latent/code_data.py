@@ -60,7 +60,9 @@ class CodeModule(ImageModule):
         self.vq_vae, self.images, self.device = vq_vae, images, images.device
         self.levels = vq_vae.config.num_codes
         self._splits = {split: self._encode(split) for split in ("train", "val", "test")}
-        self.spec = DataSpec(TensorSpec((1, *vq_vae.grid), torch.float32, 0.0, 1.0, self.levels), images.spec.outputs)
+        self.spec = DataSpec(
+            TensorSpec((1, *vq_vae.grid), torch.float32, 0.0, 1.0, self.levels), target=images.spec.target
+        )
         self.order = ShuffledOrder(self.num_samples("train"), config.batch_size, seed, self.device)
 
     @property

@@ -24,7 +24,8 @@ from lab.backbones.image_features import ImageFeatures
 from lab.data.images import ImageModule
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch
-from lab.data.spec import Classes, DataSpec
+from lab.data.spec import DataSpec
+from lab.data.targets import Classes
 from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig
 from lab.experiment import ModuleConfig
@@ -239,7 +240,7 @@ class VAE(LatentImageModel[VAEConfig]):
         first = slice(0, 32)
         again = self.net.likelihood.mean(self.net.decode(codes[first], None if y is None else y[first]))
         pairs = torch.stack([x[first], again], dim=1)  # (N, 2, C, H, W)
-        names = data.spec.outputs.names if isinstance(data.spec.outputs, Classes) else ()
+        names = data.spec.target.names if isinstance(data.spec.target, Classes) else ()
         return {
             **super().pictures(data),
             "reconstructions": image_grid(pairs.flatten(0, 1), 8),

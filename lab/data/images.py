@@ -28,7 +28,8 @@ from lab.data.image_arrays import Array, ImageArrays, checked, held_out
 from lab.data.image_files import read_hub, read_idx_folder, read_path
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch, Chunk, ShuffledOrder
-from lab.data.spec import Classes, DataSpec, TensorSpec
+from lab.data.spec import DataSpec, TensorSpec
+from lab.data.targets import Classes
 from lab.errors import UserError
 from lab.experiment import DataConfig, Shared
 from lab.long_work import told
@@ -93,7 +94,7 @@ class ImageModule(LabDataModule):
         num_classes = max(len(arrays.class_names), *(int(y.max()) + 1 for _, y in self._splits.values() if len(y)))
         names = arrays.class_names or tuple(str(i) for i in range(num_classes))
         levels = arrays.levels if config.binarize == "none" else 2
-        self.spec = DataSpec(TensorSpec(shape, torch.float32, 0.0, 1.0, levels), Classes(num_classes, names))
+        self.spec = DataSpec(TensorSpec(shape, torch.float32, 0.0, 1.0, levels), target=Classes(num_classes, names))
         self.order = ShuffledOrder(len(self._splits["train"][0]), config.batch_size, seed, self.device)
 
     def to(self, device: torch.device) -> None:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import torch
 
+from lab.data.targets import Target
+
 
 class TensorSpec(NamedTuple):
     """Shape, dtype and bounds of one tensor, without the batch dimension.
@@ -23,13 +25,6 @@ class TensorSpec(NamedTuple):
     def numel(self) -> int:
         """How many numbers it holds."""
         return int(torch.Size(self.shape).numel())
-
-
-class Classes(NamedTuple):
-    """A class label in [0, num)."""
-
-    num: int
-    names: tuple[str, ...] = ()
 
 
 class Discrete(NamedTuple):
@@ -56,23 +51,15 @@ class Continuous(NamedTuple):
         return len(self.low)
 
 
-class RealValues(NamedTuple):
-    """Real targets of a shape (regression)."""
-
-    shape: tuple[int, ...]
-
-
-class Symbols(NamedTuple):
-    """The next symbol of a text, one of `alphabet`."""
-
-    alphabet: str
-
-
-Outputs = Classes | Discrete | MultiDiscrete | Continuous | RealValues | Symbols | None
+Actions = Discrete | MultiDiscrete | Continuous
 
 
 class DataSpec(NamedTuple):
-    """Inputs and outputs of a data module; `inputs` is a dict for dict observations."""
+    """What a data module gives: inputs (a dict for dict observations), and what is predicted from them or done.
+
+    `target` is what a batch carries beside its inputs, `actions` what an environment takes.
+    """
 
     inputs: TensorSpec | dict[str, TensorSpec]
-    outputs: Outputs = None
+    target: Target | None = None
+    actions: Actions | None = None

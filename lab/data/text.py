@@ -22,7 +22,8 @@ from torch import Tensor
 from lab.data.datasets import DataSet, load_named
 from lab.data.module import LabDataModule
 from lab.data.resident import Chunk
-from lab.data.spec import DataSpec, Symbols, TensorSpec
+from lab.data.spec import DataSpec, TensorSpec
+from lab.data.targets import Symbols
 from lab.errors import UserError
 from lab.experiment import DataConfig, Shared
 from lab.ranks import ranks
@@ -77,7 +78,7 @@ class TextModule(LabDataModule):
         super().__init__()
         self.config, self.seed = config, seed
         self.alphabet = "".join(sorted(set(text)))
-        self.spec = DataSpec(TensorSpec((), torch.int64, 0, len(self.alphabet) - 1), Symbols(self.alphabet))
+        self.spec = DataSpec(TensorSpec((), torch.int64, 0, len(self.alphabet) - 1), target=Symbols(self.alphabet))
         codes = self.encode(text)
         num_val, num_test = round(len(codes) * config.validation), round(len(codes) * config.test)
         train, val, test = codes.split([len(codes) - num_val - num_test, num_val, num_test])

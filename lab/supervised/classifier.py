@@ -16,7 +16,8 @@ from lab.backbones.image_features import ImageFeatures
 from lab.data.images import ImageModule
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch
-from lab.data.spec import Classes, DataSpec, TensorSpec
+from lab.data.spec import DataSpec, TensorSpec
+from lab.data.targets import Classes
 from lab.engine.loss import Loss
 from lab.engine.optimizers import OptimizerConfig
 from lab.errors import UserError
@@ -71,13 +72,13 @@ class Classifier(Learner[ClassifierConfig]):
 
     def __init__(self, config: ClassifierConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        if not isinstance(spec.outputs, Classes) or not isinstance(spec.inputs, TensorSpec):
-            raise UserError(f"module.kind='classifier' needs data with class labels, not {spec.outputs!r}.")
-        if spec.outputs.num < 2:
+        if not isinstance(spec.target, Classes) or not isinstance(spec.inputs, TensorSpec):
+            raise UserError(f"module.kind='classifier' needs data with class labels, not {spec.target!r}.")
+        if spec.target.num < 2:
             raise UserError(
                 "module.kind='classifier' needs images of at least two classes; this data has one or no labels."
             )
-        self.net = ClassifierNet(config.backbone, spec.inputs, spec.outputs.num)
+        self.net = ClassifierNet(config.backbone, spec.inputs, spec.target.num)
         self.updater = self.add_updater("net", self.net, self.loss, config.optimizer)
 
     def loss(self, batch: Batch) -> Loss:
@@ -99,9 +100,9 @@ class Classifier(Learner[ClassifierConfig]):
         return split_means(data.batches(split), self.per_sample)
 
     def exportable(self, data: LabDataModule) -> Exportable:
-        inputs, outputs = self.data_spec.inputs, self.data_spec.outputs
+        inputs, target = self.data_spec.inputs, self.data_spec.target
         assert isinstance(inputs, TensorSpec)
-        assert isinstance(outputs, Classes)
-        names = list(outputs.names)
+        assert isinstance(target, Classes)
+        names = list(target.names)
         example = _EXAMPLE.format(shape=", ".join(map(str, inputs.shape)), names=names)
         return Exportable("classifier", self.net, {"image": Input(inputs)}, ("logits",), example, {"classes": names})

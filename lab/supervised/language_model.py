@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from lab.backbones import BackboneConfig, build_backbone
 from lab.data.module import LabDataModule
-from lab.data.spec import DataSpec, Symbols
+from lab.data.spec import DataSpec
+from lab.data.targets import Symbols
 from lab.data.text import TextModule, Window
 from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig
@@ -73,14 +74,14 @@ class LanguageModel(Learner[LanguageModelConfig]):
 
     def __init__(self, config: LanguageModelConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        if not isinstance(spec.outputs, Symbols):
-            raise UserError(f"module.kind='language_model' needs text (data.kind=text), not {spec.outputs!r}.")
+        if not isinstance(spec.target, Symbols):
+            raise UserError(f"module.kind='language_model' needs text (data.kind=text), not {spec.target!r}.")
         if not config.backbone.recurrent:
             raise UserError(
                 f"module.backbone.name={config.backbone.name!r} carries no state from character to character; "
                 f"a language model needs a recurrent backbone, for example gru or lstm."
             )
-        self.alphabet = spec.outputs.alphabet
+        self.alphabet = spec.target.alphabet
         self.net = LanguageModelNet(config, len(self.alphabet))
         self.updater = self.add_updater("net", self.net, self.loss, config.optimizer)
         self.state: Tensor | None = None  # (S, B, F)

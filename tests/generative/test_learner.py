@@ -10,10 +10,11 @@ from generative.latent.hierarchical_vae import HierarchicalVAEConfig
 from generative.latent.vae import VAEConfig
 from generative.learner import LatentImageModel, slerp
 from lab.backbones import BackboneConfig
-from lab.data.spec import Classes, DataSpec, TensorSpec
+from lab.data.spec import DataSpec, TensorSpec
+from lab.data.targets import Classes
 from lab.errors import UserError
 
-BITS = DataSpec(TensorSpec((1, 4, 4), torch.float32, 0.0, 1.0, 2), Classes(3))
+BITS = DataSpec(TensorSpec((1, 4, 4), torch.float32, 0.0, 1.0, 2), target=Classes(3))
 SMALL = {"backbone": BackboneConfig(name="mlp", hidden=(8,)), "decoder": MlpDecoder(hidden=(8,)), "latents": 3}
 MODELS = {
     "vae": (VAEConfig(**SMALL, conditional=True), 3),

@@ -35,7 +35,7 @@ from lab.runs import checkpoint
 from lab.runs.directory import Run
 from lab.training.train import train
 
-SPEC = DataSpec(TensorSpec((4,)), Discrete(3))
+SPEC = DataSpec(TensorSpec((4,)), actions=Discrete(3))
 SMALL = BackboneConfig("mlp", hidden=(8,))
 
 
@@ -203,7 +203,7 @@ def test_the_update_ratio_and_the_target_period_are_kept(monkeypatch: pytest.Mon
 
 def test_wrong_data_and_actions_are_sentences() -> None:
     with pytest.raises(UserError, match="discrete"):
-        DQNConfig().build(DataSpec(TensorSpec((4,)), Continuous((-1.0,), (1.0,))))
+        DQNConfig().build(DataSpec(TensorSpec((4,)), actions=Continuous((-1.0,), (1.0,))))
     experiment = short().model_copy(update={"data": OnPolicyData(env="CartPole-v1")})
     with pytest.raises(UserError, match="replay"):
         train(experiment)
@@ -374,6 +374,6 @@ def test_initial_values_belong_to_their_gamma() -> None:
 
 
 def test_small_networks_train_on_one_thread() -> None:
-    assert DQNConfig().build(DataSpec(TensorSpec((4,)), Discrete(2))).num_threads == 1
-    images = DataSpec(TensorSpec((4, 84, 84)), Discrete(2))
+    assert DQNConfig().build(DataSpec(TensorSpec((4,)), actions=Discrete(2))).num_threads == 1
+    images = DataSpec(TensorSpec((4, 84, 84)), actions=Discrete(2))
     assert DQNConfig(backbone=BackboneConfig("nature_cnn")).build(images).num_threads is None

@@ -18,7 +18,7 @@ from lab.errors import UserError
 from lab.training.restore import restore
 from lab.training.train import train
 
-SPEC = DataSpec(TensorSpec((), torch.int64, 0, 2), Discrete(2))
+SPEC = DataSpec(TensorSpec((), torch.int64, 0, 2), actions=Discrete(2))
 
 
 def rollout(**columns: list[list[float]]) -> Rollout:
@@ -86,4 +86,4 @@ def test_learns_the_optimal_values_of_a_lake_that_is_not_slippery() -> None:
 
 def test_other_observations_are_refused() -> None:
     with pytest.raises(UserError, match="numbered states"):
-        QLearningConfig().build(DataSpec(TensorSpec((4,)), Discrete(2)))
+        QLearningConfig().build(DataSpec(TensorSpec((4,)), actions=Discrete(2)))

@@ -18,7 +18,7 @@ from lab.data.spec import DataSpec, Discrete, TensorSpec
 from lab.errors import UserError
 from lab.training.train import train
 
-SPEC = DataSpec(TensorSpec((3,)), Discrete(2))
+SPEC = DataSpec(TensorSpec((3,)), actions=Discrete(2))
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm"])

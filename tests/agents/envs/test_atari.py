@@ -31,7 +31,7 @@ def test_a_drawable_game_is_the_vector_environment(game: str, ends: bool) -> Non
         assert np.abs(seen[0].astype(int) - obs).max() <= 1  # rounding
         if terminated:
             break
-        action = rng.integers(envs.spec.outputs.num, size=1)  # type: ignore[union-attr]
+        action = rng.integers(envs.spec.actions.num, size=1)  # type: ignore[union-attr]
         step = envs.step(action)
         obs, reward, terminated, truncated, _ = env.step(int(action[0]))
         assert (reward, terminated, truncated) == (step.reward[0], step.terminated[0], step.truncated[0])

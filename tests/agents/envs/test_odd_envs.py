@@ -65,7 +65,7 @@ def agent_and_data(**options: Any) -> tuple[Any, Any]:
 def test_many_binary_actions_are_discrete_ones_of_two() -> None:
     env = Odd(action_space=spaces.MultiBinary((2, 2)))
     envs = InProcessEnvs([lambda: env])
-    assert envs.spec.outputs == MultiDiscrete((2, 2, 2, 2))
+    assert envs.spec.actions == MultiDiscrete((2, 2, 2, 2))
     envs.reset(0)
     envs.step(np.array([[0, 1, 1, 0]]))
     assert env.actions[0].tolist() == [[0, 1], [1, 0]]

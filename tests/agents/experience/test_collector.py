@@ -141,7 +141,7 @@ def test_whole_episodes_are_cut_at_the_longest_length() -> None:
 
 # ------------------------------------------------------------------ what a policy gradient makes of it
 
-SPEC = DataSpec(TensorSpec((2,)), Discrete(2))
+SPEC = DataSpec(TensorSpec((2,)), actions=Discrete(2))
 
 
 def agent_of(backbone: BackboneConfig, **fields: Any) -> ActorCriticAgent:

@@ -75,10 +75,10 @@ def explained(path: Path, obs: Tensor) -> tuple[Explanation, Policy]:
 
     _, data, module, _ = restore(Run.open(path))
     data.close()
-    outputs = module.data_spec.outputs
+    actions = module.data_spec.actions
     policy: Any = module.policy
-    names = tuple(f"a{k}" for k in range(getattr(outputs, "num", 0)))
-    return Explainer(policy, outputs, names, obs).explain(obs, policy.initial_state(1)), policy
+    names = tuple(f"a{k}" for k in range(getattr(actions, "num", 0)))
+    return Explainer(policy, actions, names, obs).explain(obs, policy.initial_state(1)), policy
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def typing(*moments: dict[str, Any]) -> Callable[[float], None]:
 
 def test_keys_move_the_environment_and_are_recorded(window: GameWindow, tmp_path: Path) -> None:
     envs = InProcessEnvs([lambda: make_env("CartPole-v1", None, render_mode="rgb_array")])
-    controls = controls_of("CartPole-v1", envs.envs[0], envs.spec.outputs)
+    controls = controls_of("CartPole-v1", envs.envs[0], envs.spec.actions)
     recorder = EpisodeRecorder(tmp_path / "demos", "CartPole-v1", {}, envs.spec, "human")
     held_right: list[dict[str, Any]] = [{}, {"down": "right"}, *[{}] * 200]
     episodes = play_by_hand(
@@ -81,7 +81,7 @@ def test_time_goes_on_where_there_is_an_action_for_no_key(window: GameWindow) ->
             return super().step(actions)
 
     envs = Seen([lambda: make_env("Pendulum-v1", None, render_mode="rgb_array")])
-    controls = controls_of("Pendulum-v1", envs.envs[0], envs.spec.outputs)
+    controls = controls_of("Pendulum-v1", envs.envs[0], envs.spec.actions)
     moments: list[dict[str, Any]] = [{}, {"down": "left"}, {}, {"up": "left", "down": "right"}]
     assert play_by_hand(envs, "Pendulum-v1", controls, window, 1, sleep=typing(*moments)) == []
     assert taken == [0.0, 0.0, 2.0, 2.0, -2.0]

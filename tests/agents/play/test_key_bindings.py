@@ -18,16 +18,16 @@ IDS = ["CartPole-v1", "CartPolePositions-v1", "MountainCar-v0", "MountainCarCont
 @pytest.mark.parametrize("env_id", IDS)
 def test_every_key_is_an_action_of_the_environment(env_id: str) -> None:
     env = make_env(env_id)
-    outputs = spec_of(env.observation_space, env.action_space).outputs
-    controls = controls_of(env_id, env, outputs)
+    actions = spec_of(env.observation_space, env.action_space).actions
+    controls = controls_of(env_id, env, actions)
     for action in [*controls.keys.values(), *([] if controls.idle is None else [controls.idle])]:
         if isinstance(action, int):
             assert action in range(int(env.action_space.n))  # type: ignore[attr-defined]
         else:
             low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]
             assert all(low[i] <= part <= high[i] for i, part in enumerate(action))
-    names = action_names(env_id, env, outputs)
-    assert len(names) == len(set(names)) == outputs.num  # type: ignore[union-attr]
+    names = action_names(env_id, env, actions)
+    assert len(names) == len(set(names)) == actions.num  # type: ignore[union-attr]
     assert not names[0].startswith("action")
     assert all(line.strip() for line in controls.lines(names))
     env.close()

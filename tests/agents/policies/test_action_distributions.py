@@ -13,7 +13,8 @@ from agents.policies.action_distributions import (
     SquashedGaussian,
     distribution_of,
 )
-from lab.data.spec import Classes, Continuous, DataSpec, Discrete, MultiDiscrete, TensorSpec
+from lab.data.spec import Continuous, DataSpec, Discrete, MultiDiscrete, TensorSpec
+from lab.data.targets import Classes
 from lab.errors import UserError
 
 BOUNDS = Continuous((-2.0,), (3.0,))
@@ -113,4 +114,4 @@ def test_wrong_specs_are_refused_with_a_sentence() -> None:
     with pytest.raises(UserError, match="bounds"):
         SquashedGaussian(Continuous((-float("inf"),), (float("inf"),)))
     with pytest.raises(UserError, match="environment"):
-        distribution_of(DataSpec(TensorSpec((4,)), Classes(10)))
+        distribution_of(DataSpec(TensorSpec((4,)), target=Classes(10)))

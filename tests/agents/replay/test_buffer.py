@@ -21,8 +21,8 @@ from lab.data.spec import DataSpec, Discrete, TensorSpec
 from lab.errors import UserError
 
 CPU = torch.device("cpu")
-VECTOR = DataSpec(TensorSpec((2,)), Discrete(5))
-FRAMES = DataSpec(TensorSpec((3, 4, 4), torch.uint8, 0, 255), Discrete(5))
+VECTOR = DataSpec(TensorSpec((2,)), actions=Discrete(5))
+FRAMES = DataSpec(TensorSpec((3, 4, 4), torch.uint8, 0, 255), actions=Discrete(5))
 GAMMA = 0.9
 
 
@@ -176,7 +176,7 @@ def test_observations_that_are_no_stacks_are_refused() -> None:
 
 def test_dict_observations() -> None:
     vectors, frames = World(2, seed=3), World(2, seed=3, frames=True)
-    spec = DataSpec({"place": VECTOR.inputs, "view": FRAMES.inputs}, Discrete(5))  # type: ignore[dict-item]
+    spec = DataSpec({"place": VECTOR.inputs, "view": FRAMES.inputs}, actions=Discrete(5))  # type: ignore[dict-item]
     buffer = ReplayBuffer(ReplayConfig(capacity=40, frame_stack=True), GAMMA, spec, 2, 0, CPU)
     for _ in range(3):
         a, b = vectors.rollout(6), frames.rollout(6)

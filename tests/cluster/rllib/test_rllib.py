@@ -138,7 +138,7 @@ def test_an_agent_of_the_lab_starts_a_run_there_and_back(cluster: Any, tmp_path:
 
 
 def test_what_a_file_may_not_say() -> None:
-    spec = DataSpec(TensorSpec((4,)), Discrete(2))
+    spec = DataSpec(TensorSpec((4,)), actions=Discrete(2))
     with pytest.raises(UserError, match="options"):
         quick("dqn", "module.options.replay_buffer_config={type: os.system}")
     with pytest.raises(UserError, match="recurrent"):
@@ -162,7 +162,7 @@ def test_its_dqn_starts_one_of_the_lab(trained: dict[str, Run], tmp_path: Path) 
     """The names under which the two keep the same network differ; the target network begins as the network."""
     given = checkpoint.load(trained["dqn"].checkpoint("best"))["state_dict"]
     module: Any = resolve("dqn/cartpole", ["module.backbone.hidden=[16]"]).module.build(
-        DataSpec(TensorSpec((4,)), Discrete(2))
+        DataSpec(TensorSpec((4,)), actions=Discrete(2))
     )
     sentence = start_from(module, str(trained["dqn"].path))
     assert f"{len(list(module.q_network.parameters()))} of {len(list(module.q_network.parameters()))}" in sentence
@@ -173,7 +173,7 @@ def test_its_dqn_starts_one_of_the_lab(trained: dict[str, Run], tmp_path: Path) 
 
 def test_another_networks_weights_are_too_little_to_begin_with(trained: dict[str, Run]) -> None:
     module: Any = resolve("dqn/cartpole", ["module.backbone.hidden=[24]"]).module.build(
-        DataSpec(TensorSpec((4,)), Discrete(2))
+        DataSpec(TensorSpec((4,)), actions=Discrete(2))
     )
     before = {name: value.clone() for name, value in module.state_dict().items()}
     with pytest.raises(

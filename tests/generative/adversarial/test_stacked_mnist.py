@@ -50,7 +50,7 @@ def test_numbers_are_spelled_with_the_first_digit_highest():
 @pytest.mark.slow
 def test_modes_are_counted_channel_by_channel(bars):
     assert bars.spec.inputs.shape == (3, 28, 28)
-    assert bars.spec.outputs.num == 1000
+    assert bars.spec.target.num == 1000
     x, y = split_arrays(bars, "test")
     net = feature_net(bars)
     assert not net.shipped  # files of MNIST's names with another content

@@ -12,7 +12,8 @@ from generative.autoregressive.sampling import KnownPixels
 from lab.backbones import BackboneConfig
 from lab.data.images import ImageData
 from lab.data.resident import Batch
-from lab.data.spec import Classes, DataSpec, TensorSpec
+from lab.data.spec import DataSpec, TensorSpec
+from lab.data.targets import Classes
 from lab.errors import UserError
 from tests.generative.autoregressive.backbones.causal import CAUSAL, SMALL
 
@@ -29,7 +30,7 @@ def model(name="gated_pixelcnn", shape=(1, 4, 4), levels=2, output="categorical"
         components=3,
         conditional=conditional,
     )
-    spec = DataSpec(TensorSpec(shape, torch.float32, 0.0, 1.0, levels), Classes(3, ("a", "b", "c")))
+    spec = DataSpec(TensorSpec(shape, torch.float32, 0.0, 1.0, levels), target=Classes(3, ("a", "b", "c")))
     learner = AutoregressiveImageModel(config, spec).double().eval()
     with torch.no_grad():
         for parameter in learner.parameters():
@@ -151,14 +152,14 @@ def test_labels_move_the_samples():
 
 
 def test_a_backbone_that_sees_everything_is_refused():
-    spec = DataSpec(TensorSpec((1, 8, 8), torch.float32, 0.0, 1.0, 2), Classes(2))
+    spec = DataSpec(TensorSpec((1, 8, 8), torch.float32, 0.0, 1.0, 2), target=Classes(2))
     with pytest.raises(UserError, match="backbone"):
         PixelCNNConfig(backbone=BackboneConfig("resnet")).build(spec)
 
 
 def test_pixels_without_levels_are_refused():
     with pytest.raises(UserError, match="levels"):
-        PixelCNNConfig().build(DataSpec(TensorSpec((1, 8, 8)), Classes(2)))
+        PixelCNNConfig().build(DataSpec(TensorSpec((1, 8, 8)), target=Classes(2)))
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ from generative.evaluation.feature_nets import FeatureNet, feature_net, shipped_
 from generative.evaluation.weight_files import load_weights
 from lab.data.image_arrays import ImageArrays
 from lab.data.images import ImageData, ImageModule
-from lab.data.spec import Classes, TensorSpec
+from lab.data.spec import TensorSpec
+from lab.data.targets import Classes
 from lab.errors import Failure, UserError
 from tests.test_architecture import ROOT
 
@@ -171,6 +172,6 @@ def test_the_recipe_does_not_depend_on_the_number_of_threads(own_data, monkeypat
 
 def test_data_without_classes_have_no_distance():
     data = ImageData(name="digits").build(0)
-    data.spec = data.spec._replace(outputs=Classes(1))
+    data.spec = data.spec._replace(target=Classes(1))
     with pytest.raises(UserError, match=r"distances need images with class labels; data.name='digits'"):
         feature_net(data)

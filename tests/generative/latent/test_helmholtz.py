@@ -6,10 +6,11 @@ import torch
 from generative.latent.helmholtz import Fantasies, HelmholtzConfig, Pixels, bits_log_prob
 from generative.likelihoods import importance_weighted_bound
 from lab.data.images import ImageData
-from lab.data.spec import Classes, DataSpec, TensorSpec
+from lab.data.spec import DataSpec, TensorSpec
+from lab.data.targets import Classes
 from lab.errors import UserError
 
-BITS = DataSpec(TensorSpec((1, 2, 2), torch.float32, 0.0, 1.0, 2), Classes(2))
+BITS = DataSpec(TensorSpec((1, 2, 2), torch.float32, 0.0, 1.0, 2), target=Classes(2))
 
 
 def small(spec=BITS, layers=(3, 2)):

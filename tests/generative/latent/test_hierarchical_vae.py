@@ -8,10 +8,11 @@ from generative.decoders import MlpDecoder
 from generative.latent.hierarchical_vae import HierarchicalVAEConfig
 from lab.backbones import BackboneConfig
 from lab.data.images import ImageData
-from lab.data.spec import Classes, DataSpec, TensorSpec
+from lab.data.spec import DataSpec, TensorSpec
+from lab.data.targets import Classes
 from lab.errors import UserError
 
-BITS = DataSpec(TensorSpec((1, 3, 3), torch.float32, 0.0, 1.0, 2), Classes(3))
+BITS = DataSpec(TensorSpec((1, 3, 3), torch.float32, 0.0, 1.0, 2), target=Classes(3))
 
 
 def small(spec=BITS, **options):

@@ -10,10 +10,11 @@ from generative.latent.pixel_likelihoods import build_likelihood
 from generative.latent.vae import Encoded, VAEConfig
 from lab.backbones import BackboneConfig
 from lab.data.images import ImageData
-from lab.data.spec import Classes, DataSpec, TensorSpec
+from lab.data.spec import DataSpec, TensorSpec
+from lab.data.targets import Classes
 from lab.errors import UserError
 
-BITS = DataSpec(TensorSpec((1, 3, 3), torch.float32, 0.0, 1.0, 2), Classes(3))
+BITS = DataSpec(TensorSpec((1, 3, 3), torch.float32, 0.0, 1.0, 2), target=Classes(3))
 
 
 @pytest.fixture(autouse=True)

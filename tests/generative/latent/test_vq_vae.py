@@ -16,14 +16,15 @@ from lab.backbones import BackboneConfig
 from lab.config.overrides import resolve
 from lab.data.images import ImageData
 from lab.data.resident import Batch
-from lab.data.spec import Classes, DataSpec, TensorSpec
+from lab.data.spec import DataSpec, TensorSpec
+from lab.data.targets import Classes
 from lab.errors import UserError
 from lab.runs import checkpoint
 from lab.runs.directory import Run
 from lab.training.restore import restore
 from lab.training.train import resume, train
 
-BITS = DataSpec(TensorSpec((1, 4, 4), torch.float32, 0.0, 1.0, 2), Classes(3))
+BITS = DataSpec(TensorSpec((1, 4, 4), torch.float32, 0.0, 1.0, 2), target=Classes(3))
 
 
 @pytest.fixture(autouse=True)
@@ -217,7 +218,7 @@ def test_codes_as_data_are_the_encoders_codes_with_the_images_classes(vq_run):
     torch.testing.assert_close(data.to_images(codes), again)
     assert data.spec.inputs.shape == (1, 4, 4)
     assert data.spec.inputs.levels == 32
-    assert data.spec.outputs == images.spec.outputs
+    assert data.spec.target == images.spec.target
 
 
 @pytest.mark.slow

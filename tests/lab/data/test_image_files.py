@@ -19,7 +19,7 @@ from PIL import Image
 
 from lab.data.image_files import read_idx, read_picture
 from lab.data.images import ImageData, ImageModule, load_images
-from lab.data.spec import Classes
+from lab.data.targets import Classes
 from lab.errors import UserError
 
 Array = np.ndarray[Any, Any]
@@ -383,7 +383,7 @@ def test_a_class_that_the_test_split_lacks_and_what_is_no_image(
     with caplog.at_level(logging.WARNING, "lab"):
         module = ImageData(name=str(tmp_path), batch_size=4).build(seed=0)
     assert (module.num_samples("train") + module.num_samples("val"), module.num_samples("test")) == (40, 30)
-    assert module.spec.outputs.num == 4  # type: ignore[union-attr]
+    assert module.spec.target.num == 4  # type: ignore[union-attr]
     assert "has no class 'class1'" in caplog.text
     assert "2 files are no images that can be read, notes.txt first" in caplog.text
 
@@ -403,7 +403,7 @@ def test_labels_as_people_write_them(tmp_path: Path, labels: Any, names: tuple[s
     np.savez(tmp_path / "a.npz", x_train=X, x_test=X[:10], y_train=labels, y_test=labels[:10])
     module = ImageData(name=str(tmp_path / "a.npz"), batch_size=4).build(seed=0)
     assert next(module.batches("test")).y.tolist() == Y[:10].tolist()
-    assert module.spec.outputs == Classes(4, names or ("0", "1", "2", "3"))
+    assert module.spec.target == Classes(4, names or ("0", "1", "2", "3"))
 
 
 GREY = np.arange(0, 256, 9, dtype=np.uint8)[:28].reshape(4, 7)

@@ -130,4 +130,4 @@ def test_absent_texts() -> None:
 def test_the_embedded_text_needs_nothing() -> None:
     module = TextData().build(seed=0)
     assert sum(len(module.split(name)) for name in ("train", "val", "test")) > 300_000  # type: ignore[arg-type]
-    assert module.spec.outputs is not None
+    assert module.spec.target is not None

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lab.backbones import BackboneConfig
 from lab.config.overrides import resolve
-from lab.data.spec import Classes
+from lab.data.targets import Classes
 from lab.data.text import TextData, TextModule
 from lab.errors import UserError
 from lab.supervised.language_model import LanguageModel, LanguageModelConfig, draw
@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_said(overrides: list[str], part: str) -> None:
 
 def test_a_classifier_of_one_class_is_refused() -> None:
     experiment = resolve("classifier/digits-cnn", [])
-    spec = experiment.data.build(0).spec._replace(outputs=Classes(1))
+    spec = experiment.data.build(0).spec._replace(target=Classes(1))
     with pytest.raises(UserError, match="at least two classes"):
         experiment.module.build(spec)
 

@@ -1,0 +1,8 @@
+"""What a batch carries beside its inputs, to be predicted from them: one file a kind."""
+
+from lab.data.targets.classes import Classes
+from lab.data.targets.symbols import Symbols
+
+Target = Classes | Symbols
+
+__all__ = ["Classes", "Symbols", "Target"]
