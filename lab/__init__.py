@@ -38,6 +38,7 @@ _EXPORTS = {
     "register": "lab.backbones.registry",
     "register_images": "lab.data.images",
     "register_text": "lab.data.text",
+    "register_table": "lab.data.tables",
 }
 __all__ = sorted(_EXPORTS)
 

@@ -64,6 +64,24 @@ def scatter(points: Tensor, labels: Tensor, names: Sequence[str] = ()) -> Image:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+def predicted_and_true(predictions: Tensor, true: Tensor, names: Sequence[str]) -> Image:
+    """Predictions (N, T) against true values (N, T) as a picture, a panel for each of the first four names."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    num = min(len(names), 4)
+    figure = Figure(figsize=(4 * num, 4), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    for i, axes in enumerate(figure.subplots(1, num, squeeze=False)[0]):
+        x, y = true[:, i].cpu().numpy(), predictions[:, i].cpu().numpy()
+        axes.scatter(x, y, s=8, alpha=0.6)
+        axes.axline((float(x.mean()), float(x.mean())), slope=1, color="gray", linewidth=1)
+        axes.set_xlabel(f"{names[i]}, true")
+        axes.set_ylabel("predicted")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
 def two_axes(points: Tensor) -> Tensor:
     """Points (N, D) as (N, 2): along their two principal axes, or themselves where D is 2."""
     if points.shape[1] == 2:

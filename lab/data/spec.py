@@ -51,15 +51,25 @@ class Continuous(NamedTuple):
         return len(self.low)
 
 
+class Statistics(NamedTuple):
+    """What the inputs (F,) are called, and what was subtracted from them and divided by, (F,) each."""
+
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+
+
 Actions = Discrete | MultiDiscrete | Continuous
 
 
 class DataSpec(NamedTuple):
     """What a data module gives: inputs (a dict for dict observations), and what is predicted from them or done.
 
-    `target` is what a batch carries beside its inputs, `actions` what an environment takes.
+    `target` is what a batch carries beside its inputs, `actions` what an environment takes, `statistics` how inputs
+    were standardized.
     """
 
     inputs: TensorSpec | dict[str, TensorSpec]
     target: Target | None = None
     actions: Actions | None = None
+    statistics: Statistics | None = None

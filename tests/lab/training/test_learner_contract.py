@@ -46,6 +46,7 @@ IMAGES = ("data.batch_size=16", "data.batches_per_step=2")
 EXAMPLES = (
     Example("classifier/digits-cnn", IMAGES, lambda n, _: n // 16, 32),
     Example("classifier/digits-lstm", IMAGES, lambda n, _: n // 16, 32),
+    Example("regression/diabetes", ("data.batch_size=16", "data.batches_per_step=2"), lambda n, _: n // 16, 32),
     Example(
         "lm/reference-gru",
         (

@@ -1,0 +1,139 @@
+"""Tables as rows of cells: CSV files of any usual separator, and the encoding of their columns as numbers.
+
+A column is numeric when all of its cells are numbers, else its cells are words. N rows, F features.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lab.errors import UserError, shortened
+
+Array = np.ndarray[Any, Any]
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
+"""cells that hold no value, whatever their case"""
+_SEPARATORS = ",;\t|"
+_MOST_BYTES = 2**30
+_MOST_WORDS = 100
+"""different words of a column that are taken for categories; more are names, or a text"""
+
+
+class Table(NamedTuple):
+    """A header and rows of as many cells. `lines` are the numbers of the rows' lines, for messages."""
+
+    header: tuple[str, ...]
+    rows: list[list[str]]
+    lines: list[int]
+
+
+class Features(NamedTuple):
+    """Columns as numbers (N, F) float64, standardized, and what was subtracted and divided by, (F,) each."""
+
+    names: tuple[str, ...]
+    values: Array
+    mean: Array
+    scale: Array
+
+
+def read_csv(path: Path) -> Table:
+    """A CSV file with a header, in UTF-8. Raises UserError that names the file, and the line where there is one."""
+    if not path.is_file():
+        raise UserError(f"{shortened(str(path))} is no CSV file.")
+    if path.stat().st_size > _MOST_BYTES:
+        raise UserError(f"{shortened(str(path))} has {path.stat().st_size:,} bytes; a table may have {_MOST_BYTES:,}.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{shortened(str(path))} is not UTF-8: {error.reason} at byte {error.start:,}.") from None
+    first = text.partition("\n")[0]
+    separator = max(_SEPARATORS, key=first.count)
+    reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True, strict=True)
+    rows, lines = [], []
+    try:
+        for row in reader:
+            if row:
+                rows.append([cell.strip() for cell in row])
+                lines.append(reader.line_num)
+    except csv.Error as error:
+        raise UserError(f"{shortened(str(path))}, line {reader.line_num}: {error}.") from None
+    if not rows:
+        raise UserError(f"{shortened(str(path))} is empty.")
+    header = tuple(rows[0])
+    twice = {name for name in header if header.count(name) > 1}
+    if twice:
+        raise UserError(f"{shortened(str(path))} has two columns of the name {min(twice)!r}.")
+    if all(_number(name) is not None for name in header):
+        raise UserError(f"{shortened(str(path))} has numbers in its first line, which must name the columns.")
+    for row, line in zip(rows, lines, strict=True):
+        if len(row) != len(header):
+            raise UserError(
+                f"{shortened(str(path))}, line {line}: {len(row)} cells, but the header has {len(header)} columns."
+            )
+    return Table(header, rows[1:], lines[1:])
+
+
+def targets_of(table: Table, names: tuple[str, ...]) -> Array:
+    """The columns to be predicted (N, T) float64. Raises UserError where one is no number."""
+    columns = []
+    for name in names:
+        values = [_number(cell) for cell in column(table, name)]
+        for value, cell, line in zip(values, column(table, name), table.lines, strict=True):
+            if value is None or not math.isfinite(value):
+                raise UserError(f"data.target={name!r}, line {line}: {cell!r} is no number that can be predicted.")
+        columns.append(values)
+    return np.array(columns, np.float64).T
+
+
+def features_of(table: Table, names: tuple[str, ...], train: Array) -> Features:
+    """Columns as numbers: a numeric one standardized, of words a column of 0 and 1 for each word of the training rows.
+
+    A number that is missing counts as the mean of the training rows `train`; a word that is missing, or that these do
+    not have, as none of the words. Mean and standard deviation are theirs, too; words are not standardized.
+    Raises UserError for a column that is empty there, or of too many words.
+    """
+    parts: list[tuple[str, Array, float, float]] = []
+    for name in names:
+        cells = column(table, name)
+        values = [_number(cell) if cell.lower() not in MISSING else math.nan for cell in cells]
+        if None in values:
+            words = sorted({cells[i] for i in train if cells[i].lower() not in MISSING})
+            if len(words) > _MOST_WORDS:
+                raise UserError(
+                    f"column {name!r} has {len(words):,} different words, at most {_MOST_WORDS} are categories; "
+                    f"leave it out: data.drop=[{name}]."
+                )
+            parts += [(f"{name}={word}", np.array([cell == word for cell in cells], float), 0.0, 1.0) for word in words]
+            continue
+        numbers = np.array(values, np.float64)
+        known = numbers[train][~np.isnan(numbers[train])]
+        if not len(known):
+            raise UserError(f"column {name!r} holds no number in the training rows; leave it out: data.drop=[{name}].")
+        if np.isinf(numbers).any():
+            row = int(np.isinf(numbers).argmax())
+            raise UserError(f"column {name!r}, line {table.lines[row]}: {cells[row]!r} is not finite.")
+        mean = known.mean()
+        scale = known.std() or 1.0
+        parts.append((name, (np.where(np.isnan(numbers), mean, numbers) - mean) / scale, mean, scale))
+    if not parts:
+        raise UserError("the table has no column from which anything could be predicted.")
+    encoded, columns, means, scales = zip(*parts, strict=True)
+    return Features(encoded, np.stack(columns, 1), np.array(means), np.array(scales))
+
+
+def column(table: Table, name: str) -> list[str]:
+    """The cells (N) of a column."""
+    place = table.header.index(name)
+    return [row[place] for row in table.rows]
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None

@@ -1,0 +1,135 @@
+"""Tables: a row a sample, columns of numbers and words, some of them to be predicted.
+
+`data.name` is a registered table (`lab list`) or the path of a CSV file, itself or below `root`, which is `data.root`,
+else the environment variable LAB_DATA, else `./data`. Rows are split by `data.split_seed`, the same on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from lab.data.datasets import DataSet, load_named
+from lab.data.module import LabDataModule
+from lab.data.resident import Batch, Chunk, ShuffledOrder
+from lab.data.spec import DataSpec, Statistics, TensorSpec
+from lab.data.table_files import Table, features_of, read_csv, targets_of
+from lab.data.targets import RealValues
+from lab.errors import UserError, unknown
+from lab.experiment import DataConfig, Shared
+from lab.registry import Registry
+
+Split = Literal["train", "val", "test"]
+TABLES: Registry[DataSet[Table]] = Registry("register_table", "table", "datasets")
+
+
+def register_table(name: str) -> Callable[[DataSet[Table]], DataSet[Table]]:
+    """Register a function `root -> Table` as the table `name`. Raises ValueError for a taken name."""
+    return TABLES.register(name)
+
+
+class TableData(DataConfig):
+    """Rows of a table, resident on the device."""
+
+    kind: Literal["table"] = "table"
+    name: str = "diabetes"
+    """a registered table, or a CSV file with a header"""
+    root: str | None = None
+    """folder of data files; by default LAB_DATA, else ./data"""
+    target: tuple[str, ...] = ()
+    """the columns to predict; by default the last one"""
+    drop: tuple[str, ...] = ()
+    """columns to leave out"""
+    batch_size: Annotated[PositiveInt, Shared("equal")] = 32
+    batches_per_step: PositiveInt = 32
+    """minibatches in one training step; more of them, less overhead"""
+    validation: float = Field(default=0.15, gt=0, lt=0.5)
+    """share of the rows held out for validation"""
+    test: float = Field(default=0.15, gt=0, lt=0.5)
+    """share of the rows held out for testing"""
+    split_seed: NonNegativeInt = 0
+    """which rows are held out"""
+
+    def build(self, seed: int) -> TableModule:
+        """Load the table. Raises UserError for one that is absent, damaged, or has no such columns."""
+        return TableModule(self, load_named(TABLES, self.name, self.root, read_csv), seed)
+
+
+class TableModule(LabDataModule):
+    """x (B, F) float32, standardized; y (B, T) float32 in the table's own units."""
+
+    def __init__(self, config: TableData, table: Table, seed: int) -> None:
+        super().__init__()
+        self.config = config
+        for field, names in (("target", config.target), ("drop", config.drop)):
+            for name in names:
+                if name not in table.header:
+                    raise unknown(f"data.{field} column", name, table.header)
+        targets = config.target or tuple(name for name in table.header if name not in config.drop)[-1:]
+        inputs = tuple(name for name in table.header if name not in {*targets, *config.drop})
+        num = len(table.rows)
+        num_val, num_test = (max(2, round(num * share)) for share in (config.validation, config.test))
+        if num - num_val - num_test < 2:
+            raise UserError(f"table {config.name!r} has {num} rows; training, validation and testing need more.")
+        order = np.random.default_rng(config.split_seed).permutation(num)
+        train, val, test = np.split(order, [num - num_val - num_test, num - num_test])
+        y = targets_of(table, targets)
+        features = features_of(table, inputs, train)
+        scale = np.where(y[train].std(0) > 0, y[train].std(0), 1.0)
+        self.spec = DataSpec(
+            TensorSpec((len(features.names),)),
+            target=RealValues(targets, tuple(y[train].mean(0).tolist()), tuple(scale.tolist())),
+            statistics=Statistics(features.names, tuple(features.mean.tolist()), tuple(features.scale.tolist())),
+        )
+        tensors = torch.from_numpy(features.values).float(), torch.from_numpy(y).float()
+        rows = {"train": train, "val": val, "test": test}
+        self._splits = {name: (tensors[0][index], tensors[1][index]) for name, index in rows.items()}
+        self.order = ShuffledOrder(len(train), config.batch_size, seed, self.device)
+
+    def to(self, device: torch.device) -> None:
+        super().to(device)
+        self._splits = {name: (x.to(device), y.to(device)) for name, (x, y) in self._splits.items()}
+        self.order.device = device
+
+    def next_chunk(self) -> Chunk[Batch]:
+        return Chunk(self._draw(), self.config.batches_per_step)
+
+    def batches(self, split: Split, batch_size: int = 10_000) -> Iterator[Batch]:
+        """A split in order."""
+        x, y = self._splits[split]
+        yield from map(Batch, x.split(batch_size), y.split(batch_size))
+
+    def fixed_tensors(self) -> Iterator[Tensor]:
+        return (t for pair in self._splits.values() for t in pair)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"drawn": self.order.drawn}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.order.drawn = state_dict["drawn"]
+
+    def _draw(self) -> Iterator[Batch]:
+        x, y = self._splits["train"]
+        for _ in range(self.config.batches_per_step):
+            index = self.order.next()
+            yield Batch(x[index], y[index])
+
+
+@register_table("diabetes")
+def diabetes(root: Path) -> Table:
+    """How diabetes progressed in a year, by ten measurements of 442 patients (Efron et al. 2004); in scikit-learn."""
+    package = find_spec("sklearn")
+    assert package is not None
+    assert package.origin is not None
+    folder = Path(package.origin).parent / "datasets" / "data"
+    x, y = (np.loadtxt(folder / f"diabetes_{part}.csv.gz") for part in ("data_raw", "target"))
+    header = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6", "progression")
+    rows = [[repr(float(value)) for value in row] for row in np.column_stack([x, y])]
+    return Table(header, rows, list(range(1, len(rows) + 1)))

@@ -1,0 +1,107 @@
+"""Regression on tables: the loss and the scores by hand, a line that is found, an export that takes raw rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lab.backbones import BackboneConfig
+from lab.config.overrides import resolve
+from lab.data.spec import DataSpec, TensorSpec
+from lab.data.targets import Classes, RealValues
+from lab.errors import UserError
+from lab.supervised.supervised import Predictor, SupervisedConfig
+from lab.supervised.tasks.regression import Regression, RegressionConfig
+from lab.training.restore import restore
+from lab.training.train import train
+
+TARGET = RealValues(("a", "b"), (10.0, -2.0), (4.0, 0.5))
+
+
+@pytest.mark.parametrize("loss", ["l2", "l1", "smooth_l1"])
+def test_losses_are_of_standardized_values(loss: Any) -> None:
+    torch.manual_seed(0)
+    task = Regression(RegressionConfig(loss=loss, beta=0.7), TARGET, 3)
+    outputs, y = torch.randn(6, 2), torch.randn(6, 2) * 5
+    standard = (y - torch.tensor([10.0, -2.0])) / torch.tensor([4.0, 0.5])
+    error = (outputs - standard).abs()
+    by_hand = {
+        "l2": error.square(),
+        "l1": error,
+        "smooth_l1": torch.where(error < 0.7, 0.5 * error.square() / 0.7, error - 0.35),
+    }[loss].mean()
+    value, metrics, _ = task.loss(outputs, y)
+    assert value == pytest.approx(by_hand.item(), rel=1e-6)
+    assert metrics[loss] == value
+    assert torch.allclose(task.predictions(standard), y, atol=1e-5)
+
+
+def test_scores_are_those_of_scikit_learn() -> None:
+    from sklearn import metrics
+
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(200, 2)) * [1, 30]
+    predictions = y + rng.normal(size=y.shape) * [0.3, 20]
+    scores = Regression(RegressionConfig(), TARGET, 3).scores(torch.tensor(predictions), torch.tensor(y))
+    assert scores["eval/r2"] == pytest.approx(metrics.r2_score(y, predictions))
+    assert scores["eval/mae"] == pytest.approx(metrics.mean_absolute_error(y, predictions))
+    assert scores["eval/rmse"] == pytest.approx(metrics.root_mean_squared_error(y, predictions))
+
+
+def test_a_constant_target_scores_as_in_scikit_learn() -> None:
+    task, y = Regression(RegressionConfig(), TARGET, 3), torch.full((5, 2), 3.0)
+    assert task.scores(y, y)["eval/r2"] == 1.0
+    assert task.scores(y + 1, y)["eval/r2"] == 0.0
+
+
+def test_other_targets_and_inputs_are_refused() -> None:
+    row, image = TensorSpec((3,)), TensorSpec((1, 8, 8))
+    with pytest.raises(UserError, match="predicts RealValues, not Classes"):
+        SupervisedConfig().build(DataSpec(row, target=Classes(3)))
+    with pytest.raises(UserError, match=r"module\.task\.kind='regression' predicts RealValues, not Classes"):
+        SupervisedConfig(task=RegressionConfig()).build(DataSpec(row, target=Classes(3)))
+    with pytest.raises(UserError, match="needs rows of numbers"):
+        SupervisedConfig().build(DataSpec(image, target=TARGET))
+    with pytest.raises(UserError, match="'gru' reads sequences"):
+        SupervisedConfig(backbone=BackboneConfig(name="gru")).build(DataSpec(row, target=TARGET))
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A run on y = 3 a - 2 [b = u] + 100, in large units."""
+    folder = tmp_path_factory.mktemp("line")
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=300) * 50 + 1e4, rng.choice(["u", "v"], 300)
+    lines = [
+        f"{x!r},{word},{3 * x - 200 * (word == 'u') + 100!r}" for x, word in zip(a.tolist(), b.tolist(), strict=True)
+    ]
+    (folder / "t.csv").write_text("a,b,y\n" + "\n".join(lines) + "\n")
+    words = [f"data.name={folder / 't.csv'}", "trainer.budget=20000", "tracking.mode=disabled", "trainer.num_threads=1"]
+    words += ["module.optimizer.weight_decay=0", "module.backbone.hidden=[16]"]
+    return train(resolve("regression/diabetes", words), run_dir=folder / "run")
+
+
+@pytest.mark.slow
+def test_a_line_is_found(line: Any) -> None:
+    assert line.best["metric"] == "eval/r2"
+    assert line.best["value"] > 0.99
+    assert (line.run.path / "media").is_dir()
+
+
+@pytest.mark.slow
+def test_the_exported_network_takes_rows_as_they_are(line: Any) -> None:
+    _, data, module, _ = restore(line.run, "best")
+    what = module.exportable(data)
+    assert what is not None
+    assert what.about == {"columns": ["a", "b=u", "b=v"]}
+    assert isinstance(what.network, Predictor)
+    with torch.no_grad():
+        predicted = what.network(torch.tensor([[10_050.0, 1.0, 0.0], [9_950.0, 0.0, 1.0]]))[:, 0]
+    assert predicted.tolist() == pytest.approx([3 * 10_050 - 100, 3 * 9_950 + 100], rel=2e-3)
+    (batch,) = data.batches("test")
+    with torch.no_grad():
+        raw = batch.x * torch.tensor(data.spec.statistics.scale) + torch.tensor(data.spec.statistics.mean)
+        assert torch.allclose(what.network(raw), module.predictions(data, "test")[0], rtol=1e-3)
