@@ -139,7 +139,12 @@ def parsed(all_parts: dict[str, list[Item]]) -> argparse.Namespace:
             for item in items:
                 print(f"{part}/{item.name}  {item.seconds:.0f} s")
         raise SystemExit(0)
-    options.out.mkdir(parents=True, exist_ok=True)
+    if not 0 <= options.minutes < float("inf"):
+        parser.error(f"--minutes {options.minutes}: a number of minutes, from 0")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out {options.out}: {error.strerror}")
     return options
 
 
@@ -155,7 +160,7 @@ class Results:
         self.path, self.again, self.quick = path, options.again, options.quick
         self.content: dict[str, Any] = {"benchmark": f"gpu-{part}", "machine": machine(), "items": {}}
         if path.exists():
-            self.content = json.loads(path.read_text(encoding="utf-8"))
+            self.content |= _read(path)
 
     def has(self, name: str) -> bool:
         """Whether a measurement need not be made again. A quick one does not stand for a full one."""
@@ -171,16 +176,34 @@ class Results:
         about = {"published": known} if known else {}
         self.content["items"][item.name] = result | about | {"quick": self.quick}
         self.content["versions"] = versions()
-        self.path.write_text(json.dumps(self.content, indent=2) + "\n", encoding="utf-8")
+        half = self.path.with_suffix(".tmp")
+        half.write_text(json.dumps(self.content, indent=2) + "\n", encoding="utf-8")
+        half.replace(self.path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A file of results. Ends with a sentence when it is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if all(
+            isinstance(item["status"], str) and isinstance(item["quick"], bool) for item in content["items"].values()
+        ):
+            return dict(content)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise SystemExit(f"{path} holds no results of this script; move it away, or name another folder: --out FOLDER")
 
 
 def measured(items: list[Item], options: argparse.Namespace, end: float, *, together: bool) -> Any:
     """Items with their results, one after the other; where nothing is timed, several at a time."""
     workers = max(1, min(4, (os.cpu_count() or 1) // 2)) if together else 1
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)
+    try:
         begun = [(item, pool.submit(run, item, options, end)) for item in items]
         for item, future in begun:
             yield item, future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def run(item: Item, options: argparse.Namespace, end: float) -> dict[str, Any]:
@@ -215,4 +238,9 @@ def told(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted; what was measured is written, the next call goes on", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(130)  # without waiting for measurements in progress, which the terminal has interrupted, too

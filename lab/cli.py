@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import atexit
 import errno
+import gc
+import io
 import os
 import re
 import signal
@@ -91,9 +93,10 @@ def program() -> NoReturn:
     code = main()
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    with suppress(BrokenPipeError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    for each in gc.get_objects():  # files that users' code has left open, too
+        if issubclass(type(each), io.IOBase):
+            with suppress(OSError, ValueError):  # closed, or nobody reads on
+                each.flush()
     os._exit(code)
 
 

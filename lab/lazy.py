@@ -18,8 +18,8 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 _lock = threading.Lock()
-_USES = ("__all__", "__version__")
-"""special names that are asked for by who uses a module; others, by who looks at all modules"""
+_LOOKS = ("__class__", "__file__", "__warningregistry__", "__wrapped__", "__iter__", "__len__", "__bases__", "__name__")
+"""names that are asked for by who looks at all modules, and so do not run one"""
 
 
 class Held(NamedTuple):
@@ -58,10 +58,11 @@ class _Waiting(ModuleType):
 
     def __init__(self, spec: ModuleSpec, held: Held) -> None:
         super().__init__(spec.name)
-        for empty in ("__loader__", "__package__", "__doc__"):
-            del vars(self)[empty]
+        del vars(self)["__doc__"]
         at_import = {"__path__": spec.submodule_search_locations, **held.at_import}
-        vars(self).update(__spec__=spec, __file__=spec.origin, _held=held._replace(at_import=at_import))
+        held = held._replace(at_import=at_import)
+        vars(self).update(__spec__=spec, __loader__=spec.loader, __package__=spec.parent, __file__=spec.origin)
+        vars(self).update(_held=held)
 
     def __getattr__(self, name: str) -> Any:
         held = vars(self).get("_held", Held())
@@ -71,11 +72,30 @@ class _Waiting(ModuleType):
             if name in given:
                 return given[name]
         package = vars(self)["__spec__"].submodule_search_locations is not None
-        if package if name == "__path__" else not name.startswith("__") or name in _USES:
+        if package if name == "__path__" else name not in _LOOKS:
             _run(self)
             if type(self) is ModuleType:
                 return getattr(self, name)
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}", name=name, obj=self)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("__") and not isinstance(value, ModuleType):  # which the import system sets
+            _run(self)
+        ModuleType.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        _run(self)
+        ModuleType.__delattr__(self, name)
+
+    def __dir__(self) -> list[str]:
+        _run(self)
+        return sorted(vars(self))
+
+    def __reduce__(self) -> Any:
+        return import_module, (self.__name__,)
+
+
+_Waiting.__doc__ = property(lambda module: used(module.__name__).__doc__)  # type: ignore[assignment]
 
 
 class _Finder:
@@ -105,6 +125,7 @@ class _Loader:
         module.__spec__.loader = module.__loader__ = self.real
         self.real.exec_module(module)
         module.__class__ = ModuleType
+        _FINDER.begun.pop(module.__name__, None)
         for own in ("_held", "_spec"):
             del vars(module)[own]
 
@@ -115,6 +136,11 @@ _FINDER = _Finder()
 def _run(module: ModuleType) -> None:
     """Run a module's code, after its package's. A thread that comes while another does it waits for it."""
     name = module.__name__
+    other = sys.modules.get(name)
+    if other is not module and other is not None and isinstance(module, _Waiting) and "_spec" not in vars(module):
+        vars(module).update(vars(other))  # somebody has imported it anew
+        object.__setattr__(module, "__class__", ModuleType)
+        return
     parent = sys.modules.get(name.rpartition(".")[0])
     if type(parent) is _Waiting:
         _run(parent)
@@ -122,7 +148,7 @@ def _run(module: ModuleType) -> None:
         if isinstance(module, _Waiting) and "_spec" not in vars(module):
             vars(module).update(_spec=vars(module)["__spec__"], _held=Held())
             _FINDER.begun[name] = module
-            del sys.modules[name]
+            sys.modules.pop(name, None)
     import_module(name)
 
 

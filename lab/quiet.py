@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 log = logging.getLogger("lab")
+_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)|[\x00-\x08\x0e-\x1f\x7f]")
+"""what a terminal would obey: colours, titles, bells"""
 _LONGEST = 300
 """characters of a warning that are told"""
 
@@ -38,7 +40,7 @@ def warnings_in_lines() -> Iterator[None]:
     kinds: set[tuple[str, int, str]] = set()
 
     def tell(message: Any, category: type[Warning], filename: str, lineno: int, *others: Any) -> None:
-        text = " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(message)).split()).removeprefix("WARN: ")
+        text = " ".join(_CONTROL.sub("", str(message)).split()).removeprefix("WARN: ")
         kind = (filename, lineno, re.sub(r"\d+", "", text))
         if kind not in kinds:
             kinds.add(kind)

@@ -34,6 +34,7 @@ _MAX_RESTARTS_IN_A_ROW = 5
 _MAX_HANGS, _HANG_ROLLOUTS = 2, 100  # so many hangs of a collector, with fewer rollouts than that between two
 _START_SECONDS = 600.0  # for a process, its imports and environments
 _RELEASE_SECONDS = 10.0
+_PIECE_SECONDS = 0.5
 _OFFERS = "offers"
 
 
@@ -118,8 +119,8 @@ class Fleet:
         pending, deaths = self._pending[index], 0
         while True:
             try:
-                ray.get(self._begun[index], timeout=_START_SECONDS)
-                answer = ray.get(pending[0].reference, timeout=self.timeout_seconds)
+                _get(self._begun[index], _START_SECONDS)
+                answer = _get(pending[0].reference, self.timeout_seconds)
                 rollout, self.states[index] = opened(answer)
                 pending.popleft()
                 self._since_hang[index] += 1
@@ -197,6 +198,23 @@ class Fleet:
         owed = [_Pending(request, actor.collect.remote(*request)) for request, _ in self._pending[index]]
         self._pending[index].clear()
         self._pending[index].extend(owed)
+
+
+def _get(reference: Any, timeout: float) -> Any:
+    """What a reference holds, asked for in short pieces: between them Python sees signals, in them it may not.
+
+    Raises ray.exceptions.GetTimeoutError after `timeout` seconds, and what the task raised.
+    """
+    import ray
+
+    deadline = time.monotonic() + timeout
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            return ray.get(reference, timeout=max(0.0, min(_PIECE_SECONDS, left)))
+        except ray.exceptions.GetTimeoutError:
+            if left <= _PIECE_SECONDS:
+                raise
 
 
 def _cause(error: Exception) -> str:

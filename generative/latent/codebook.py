@@ -48,7 +48,7 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def start(self, flat: Tensor) -> None:
         """Set the codes by k-means on vectors (N, D)."""
-        self.vectors.copy_(k_means(_over_ranks(flat), len(self.vectors)))
+        self.vectors.copy_(k_means(_over_ranks(flat).to(self.vectors.dtype), len(self.vectors)))
         self._agree(self.vectors)
         self.sums.copy_(self.vectors)
         self.counts.fill_(1.0)
@@ -57,7 +57,7 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def follow(self, flat: Tensor, codes: Tensor) -> None:
         """Move each code's count and sum towards those of vectors (N, D) assigned to codes (N,); restart the unused."""
-        flat, codes = _over_ranks(flat), _over_ranks(codes)
+        flat, codes = _over_ranks(flat).to(self.sums.dtype), _over_ranks(codes)
         counts = torch.bincount(codes, minlength=len(self.counts)).to(flat.dtype)
         sums = torch.zeros_like(self.sums).index_add_(0, codes, flat)
         self.counts.lerp_(counts, 1 - self.decay)

@@ -32,6 +32,7 @@ log = logging.getLogger("lab")
 
 _PATIENCE_SECONDS = 4.0
 """how long a signal waits for the chunk in progress, and from how long a chunk on the one before it is saved"""
+_AGAIN_SECONDS = 1.0
 _SHARE_OF_SAVING = 0.1
 """of a long chunk's time that saving after each of them may take"""
 
@@ -97,7 +98,11 @@ class RunLoop(Callback):
         self._counted: dict[str, int] = {}
         self._stop_asked = threading.Event()
         self._impatient = False
+        self._patience: threading.Timer | None = None
+        self._chunk_lock = threading.Lock()
         self._in_chunk = False
+        self.gave_up = False
+        """whether a chunk was given up; nothing of it is counted or saved"""
         self._can_give_up = True
         """whether all before the chunk in progress is saved"""
         self._clock = self._last_save = self._save_seconds = 0.0
@@ -119,18 +124,33 @@ class RunLoop(Callback):
         """
         if number == signal.SIGINT and self._stop_asked.is_set():
             raise KeyboardInterrupt
-        if self._impatient and self._in_chunk and self._can_give_up:
-            raise ChunkGivenUp
-        if not self._stop_asked.is_set() and ranks.num_ranks() == 1:
-            patience = threading.Timer(_PATIENCE_SECONDS, self._end_patience)
-            patience.daemon = True
-            patience.start()
+        asked_before = self._stop_asked.is_set()
         self.ask_to_stop()
+        if not asked_before and ranks.num_ranks() == 1:
+            self._be_patient(_PATIENCE_SECONDS)
+        if self._impatient and self._in_chunk and self._can_give_up:
+            self.gave_up = True
+            self._be_patient(_AGAIN_SECONDS)  # whoever caught everything in this chunk is interrupted again
+            raise ChunkGivenUp
+
+    def _be_patient(self, seconds: float) -> None:
+        self._patience = threading.Timer(seconds, self._end_patience)
+        self._patience.daemon = True
+        self._patience.start()
 
     def _end_patience(self) -> None:
         self._impatient = True
-        if self._in_chunk:
-            os.kill(os.getpid(), signal.SIGTERM)
+        with self._chunk_lock:
+            if self._in_chunk:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def leave(self) -> None:
+        """Training is over, however it ended: no signal comes any more from here."""
+        self._in_chunk = False
+        with self._chunk_lock:  # nor one that is being sent
+            pass
+        if self._patience is not None:
+            self._patience.cancel()
 
     def give_up_chunk(self, module: Learner[Any]) -> None:
         """End as at the end of the chunk before."""
@@ -184,6 +204,8 @@ class RunLoop(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         module: Learner[Any] = pl_module
         self._in_chunk = False
+        if self.gave_up:
+            raise ChunkGivenUp
         now = time.perf_counter()
         self.state["seconds"] += now - self._clock
         agreed = self._agree(module, now)

@@ -27,7 +27,7 @@ from lab.runs.system_use import SystemUse
 from lab.runs.tracking import Tracker
 from lab.training.devices import build_trainer, resolve_device
 from lab.training.learner import Learner
-from lab.training.loop import ChunkGivenUp, RunLoop
+from lab.training.loop import RunLoop
 from lab.training.progress import Progress, showing_work
 from lab.training.saving import last_checkpoint
 from lab.training.signals import stop_on_signals
@@ -53,8 +53,9 @@ def _tiny_numbers_are_zero() -> Iterator[None]:
     """Numbers below 1e-38 count as 0 while a run trains.
 
     The moments of units that never fire decay into that range, where many processors take a hundred times as long for
-    each operation; 1e-38 changes no weight. Threads that begin within do as this one does.
+    each operation; 1e-38 changes no weight. It holds for this thread; torch's others begin before, and keep their mode.
     """
+    torch.ones(2**20).mul(1)
     before = not torch.full((), 1e-40).mul(1)
     torch.set_flush_denormal(True)
     try:
@@ -200,20 +201,24 @@ def _fit(
     )
     try:
         with stop_on_signals(loop.on_signal):
-            trainer.fit(module, datamodule=data)
-    except ChunkGivenUp:
-        loop.give_up_chunk(module)
+            try:
+                trainer.fit(module, datamodule=data)
+            finally:
+                loop.leave()
     except BaseException as error:
         second_interrupt = isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt)
         interrupted = second_interrupt or isinstance(error, KeyboardInterrupt)
-        loop.status = "interrupted" if interrupted else "failed"
-        log.error("%s", "".join(traceback.format_exception(error)))
-        loop.close(module, f"{type(error).__name__}: {error}")
-        if second_interrupt:
-            raise KeyboardInterrupt from None  # Lightning makes a second Ctrl-C an exit with code 1
-        if isinstance(error, SystemExit):
-            raise Failure(f"code of this run wanted to end the process (SystemExit: {error}).") from error
-        raise
+        if interrupted or not loop.gave_up:  # else it is what code in the chunk made of being given up
+            loop.status = "interrupted" if interrupted else "failed"
+            log.error("%s", "".join(traceback.format_exception(error)))
+            loop.close(module, f"{type(error).__name__}: {error}")
+            if second_interrupt:
+                raise KeyboardInterrupt from None  # Lightning makes a second Ctrl-C an exit with code 1
+            if isinstance(error, SystemExit):
+                raise Failure(f"code of this run wanted to end the process (SystemExit: {error}).") from error
+            raise
+    if loop.gave_up:
+        loop.give_up_chunk(module)
     loop.close(module)
     return Result(run, loop.status, dict(loop.recorder.latest), loop.best)
 
@@ -221,7 +226,7 @@ def _fit(
 @contextmanager
 def _log_to(run: Run, shown: Progress | None) -> Iterator[None]:
     """The lab's own log lines go into the run directory, warnings to whoever watches, too."""
-    handler = logging.FileHandler(run.path / "log.txt", encoding="utf-8", delay=False)
+    handler = logging.FileHandler(run.path / "log.txt", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handlers = [handler] if shown is None else [handler, _Notes(shown)]
     for each in handlers:

@@ -92,3 +92,20 @@ def test_it_passes_from_beginning_to_end(gpu: ModuleType, tmp_path: Path) -> Non
     assert status["correctness"]["resumes-dqn-cartpole"] == "done"
     assert status["speed"]["ppo-64"] == "done"
     assert status["learning"]["learns-gan-stacked-mnist"] == "skipped"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"items": {"x": {}}}', '{"items": []}'])
+def test_a_file_that_holds_no_results_is_told(call: Call, content: str, tmp_path: Path) -> None:
+    assert call("--out", tmp_path, "--minutes", 0, "--only", "speed") == 0
+    (path,) = tmp_path.glob("gpu-speed-*.json")
+    path.write_text(content)
+    with pytest.raises(SystemExit, match="holds no results of this script"):
+        call("--out", tmp_path, "--minutes", 0, "--only", "speed")
+    assert path.read_text() == content
+
+
+@pytest.mark.parametrize("words", [("--minutes", "nan"), ("--minutes", "-1"), ("--out", "/dev/null")])
+def test_bad_options_end_in_a_sentence(call: Call, words: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        call(*words)
+    assert words[0] in capsys.readouterr().err

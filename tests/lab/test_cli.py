@@ -375,10 +375,12 @@ def test_paths_that_can_be_no_file_are_refused_before_anything_is_done(lab: Any,
 
 
 ENDS = """
-import atexit, sys, threading, time
+import atexit, os, sys, threading, time
 import lab.cli
 def run(*arguments):
     atexit.register(print, "exit handler")
+    lab.left_open = open(os.environ["LEFT_OPEN"], "w")
+    lab.left_open.write("a line")
     threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
     print("no newline", end=" ")
     return 3
@@ -388,9 +390,18 @@ lab.cli.program()
 """
 
 
-def test_the_program_ends_as_python_does() -> None:
-    ended = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=50)
+def test_the_program_ends_as_python_does(tmp_path: Path) -> None:
+    environment = os.environ | {"LEFT_OPEN": str(tmp_path / "open.txt")}
+    ended = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=50, env=environment)
     assert (ended.returncode, ended.stdout, ended.stderr) == (3, "no newline thread\nexit handler\n", "")
+    assert (tmp_path / "open.txt").read_text() == "a line"
+
+
+@pytest.mark.parametrize(("words", "code"), [("list >&-", 0), ("list 2>&-", 0), ("nope 2>&-", 2), ("nope >&- 2>&-", 2)])
+def test_closed_streams_change_no_exit_code(words: str, code: int) -> None:
+    assert (
+        subprocess.run(f"{sys.executable} -m lab.cli {words}", shell=True, stdout=subprocess.DEVNULL).returncode == code
+    )
 
 
 def test_the_program_ends_quietly_where_nobody_reads_on() -> None:

@@ -150,3 +150,47 @@ def test_threads_that_use_a_module_at_the_same_time_run_it_once(tmp_path: Path) 
         print(found)
     """
     assert run(code, tmp_path).splitlines() == ["shop runs", "goods run", "[3, 3, 3, 3, 3, 3, 3, 3]"]
+
+
+def test_what_is_set_or_deleted_stays_so(tmp_path: Path) -> None:
+    code = """
+        with waiting(held):
+            import shop
+        shop.price = 7
+        print(shop.price, sys.modules["shop"].apple)
+        del shop.apple
+        print(hasattr(shop, "apple"))
+    """
+    assert run(code, tmp_path).splitlines() == ["shop runs", "goods run", "7 red", "False"]
+
+
+@pytest.mark.parametrize("first", ["shop.price", "del sys.modules['shop'], sys.modules['shop.goods']"])
+def test_a_module_can_be_reloaded_and_imported_again(first: str, tmp_path: Path) -> None:
+    code = f"""
+        import importlib
+        with waiting(held):
+            import shop
+        {first}
+        if "shop" in sys.modules:
+            print(importlib.reload(shop) is shop)
+            del sys.modules["shop"]
+        import shop as again
+        print(again.price, importlib.util.find_spec("shop").name)
+        print(shop.price)
+    """
+    assert run(code, tmp_path).splitlines()[-2:] == ["3 shop", "3"]
+
+
+def test_looks_and_copies_see_the_module_itself(tmp_path: Path) -> None:
+    code = """
+        import copy, inspect, pickle
+        with waiting(held):
+            import shop
+        again = pickle.loads(pickle.dumps(shop)), copy.copy(shop)
+        print(shop.__package__, shop.__loader__ is shop.__spec__.loader, again[0] is shop, again[1] is shop)
+        print(waits("shop"))
+        print("apple" in dir(shop), shop.__doc__, [name for name, _ in inspect.getmembers(shop) if name == "price"])
+    """
+    lines = run(code, tmp_path).splitlines()
+    assert lines[:2] == ["shop True True True", "True"]
+    assert lines[-1] == "True None ['price']"

@@ -132,3 +132,17 @@ def test_metrics_of_torchmetrics_are_logged_and_drawn() -> None:
         print(type(figure).__name__, type(axes).__name__)
     """
     assert run(code)[-2:] == ["1.5", "Figure Axes"]
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_functions_that_refer_to_it_travel() -> None:
+    code = """
+        import lab.lightning
+        import matplotlib.pyplot as plt
+        from ray import cloudpickle
+        def f():
+            return plt.gcf
+        print(cloudpickle.loads(cloudpickle.dumps(f))() is plt.gcf)
+    """
+    assert run(code)[-1] == "True"

@@ -33,7 +33,8 @@ def test_warnings_become_lines_of_the_log(caplog: pytest.LogCaptureFixture) -> N
             warnings.warn("1 is lost", stacklevel=1)
             warnings.warn(ResourceWarning(), stacklevel=1)
             warnings.warn("x" * 1000, stacklevel=1)
-    assert caplog.messages == ["0 is out of bounds", "1 is lost", "ResourceWarning", "x" * 300]
+            warnings.warn("\x1b]0;title\x07\x1b[2Ka\x00b\tc\x07", stacklevel=1)
+    assert caplog.messages == ["0 is out of bounds", "1 is lost", "ResourceWarning", "x" * 300, "ab c"]
 
 
 _SCRIPT = """

@@ -93,6 +93,17 @@ def test_the_codebook_follows_running_means_by_hand():
     torch.testing.assert_close(book.vectors, sums / counts[:, None])
 
 
+def test_the_codebook_takes_vectors_of_half_precision():
+    start = torch.tensor([[0.0, 0.0], [4.0, 4.0]])
+    flat = torch.tensor([[1.0, 0.0], [0.0, 1.0], [5.0, 3.0]])
+    books = [codebook_of(start, decay=0.75) for _ in range(2)]
+    for book, vectors in zip(books, (flat, flat.bfloat16()), strict=True):
+        book.follow(vectors, book.nearest(flat))
+    torch.testing.assert_close(books[1].vectors, books[0].vectors)  # small whole numbers are exact
+    books[1].start(flat.bfloat16())
+    assert books[1].vectors.dtype == torch.float32
+
+
 def test_the_codebook_converges_to_the_means_of_what_is_assigned():
     book = codebook_of(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), decay=0.9)
     for _ in range(200):

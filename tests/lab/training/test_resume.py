@@ -211,6 +211,70 @@ def test_a_long_chunk_is_given_up_and_repeated(whole: Run, lab: Any, tmp_path: P
     assert_same_run(whole, run)
 
 
+SWALLOWS = """
+import sys, time
+import lab.training.loop as loop
+loop._PATIENCE_SECONDS, loop._AGAIN_SECONDS = 0.3, 0.2
+import lab.supervised.classifier as c
+inner = c.Classifier.training_step
+def slow(self, *arguments):
+    if self.counters["samples"] >= 6000:
+        print("slow", flush=True)
+        try:
+            time.sleep(600)
+        except BaseException as error:
+            {then}
+    return inner(self, *arguments)
+c.Classifier.training_step = slow
+from lab.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("then", ["pass", "raise ValueError('the line is dead')", "time.sleep(600)"])
+def test_code_that_catches_everything_saves_no_chunk_that_was_given_up(
+    then: str, whole: Run, lab: Any, tmp_path: Path
+) -> None:
+    words = ["train", "classifier/digits-cnn", *OVERRIDES, "trainer.checkpoint_seconds=0.001"]
+    command = [sys.executable, "-c", SWALLOWS.format(then=then), *words, f"--out={tmp_path / 'run'}", "--quiet"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 130
+    run = Run.open(tmp_path / "run")
+    assert run.result()["status"] == "interrupted"
+    assert checkpoint.load(run.last)["counters"]["samples"] == 6400
+    assert lab("resume", run.path, "--quiet").code == 0
+    assert_same_run(whole, run)
+
+
+OUTLIVES = """
+import os, signal, sys, time
+from pathlib import Path
+import lab
+import lab.training.loop as loop
+loop._PATIENCE_SECONDS = 1.0
+import lab.supervised.classifier as c
+def dead(self, *arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    raise ValueError("the line is dead")
+c.Classifier.training_step = dead
+try:
+    lab.train(lab.recipe("classifier/digits-cnn", "tracking.mode=disabled"), run_dir=Path(sys.argv[1]))
+except ValueError:
+    time.sleep(2)
+    print("alive")
+"""
+
+
+def test_a_signal_that_a_failed_run_got_does_not_come_after_it(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", OUTLIVES, str(tmp_path / "run")], capture_output=True, text=True, timeout=100
+    )
+    assert (ended.returncode, ended.stdout) == (0, "alive\n"), ended.stderr
+
+
 def test_a_long_chunk_is_waited_for_where_what_was_before_it_is_not_saved(tmp_path: Path) -> None:
     words = ["train", "classifier/digits-cnn", *OVERRIDES, "trainer.checkpoint_seconds=1000"]
     command = [sys.executable, "-c", LONG_CHUNK.format(slices=100), *words, f"--out={tmp_path / 'run'}", "--quiet"]
