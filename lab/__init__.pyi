@@ -3,6 +3,7 @@ from lab.backbones.registry import register as register
 from lab.comparison.comparison import compare as compare
 from lab.config.overrides import recipe as recipe
 from lab.data.images import register_images as register_images
+from lab.data.tables import register_table as register_table
 from lab.data.text import register_text as register_text
 from lab.engine.optimizers import OptimizerConfig as OptimizerConfig
 from lab.errors import Failure as Failure

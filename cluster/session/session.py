@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +34,7 @@ _SETTINGS = {
 _OBJECT_STORE_BYTES = 512 * 2**20
 _UNBOUNDED = 1000  # machines of a kind of which an autoscaler may start any number
 _PREFIX = "lab-ray-"
+_REMOVE_SECONDS = 5.0
 
 
 class Resources(NamedTuple):
@@ -105,7 +107,7 @@ def session(
     with contextlib.ExitStack() as stack:
         if address is None:
             folder = temporary_folder()
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.callback(_remove, folder)
             stack.enter_context(_environment(_SETTINGS | _token(folder)))
             _start(folder, num_cpus or len(os.sched_getaffinity(0)), num_gpus, dashboard)
             stack.enter_context(guard())
@@ -159,6 +161,16 @@ def temporary_folder() -> Path:
         if owner.isdecimal() and not Path(f"/proc/{owner}").exists() and folder.stat().st_uid == os.getuid():
             shutil.rmtree(folder, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder into which a process that ends may still write."""
+    deadline = time.monotonic() + _REMOVE_SECONDS
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.02)
 
 
 def _shutdown() -> None:

@@ -31,6 +31,7 @@ def test_the_fields_that_workers_divide() -> None:
     assert marked == {
         ("CodeData", "batch_size", "equal"),
         ("DQNConfig", "batch_size", "equal"),
+        ("TableData", "batch_size", "equal"),
         ("DemonstrationData", "batch_size", "equal"),
         ("EnvData", "num_envs", "equal"),
         ("ImageData", "batch_size", "equal"),
