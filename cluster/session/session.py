@@ -14,10 +14,11 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+import psutil
 
 from cluster.session import head, ray_private
 from cluster.session.connection import connect, import_ray, start_ray
@@ -164,13 +165,25 @@ def temporary_folder() -> Path:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder into which a process that ends may still write."""
-    deadline = time.monotonic() + _REMOVE_SECONDS
-    while folder.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        if time.monotonic() > deadline:
-            return
-        time.sleep(0.02)
+    """Remove a private cluster's folder, after those of its processes that a start cut short has left behind."""
+    left = set[psutil.Process]()
+    for process in psutil.Process().children(recursive=True):
+        if _mentions(process, folder):
+            with contextlib.suppress(psutil.Error):
+                left |= {process, *process.children(recursive=True)}  # its agents, which are named otherwise
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(left, _REMOVE_SECONDS)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mentions(process: psutil.Process, folder: Path) -> bool:
+    """Whether a process was started with a path below the folder."""
+    try:
+        return any(str(folder) in word for word in process.cmdline())
+    except psutil.Error:
+        return False
 
 
 def _shutdown() -> None:
