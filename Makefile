@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --max-worker-restart=0
 
 help:
 	@echo "make test      run the tests, in two processes; TESTS=tests/agents chooses some, WORKERS=4 takes more cores"
-	@echo "make check     lint, and the tests that are quick: two to three minutes"
+	@echo "make check     lint, and the tests that are quick: two minutes"
 	@echo "make coverage  run the tests, and print the lines that none of them reaches"
 	@echo "make demo      train every family on this machine, and write a report into demo/"
 	@echo "make lint      ruff and mypy"
