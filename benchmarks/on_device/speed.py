@@ -15,7 +15,9 @@ from generative.autoregressive.pixelcnn import PixelCNNConfig
 from lab.backbones import BackboneConfig
 from lab.config.overrides import resolve
 from lab.data.images import ImageArrays, ImageData, ImageModule
+from lab.data.resident import Batch
 from lab.data.spec import DataSpec, TensorSpec
+from lab.supervised.classifier import ClassifierConfig
 
 
 def ppo(setting: Setting, num_envs: str) -> dict[str, Any]:
@@ -124,8 +126,6 @@ def pixelcnn_training(setting: Setting) -> dict[str, Any]:
     """Updates of the PixelCNN of `benchmarks/pixelcnn_training.py`, beside masked convolutions in a plain loop."""
     import pixelcnn_training as peer
 
-    from lab.data.resident import Batch
-
     torch.manual_seed(0)
     x = (torch.rand(peer.BATCH, *peer.SHAPE, device=setting.device) < 0.3).float()
     labels = torch.zeros(peer.BATCH, dtype=torch.int64, device=setting.device)
@@ -193,7 +193,6 @@ def resnet(setting: Setting) -> dict[str, Any]:
     batch = 32 if setting.quick else 256
     data = images((32, 32, 3), setting, batch_size=batch)
     words = ["module.backbone={name: resnet}", f"data.batch_size={batch}", "data.batches_per_step=10"]
-    from lab.supervised.classifier import ClassifierConfig
 
     def plain(compiled: bool) -> Callable[[], int]:
         net = ClassifierConfig(backbone=BackboneConfig("resnet")).build(data.spec).net.to(setting.device)

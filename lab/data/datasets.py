@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +24,14 @@ DataSet = Callable[[Path], T]
 def data_folder(root: str | None) -> Path:
     """Where data files are looked for: `root`, else LAB_DATA, else ./data."""
     return Path(root or os.environ.get("LAB_DATA") or "data").expanduser()
+
+
+def carried_by_scikit_learn(file: str) -> Path:
+    """A data file of the installed scikit-learn, whose import takes longer than a training on it."""
+    package = find_spec("sklearn")
+    assert package is not None
+    assert package.origin is not None
+    return Path(package.origin).parent / "datasets" / "data" / file
 
 
 def load_named(registry: Registry[DataSet[T]], name: str, root: str | None, read: Callable[[Path], T]) -> T:

@@ -14,20 +14,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from lab.data.datasets import DataSet, load_named
+from lab.data.datasets import DataSet, carried_by_scikit_learn, load_named
 from lab.data.image_arrays import Array, ImageArrays, checked, held_out
 from lab.data.image_files import read_hub, read_idx_folder, read_path
-from lab.data.module import LabDataModule
-from lab.data.resident import Batch, Chunk, ShuffledOrder
+from lab.data.resident import Batch, Chunk, ResidentModule, ShuffledOrder
 from lab.data.spec import DataSpec, TensorSpec
 from lab.data.targets import Classes
 from lab.errors import UserError
@@ -69,7 +67,7 @@ class ImageData(DataConfig):
         return ImageModule(self, load_images(self.name, self.root), seed)
 
 
-class ImageModule(LabDataModule):
+class ImageModule(ResidentModule):
     """x (B, C, H, W) float in [0, 1], y (B,) int64."""
 
     def __init__(self, config: ImageData, arrays: ImageArrays, seed: int) -> None:
@@ -97,11 +95,6 @@ class ImageModule(LabDataModule):
         self.spec = DataSpec(TensorSpec(shape, torch.float32, 0.0, 1.0, levels), target=Classes(num_classes, names))
         self.order = ShuffledOrder(len(self._splits["train"][0]), config.batch_size, seed, self.device)
 
-    def to(self, device: torch.device) -> None:
-        super().to(device)
-        self._splits = {name: (x.to(device), y.to(device)) for name, (x, y) in self._splits.items()}
-        self.order.device = device
-
     def next_chunk(self) -> Chunk:
         return Chunk(self._draw(), self.config.batches_per_step)
 
@@ -125,15 +118,6 @@ class ImageModule(LabDataModule):
         pairs = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
         for x, y in told(f"going through the {split} split", pairs):
             yield Batch(self._as_float(x, generator), y)
-
-    def fixed_tensors(self) -> Iterator[Tensor]:
-        return (t for pair in self._splits.values() for t in pair)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"drawn": self.order.drawn}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.order.drawn = state_dict["drawn"]
 
     def _draw(self) -> Iterator[Batch]:
         images, labels = self._splits["train"]
@@ -171,10 +155,7 @@ def _tensors(images: Array, labels: Array) -> tuple[Tensor, Tensor]:
 @register_images("digits")
 def digits(root: Path) -> ImageArrays:
     """1,797 handwritten digits of 8x8 pixels and 17 grey levels, carried by scikit-learn (Alpaydin and Kaynak 1998)."""
-    package = find_spec("sklearn")  # its import takes longer than a whole epoch
-    assert package is not None
-    assert package.origin is not None
-    rows = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", np.int64, delimiter=",")
+    rows = np.loadtxt(carried_by_scikit_learn("digits.csv.gz"), np.int64, delimiter=",")
     rows = rows[np.random.default_rng(0).permutation(len(rows))]
     x, y = rows[:, :-1].reshape(-1, 8, 8).astype(np.uint8), rows[:, -1]
     return ImageArrays((x[:1297], y[:1297]), (x[1497:], y[1497:]), (x[1297:1497], y[1297:1497]), levels=17)

@@ -7,11 +7,12 @@ ranks walk the same order together: what all of them draw at once is the minibat
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from lab.data.module import LabDataModule
 from lab.ranks import ranks
 from lab.seeding import derive_seed
 
@@ -80,3 +81,24 @@ class ShuffledOrder:
             self._order = torch.randperm(self.num_samples, generator=generator).to(self.device)
             self._epoch = epoch
         return self._order
+
+
+class ResidentModule(LabDataModule):
+    """Splits of inputs and targets that live on the device. Subclasses set `_splits` and `order`."""
+
+    _splits: dict[str, tuple[Tensor, Tensor]]
+    order: ShuffledOrder
+
+    def to(self, device: torch.device) -> None:
+        super().to(device)
+        self._splits = {name: (x.to(device), y.to(device)) for name, (x, y) in self._splits.items()}
+        self.order.device = device
+
+    def fixed_tensors(self) -> Iterator[Tensor]:
+        return (t for pair in self._splits.values() for t in pair)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"drawn": self.order.drawn}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.order.drawn = state_dict["drawn"]

@@ -7,18 +7,15 @@ else the environment variable LAB_DATA, else `./data`. Rows are split by `data.s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
-from torch import Tensor
 
-from lab.data.datasets import DataSet, load_named
-from lab.data.module import LabDataModule
-from lab.data.resident import Batch, Chunk, ShuffledOrder
+from lab.data.datasets import DataSet, carried_by_scikit_learn, load_named
+from lab.data.resident import Batch, Chunk, ResidentModule, ShuffledOrder
 from lab.data.spec import DataSpec, Statistics, TensorSpec
 from lab.data.table_files import Table, features_of, read_csv, targets_of
 from lab.data.targets import RealValues
@@ -62,7 +59,7 @@ class TableData(DataConfig):
         return TableModule(self, load_named(TABLES, self.name, self.root, read_csv), seed)
 
 
-class TableModule(LabDataModule):
+class TableModule(ResidentModule):
     """x (B, F) float32, standardized; y (B, T) float32 in the table's own units."""
 
     def __init__(self, config: TableData, table: Table, seed: int) -> None:
@@ -93,11 +90,6 @@ class TableModule(LabDataModule):
         self._splits = {name: (tensors[0][index], tensors[1][index]) for name, index in rows.items()}
         self.order = ShuffledOrder(len(train), config.batch_size, seed, self.device)
 
-    def to(self, device: torch.device) -> None:
-        super().to(device)
-        self._splits = {name: (x.to(device), y.to(device)) for name, (x, y) in self._splits.items()}
-        self.order.device = device
-
     def next_chunk(self) -> Chunk[Batch]:
         return Chunk(self._draw(), self.config.batches_per_step)
 
@@ -105,15 +97,6 @@ class TableModule(LabDataModule):
         """A split in order."""
         x, y = self._splits[split]
         yield from map(Batch, x.split(batch_size), y.split(batch_size))
-
-    def fixed_tensors(self) -> Iterator[Tensor]:
-        return (t for pair in self._splits.values() for t in pair)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"drawn": self.order.drawn}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.order.drawn = state_dict["drawn"]
 
     def _draw(self) -> Iterator[Batch]:
         x, y = self._splits["train"]
@@ -125,11 +108,7 @@ class TableModule(LabDataModule):
 @register_table("diabetes")
 def diabetes(root: Path) -> Table:
     """How diabetes progressed in a year, by ten measurements of 442 patients (Efron et al. 2004); in scikit-learn."""
-    package = find_spec("sklearn")
-    assert package is not None
-    assert package.origin is not None
-    folder = Path(package.origin).parent / "datasets" / "data"
-    x, y = (np.loadtxt(folder / f"diabetes_{part}.csv.gz") for part in ("data_raw", "target"))
+    x, y = (np.loadtxt(carried_by_scikit_learn(f"diabetes_{part}.csv.gz")) for part in ("data_raw", "target"))
     header = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6", "progression")
     rows = [[repr(float(value)) for value in row] for row in np.column_stack([x, y])]
     return Table(header, rows, list(range(1, len(rows) + 1)))
