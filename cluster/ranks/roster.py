@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from cluster.ranks.worker import start_worker
 from cluster.session.session import Resources, Session
 from lab.errors import Failure, UserError
 
+_TICK_SECONDS = 0.25
 _START_SECONDS = 120.0  # for workers to get their resources and imports
 
 
@@ -39,8 +41,10 @@ class Roster:
         more = int(min(ratios) + 1e-9)
         return self._largest(min(self.cluster.slots(self.need), len(self.workers) + more))
 
-    def gather(self, size: int, visible: Path) -> list[Any]:
+    def gather(self, size: int, visible: Path, stop_asked: Callable[[], bool]) -> list[Any]:
         """So many workers that answer and see the file `visible`: those of the last attempt, and new ones.
+
+        Returns early once a stop is asked for, with workers that may not answer yet.
 
         Raises Failure when they get no place in time, UserError when the file is not on storage that all share.
         """
@@ -50,10 +54,14 @@ class Roster:
             self.discard(worker)
         self.workers += [start_worker(RankWorker, self.need) for _ in range(size - len(self.workers))]
         answers = [worker.sees.remote(str(visible.resolve())) for worker in self.workers]
-        ready, waiting = ray.wait(answers, num_returns=size, timeout=_START_SECONDS)
+        deadline, waiting = time.monotonic() + _START_SECONDS, answers
+        while waiting and time.monotonic() < deadline:
+            if stop_asked():
+                return list(self.workers)
+            _, waiting = ray.wait(answers, num_returns=size, timeout=_TICK_SECONDS)
         if waiting:
             raise Failure(f"{len(waiting)} of {size} workers with {self.need} each got no place on the cluster.")
-        if not all(ray.get(ready)):
+        if not all(ray.get(answers)):
             raise UserError(
                 f"{str(visible.parent)!r} cannot be seen from every machine; put --out on storage that all share, "
                 f"or send the whole command to the cluster with lab submit."

@@ -26,7 +26,7 @@ from typing import Any
 from cluster.ranks.rank import RankOutcome
 from cluster.ranks.roster import Roster
 from cluster.ranks.signs_of_life import last_sign, modified
-from cluster.ranks.worker import Outcome
+from cluster.ranks.worker import Outcome, is_true
 from cluster.session import cores
 from cluster.session.error_lines import last_line
 from cluster.session.session import Resources, Session, current_session
@@ -75,6 +75,8 @@ def train(
         if on_loop is not None:
             on_loop(team)
         status = team.train()
+    if not (team.run.path / "result.json").is_file():
+        return Result(team.run, status, {}, None)  # stopped while its workers started
     result = team.run.result()
     return Result(team.run, status, result["metrics"], result["best"])
 
@@ -104,6 +106,10 @@ class Team:
         """End the run after the current chunk, saved and resumable."""
         self._stop_asked.set()
 
+    def abandon(self) -> bool:
+        """The team does that by itself, with its workers."""
+        return False
+
     def train(self) -> str:
         """Work until the run has ended or was stopped; returns its status."""
         failures = 0
@@ -130,21 +136,17 @@ class Team:
         self._widening, failed, began = False, None, time.time()
         with tempfile.TemporaryDirectory(prefix="lab-ranks-") as folder:
             try:
-                workers = self.roster.gather(size, self.run.path / "experiment.yaml")
-                nodes = {ray.get_runtime_context().get_node_id(), *ray.get([each.node.remote() for each in workers])}
-                meeting = f"file://{folder}/meeting" if len(nodes) == 1 else ray.get(workers[0].meeting_point.remote())
-                tree, path = serialization.dump(self.experiment), str(self.run.path.resolve())
-                own_cores = cores.divided(size) if self.private and not self.need.gpus else [None] * size
-                pending = {
-                    worker.train_rank.remote(tree, path, meeting, rank, size, own_cores[rank]): (rank, worker)
-                    for rank, worker in enumerate(workers)
-                }
+                workers = self.roster.gather(size, self.run.path / "experiment.yaml", self._stop_asked.is_set)
+                if self._stop_asked.is_set():
+                    return RankOutcome(Outcome("interrupted"))
+                pending = self._begin(workers, folder)
             except (ray.exceptions.RayActorError, Failure) as error:
                 self.roster.discard_all()
                 reason = f"the workers did not start: {last_line(error)}"
                 return RankOutcome(Outcome("failed", reason, worth_retrying=True))
             outcome, deadline, look = RankOutcome(Outcome("interrupted")), float("inf"), time.time() + _WIDEN_SECONDS
             while pending:
+                stop = workers[0].stop.remote() if self._stop_asked.is_set() or self._widening else None
                 done, _ = ray.wait(list(pending), timeout=_TICK_SECONDS)
                 for reference in done:
                     rank, worker = pending.pop(reference)
@@ -156,8 +158,9 @@ class Team:
                 if time.time() > look and failed is None:
                     look = time.time() + _WIDEN_SECONDS
                     self._widening = self._widening or self.roster.room_to_widen() > size
-                if self._stop_asked.is_set() or self._widening:
-                    workers[0].stop.remote()
+                if stop is not None and failed is None and is_true(stop):
+                    self.roster.discard_all()
+                    break
                 if self._silence(began) > _HANG_SECONDS and failed is None:
                     failed, deadline = RankOutcome(Outcome("failed", "no sign of life", worth_retrying=True)), 0.0
                 if time.time() > deadline:
@@ -168,6 +171,19 @@ class Team:
         if failed is not None and self.need.gpus:  # what a failed collective leaves on a GPU is not to be built upon
             self.roster.discard_all()
         return failed or outcome
+
+    def _begin(self, workers: Sequence[Any], folder: str) -> dict[Any, tuple[int, Any]]:
+        """Let each worker train as one rank; returns their ranks and workers by the references to their outcomes."""
+        import ray
+
+        nodes = {ray.get_runtime_context().get_node_id(), *ray.get([each.node.remote() for each in workers])}
+        meeting = f"file://{folder}/meeting" if len(nodes) == 1 else ray.get(workers[0].meeting_point.remote())
+        tree, path, size = serialization.dump(self.experiment), str(self.run.path.resolve()), len(workers)
+        own_cores = cores.divided(size) if self.private and not self.need.gpus else [None] * size
+        return {
+            worker.train_rank.remote(tree, path, meeting, rank, size, own_cores[rank]): (rank, worker)
+            for rank, worker in enumerate(workers)
+        }
 
     def _outcome(self, reference: Any, rank: int, worker: Any) -> RankOutcome:
         import ray

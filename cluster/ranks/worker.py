@@ -1,6 +1,7 @@
 """A worker: one process that trains run after run, so that only its first run waits for imports.
 
-`train` runs in a thread of the Ray actor, which leaves another one for `stop`.
+`train` runs in a thread of the Ray actor, which leaves another one for `stop`. No signal reaches that thread: a run
+that is to stop in the middle of a long chunk is closed by the other thread, and the driver ends the process.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import gc
 import os
 import socket
-import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -25,6 +25,8 @@ from lab.runs.directory import Run
 from lab.runs.files import write_atomic
 
 _RELEASE_SECONDS = 30.0
+_PATIENCE_SECONDS = 4.0
+"""how long a run that is to stop may take for its chunk in progress"""
 
 OutcomeStatus = Literal["completed", "paused", "interrupted", "failed", "unseen"]
 
@@ -64,8 +66,10 @@ class Worker:
         if 0 < gpu_share < 1 and torch.cuda.is_available():
             torch.cuda.set_per_process_memory_fraction(gpu_share)
         self._train = lab.training.train.train
-        self._stop_asked = threading.Event()
+        self._stop_asked: float | None = None
+        """the time at which the run in progress was first asked to stop"""
         self._pause_at: int | None = None
+        self._builds = False
         self._loop: Any = None
 
     def identity(self) -> tuple[str, int]:
@@ -79,7 +83,8 @@ class Worker:
         """
         if not Path(path).parent.is_dir():  # the driver has made it; it should be on storage that all machines share
             return Outcome("unseen", socket.gethostname())
-        self._stop_asked.clear()
+        self._stop_asked = None
+        self._builds = True
         self._pause_at = pause_at
         try:
             run = Run(Path(path))
@@ -102,23 +107,29 @@ class Worker:
             line = f"{type(error).__name__}: {one_line(error)} ({Path(where.filename).name}, line {where.lineno})"
             return Outcome("failed", line, worth_retrying=_is_of_the_machine(error))
         finally:
-            self._loop = None
+            self._builds, self._loop = False, None
             _free_memory()
         reached = result.run.result()
         if result.status == "interrupted" and pause_at is not None and reached[reached["counter"]] >= pause_at:
             return Outcome("paused")
         return Outcome("completed" if result.status == "completed" else "interrupted")
 
-    def stop(self) -> None:
-        """Ask the run that is being trained to end after its current chunk, saved."""
-        self._stop_asked.set()
-        if self._loop is not None:
-            self._loop.ask_to_stop()
+    def stop(self) -> bool:
+        """Ask the run that is being trained to end after its current chunk, saved; again and again, until it has.
+
+        Returns True when the process can be ended at once: nothing is trained yet, or the chunk is still in progress
+        some seconds after the first time, and a resumed run repeats it.
+        """
+        self._stop_asked = self._stop_asked or time.monotonic()
+        if self._loop is None:
+            return self._builds
+        self._loop.ask_to_stop()
+        return time.monotonic() - self._stop_asked > _PATIENCE_SECONDS and bool(self._loop.abandon())
 
     def _attach(self, loop: Any) -> None:
-        self._loop = loop
+        self._builds, self._loop = False, loop
         loop.pause_at = self._pause_at
-        if self._stop_asked.is_set():
+        if self._stop_asked is not None:
             loop.ask_to_stop()
 
 
@@ -129,6 +140,16 @@ def start_worker(kind: type[Worker], takes: Resources) -> Any:
     options: dict[str, Any] = {"num_cpus": takes.cpus, "num_gpus": takes.gpus, "max_concurrency": 2}  # train and stop
     actor: Any = ray.remote(**options)(kind)
     return actor.remote(Imports.of_this_process(), keys.own_keys(), takes.gpus)
+
+
+def is_true(answer: Any) -> bool:
+    """Whether a worker has answered True by now."""
+    import ray
+
+    try:
+        return bool(ray.wait([answer], timeout=0)[0] and ray.get(answer))
+    except ray.exceptions.RayError:
+        return False
 
 
 def _is_of_the_machine(error: Exception) -> bool:

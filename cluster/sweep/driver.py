@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from cluster.ranks.worker import Outcome, Worker, start_worker
+from cluster.ranks.worker import Outcome, Worker, is_true, start_worker
 from cluster.session.error_lines import last_line
 from cluster.session.session import Resources, Session
 from cluster.sweep import demand
@@ -197,14 +197,22 @@ class Driver:
             self.display.note("stopping: every run saves itself (press Ctrl-C again to leave at once)")
         deadline, signals = time.monotonic() + _SAVE_SECONDS, self._stop_signals
         while self._attempts and time.monotonic() < deadline and self._stop_signals == signals:
-            for attempt in self._attempts.values():
-                attempt.worker.stop.remote()
+            stops = {attempt.worker.stop.remote(): reference for reference, attempt in self._attempts.items()}
             done, _ = ray.wait(list(self._attempts), timeout=_TICK_SECONDS)
             for reference in done:
                 self._finish(reference)
+            for stop, reference in stops.items():
+                if reference in self._attempts and is_true(stop):
+                    self._abandon(reference)
         for attempt in self._attempts.values():
             attempt.entry.status = "waiting"
         self.sweep.save()
+
+    def _abandon(self, reference: Any) -> None:
+        """End the process of a run that is saved, in the middle of a chunk."""
+        attempt = self._attempts.pop(reference)
+        self._discard(attempt.worker)
+        attempt.entry.status = "waiting"
 
     def _show(self) -> None:
         self.display.update([self._progress(entry) for entry in self.sweep.entries])

@@ -100,6 +100,8 @@ class RunLoop(Callback):
         self._impatient = False
         self._patience: threading.Timer | None = None
         self._chunk_lock = threading.Lock()
+        self._module: Any = None
+        """the learner, once it has begun"""
         self._in_chunk = False
         self.gave_up = False
         """whether a chunk was given up; nothing of it is counted or saved"""
@@ -152,11 +154,26 @@ class RunLoop(Callback):
         if self._patience is not None:
             self._patience.cancel()
 
-    def give_up_chunk(self, module: Learner[Any]) -> None:
+    def give_up_chunk(self) -> None:
         """End as at the end of the chunk before."""
         self.status = "interrupted"
-        module.counters.update(self._counted)
         log.info("the chunk in progress was given up; a resumed run repeats it")
+
+    def abandon(self) -> bool:
+        """Give the chunk in progress up, and close the run, from another thread of a process that is ended then.
+
+        Returns False, and the run goes on, where a resumed run could not repeat it.
+        """
+        if self.gave_up or self._module is None:
+            return True
+        self._chunk_lock.acquire()  # for good: the chunk does not end any more
+        if not (self._in_chunk and self._can_give_up):
+            self._chunk_lock.release()
+            return False
+        self.gave_up = True
+        self.give_up_chunk()
+        self.close(self._module)
+        return True
 
     def close(self, module: Learner[Any], error: str | None = None) -> None:
         """Write the result, end tracking, let go of the files. A run that could not be restored stays as it was."""
@@ -195,6 +212,7 @@ class RunLoop(Callback):
             trainer.should_stop = True
             self.status = "completed" if done else "interrupted"
         self._clock = time.perf_counter()
+        self._module = pl_module
         self._in_chunk = not trainer.should_stop
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -203,7 +221,8 @@ class RunLoop(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         module: Learner[Any] = pl_module
-        self._in_chunk = False
+        with self._chunk_lock:
+            self._in_chunk = False
         if self.gave_up:
             raise ChunkGivenUp
         now = time.perf_counter()
@@ -323,6 +342,7 @@ class RunLoop(Callback):
     def _write_result(self, module: Learner[Any], error: str | None = None) -> None:
         self.recorder.write_result(
             module,
+            self._counted if self.gave_up else module.counters,
             status=self.status,
             error=error,
             budget=self.budget,

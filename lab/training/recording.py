@@ -75,7 +75,9 @@ class Recorder:
         """Whether `result.json` is old enough to be written again."""
         return time.perf_counter() - self._result_written >= _RESULT_SECONDS
 
-    def write_result(self, module: Learner[Any], *, status: str, error: str | None, **more: Any) -> None:
+    def write_result(
+        self, module: Learner[Any], counters: dict[str, int], *, status: str, error: str | None, **more: Any
+    ) -> None:
         """Replace `result.json`; `more` are the budget, the seconds and the best evaluation."""
         self._result_written = time.perf_counter()
         self.run.write_result(
@@ -86,7 +88,7 @@ class Recorder:
                 "error": error,
                 "seed": self.experiment.seed,
                 "counter": module.counter,
-                **module.counters,
+                **counters,
                 "workers": ranks.num_ranks(),
                 "metrics": self.latest,
                 "monitor": module.monitor._asdict(),

@@ -85,7 +85,7 @@ def train(
         progress: shows what happens in a terminal, a log file or a notebook; True takes one for standard error.
         callbacks: more of Lightning's.
         on_evaluation: called after each evaluation with the counters and the latest value of each metric.
-        on_loop: called before training starts with what has `ask_to_stop()`, the RunLoop.
+        on_loop: called before training starts with what has `ask_to_stop()` and `abandon()`, the RunLoop.
 
     Raises:
         UserError: for bad input, before anything is written where that is possible.
@@ -218,7 +218,7 @@ def _fit(
                 raise Failure(f"code of this run wanted to end the process (SystemExit: {error}).") from error
             raise
     if loop.gave_up:
-        loop.give_up_chunk(module)
+        loop.give_up_chunk()
     loop.close(module)
     return Result(run, loop.status, dict(loop.recorder.latest), loop.best)
 

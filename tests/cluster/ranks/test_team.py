@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lab import catalog
 from lab.config.overrides import resolve
 from lab.errors import UserError
 from lab.experiment import Experiment
@@ -79,6 +80,40 @@ def test_a_team_that_is_asked_to_stop_is_resumed_by_one_process(cluster: Any, tm
     assert train(goes_on, resume=Run.open(tmp_path / "run")).status == "completed"
     counts = [json.loads(line)["samples"] for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert counts == sorted(counts)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_team_gives_a_long_chunk_up(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    catalog.allow_import("recipes_for_tests")
+    asked: list[float] = []
+
+    def stop_in_a_long_chunk(team: Any) -> None:
+        last = team.run.checkpoints / "last.ckpt"
+        while not (last.is_file() and checkpoint.load(last)["counters"]["samples"] >= 5760):
+            time.sleep(0.05)
+        time.sleep(2.0)
+        asked.append(time.monotonic())
+        team.ask_to_stop()
+
+    def in_background(team: Any) -> None:
+        threading.Thread(target=stop_in_a_long_chunk, args=[team], daemon=True).start()
+
+    words = ["module.backbone.dropout=0", "trainer.num_workers=2"]
+    stopped = train(resolve("recipes_for_tests:sleepy", words), run_dir=tmp_path / "run", on_loop=in_background)
+    assert time.monotonic() - asked[0] < 30
+    assert stopped.status == stopped.run.result()["status"] == "interrupted"
+    assert stopped.run.result()["samples"] == checkpoint.load(stopped.run.last)["counters"]["samples"] <= 6400
+
+
+@pytest.mark.slow
+def test_a_team_that_still_starts_ends_at_once(cluster: Any, tmp_path: Path) -> None:
+    began = time.monotonic()
+    stopped = train(small("trainer.num_workers=2"), run_dir=tmp_path / "run", on_loop=lambda team: team.ask_to_stop())
+    assert stopped.status == "interrupted"
+    assert time.monotonic() - began < 10
+    assert train(small("trainer.budget=640"), resume=Run(tmp_path / "run")).status == "completed"
 
 
 def test_too_few_resources_are_one_sentence(cluster: Any, tmp_path: Path) -> None:

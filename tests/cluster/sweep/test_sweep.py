@@ -21,10 +21,12 @@ from cluster.sweep.search import make_search
 from cluster.sweep.space import parse
 from cluster.sweep.sweep import Sweep, SweepConfig, SweepEntry
 from lab import catalog
+from lab.runs import checkpoint
 from lab.runs.directory import Run
 from lab.training.train import train
 
 SMALL = "recipes_for_tests:small"
+SLEEPY = "recipes_for_tests:sleepy"
 
 
 @pytest.fixture(autouse=True)
@@ -219,6 +221,33 @@ def test_interrupted_then_killed_then_resumed_ends_as_if_undisturbed(
         expected, actual = rows(undisturbed.run.path), rows(path)
         assert [row for row in actual if row in expected] == expected
         assert len(actual) <= len(expected) + 1  # Ctrl-C adds the row of the chunk that it ended on
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(300)
+def test_long_chunks_are_given_up_and_repeated(tmp_path: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
+    out = tmp_path / "sweep"
+    driver = start("sweep", SLEEPY, "--seeds", 2, "--out", out)
+    runs = [Run(out / "runs" / f"{i:03}-sleepy-s{i}") for i in range(2)]
+    for run in runs:
+        wait_for(lambda last=run.last: last.is_file() and checkpoint.load(last)["counters"]["samples"] > 5000)
+    driver.terminate()
+    began = time.monotonic()
+    output, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 130, output
+    assert time.monotonic() - began < 30
+    for run in runs:
+        saved, result = checkpoint.load(run.last)["counters"], run.result()
+        assert result["status"] == "interrupted"
+        assert {name: result[name] for name in saved} == saved
+        assert saved["samples"] <= 6400
+    driver = start("resume", out, "module.seconds=0", "--import", "recipes_for_tests", "--quiet")
+    output, _ = driver.communicate(timeout=200)
+    assert driver.returncode == 0, output
+    catalog.allow_import("recipes_for_tests")
+    for run in runs:
+        undisturbed = train(run.experiment(), run_dir=tmp_path / f"undisturbed-{run.path.name}").run
+        assert rows(undisturbed.path) == rows(run.path)
 
 
 @pytest.mark.parametrize(
