@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 
+_GAP = 6
+"""pixels between captioned images"""
 MIN_TILE = 56
 """pixels that the shorter side of a tile has at least; smaller images are enlarged by whole factors"""
 
@@ -41,6 +43,67 @@ def image_grid(images: Tensor, columns: int | None = None, *, padding: int = 2, 
         grid[:, top : top + height, left : left + width] = tile
     pixels = (grid * 255).round().to(torch.uint8)
     return pixels[0].numpy() if channels == 1 else pixels.permute(1, 2, 0).contiguous().numpy()
+
+
+def captioned_grid(images: Tensor, captions: Sequence[str], columns: int = 6, *, min_tile: int = 96) -> Image:
+    """Images (N, C, H, W) in [0, 1] as one picture (h, w, 3), each with a line of text below it.
+
+    Args:
+        captions: one for each image; what is longer than its image is wide is cut.
+    """
+    from PIL import ImageDraw, ImageFont
+
+    tiles = (enlarged(images.detach().float().cpu().clamp(0, 1), min_tile) * 255).round().to(torch.uint8)
+    pixels = tiles.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
+    num, height, width, _ = pixels.shape
+    rows, line = -(-num // columns), 18
+    canvas = PILImage.new("RGB", (columns * (width + _GAP) + _GAP, rows * (height + line + _GAP) + _GAP), "white")
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=12)
+    for i, caption in enumerate(captions):
+        left, top = _GAP + (i % columns) * (width + _GAP), _GAP + (i // columns) * (height + line + _GAP)
+        canvas.paste(PILImage.fromarray(pixels[i]), (left, top))
+        while caption and pen.textlength(caption, font) > width:
+            caption = caption[:-2].rstrip("…") + "…" if len(caption) > 2 else ""
+        pen.text((left, top + height + 2), caption, "black", font)
+    return np.asarray(canvas)
+
+
+def confusion_matrix(counts: Tensor, names: Sequence[str]) -> Image:
+    """How often each class (rows) was taken for each (columns), counts (K, K), as a picture (h, w, 3) with numbers.
+
+    A field is the darker, the larger its share of the row.
+    """
+    from PIL import ImageDraw, ImageFont
+
+    font, cell = ImageFont.load_default(size=12), 36
+    shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).cpu().tolist()
+    pen = ImageDraw.Draw(PILImage.new("RGB", (1, 1)))
+    margin = 28 + min(140, int(max(pen.textlength(name, font) for name in names)))
+    size = margin + cell * len(names) + _GAP
+    canvas = PILImage.new("RGB", (size, size), "white")
+    pen = ImageDraw.Draw(canvas)
+    turned = PILImage.new("RGB", (size - margin, margin - 22), "white")
+    for i, row in enumerate(counts.cpu().tolist()):
+        top = margin + i * cell
+        pen.text((margin - 6, top + cell / 2), names[i], "black", font, anchor="rm")
+        label = PILImage.new("RGB", (margin - 22, cell), "white")
+        ImageDraw.Draw(label).text((2, cell / 2), names[i], "black", font, anchor="lm")
+        turned.paste(label.rotate(90, expand=True), (i * cell, 0))
+        for j, count in enumerate(row):
+            share, left = shares[i][j], margin + j * cell
+            shade = tuple(round(255 - share * (255 - end)) for end in ((30, 80, 150) if i == j else (190, 50, 40)))
+            pen.rectangle((left, top, left + cell - 2, top + cell - 2), fill=shade)
+            if count:
+                pen.text(
+                    (left + cell / 2, top + cell / 2),
+                    f"{count}",
+                    "white" if share > 0.5 else "black",
+                    font,
+                    anchor="mm",
+                )
+    canvas.paste(turned, (margin, 18))
+    pen.text((margin, 2), "predicted (columns) of each class (rows)", "black", font)
+    return np.asarray(canvas)
 
 
 def scatter(points: Tensor, labels: Tensor, names: Sequence[str] = ()) -> Image:

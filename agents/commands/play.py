@@ -12,7 +12,7 @@ from statistics import mean, pstdev
 from typing import TYPE_CHECKING, Any
 
 from lab.cli import add_override_arguments, path_argument
-from lab.errors import UserError
+from lab.errors import UserError, shortened
 
 if TYPE_CHECKING:
     from agents.algorithms.agent import Agent
@@ -57,9 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from agents.play.video import check_video_path
+    from lab.training.restore import MOST_EPISODES
 
-    if arguments.episodes < 1:
-        raise UserError(f"--episodes {arguments.episodes} is not a number of episodes; give 1 or more.")
+    if not 1 <= arguments.episodes <= MOST_EPISODES:
+        episodes = shortened(arguments.episodes)
+        raise UserError(f"--episodes {episodes} is not a number of episodes; give 1 to {MOST_EPISODES:,}.")
     if arguments.video is not None:
         check_video_path(arguments.video)
     return _human(arguments) if arguments.human is not None else _agent(arguments)

@@ -17,7 +17,7 @@ from lab.config.overrides import resolve
 from lab.data.images import ImageArrays, ImageData, ImageModule
 from lab.data.resident import Batch
 from lab.data.spec import DataSpec, TensorSpec
-from lab.supervised.classifier import ClassifierConfig
+from lab.supervised.supervised import SupervisedConfig
 
 
 def ppo(setting: Setting, num_envs: str) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def resnet(setting: Setting) -> dict[str, Any]:
     words = ["module.backbone={name: resnet}", f"data.batch_size={batch}", "data.batches_per_step=10"]
 
     def plain(compiled: bool) -> Callable[[], int]:
-        net = ClassifierConfig(backbone=BackboneConfig("resnet")).build(data.spec).net.to(setting.device)
+        net = SupervisedConfig(backbone=BackboneConfig("resnet")).build(data.spec).net.to(setting.device)
         x = torch.randint(0, 256, (10_000, 3, 32, 32), dtype=torch.uint8, device=setting.device)
         y = torch.randint(0, 10, (10_000,), device=setting.device)
         return plain_loops.supervised(torch.compile(net) if compiled else net, x, y, batch, fused=True)

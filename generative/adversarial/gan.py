@@ -23,7 +23,7 @@ from generative.decoders import ConvDecoder, DecoderConfig, with_class
 from generative.evaluation.distances import NEIGHBOURS, check_enough
 from generative.learner import NUM_SAMPLES, LatentImageModel
 from lab.backbones import BackboneConfig
-from lab.backbones.image_features import ImageFeatures
+from lab.backbones.features import Features
 from lab.data.images import ImageModule
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch, Chunk
@@ -158,7 +158,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: GANConfig, spec: DataSpec, num_classes: int) -> None:
         super().__init__()
-        self.features = ImageFeatures(config.backbone, spec.inputs.shape)  # type: ignore[union-attr]
+        self.features = Features(config.backbone, spec.inputs.shape)  # type: ignore[union-attr]
         self.head = nn.Linear(self.features.num_features, 1)
         self.classes = nn.Embedding(num_classes, self.features.num_features) if config.conditional else None
         if config.spectral_norm:

@@ -20,7 +20,7 @@ def stacked_mnist(root: Path) -> ImageArrays:
     return ImageArrays(
         stacked(*arrays.train, seed=0),
         stacked(*arrays.test, seed=1),
-        class_names=tuple(f"{i:03d}" for i in range(1000)),
+        label_names=tuple(f"{i:03d}" for i in range(1000)),
     )
 
 

@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generative.evaluation.weight_files import load_weights, save_weights
 from lab.backbones import BackboneConfig
+from lab.backbones.features import Features
 from lab.data.datasets import data_folder
 from lab.data.images import ImageModule, load_images
 from lab.data.resident import Batch
@@ -34,7 +35,6 @@ from lab.engine.optimizers import OptimizerConfig
 from lab.engine.updater import Updater
 from lab.errors import Failure, UserError
 from lab.long_work import tell, told
-from lab.supervised.classifier import ClassifierNet
 
 RECIPE = {"version": 3, "features": 64, "updates": 1500, "batch_size": 128, "lr": 2e-3, "seed": 0}
 SHIPPED = {"digits": "digits", "mnist": "mnist", "fashion-mnist": "fashion-mnist", "stacked-mnist": "mnist"}
@@ -42,10 +42,23 @@ SHIPPED = {"digits": "digits", "mnist": "mnist", "fashion-mnist": "fashion-mnist
 WEIGHTS = Path(__file__).with_name("weights")
 
 
+class LeNet(nn.Module):
+    """Logits (N, K) of images (N, C, H, W)."""
+
+    def __init__(self, image: TensorSpec, num_classes: int) -> None:
+        super().__init__()
+        self.features = Features(BackboneConfig(name="lenet", hidden=int(RECIPE["features"])), image.shape)
+        self.head = nn.Linear(self.features.num_features, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(x))
+        return logits
+
+
 class FeatureNet(NamedTuple):
     """A trained LeNet."""
 
-    net: ClassifierNet
+    net: LeNet
     shipped: bool
     """whether its weights came with the lab, so that its numbers are the same on every machine"""
     stacked: bool
@@ -100,7 +113,7 @@ def feature_net(data: ImageModule) -> FeatureNet:
     return FeatureNet(net.to(data.device).eval(), False, stacked)
 
 
-def shipped_net(name: str) -> tuple[ClassifierNet, dict[str, Any]]:
+def shipped_net(name: str) -> tuple[LeNet, dict[str, Any]]:
     """The LeNet that comes with the lab for digits, mnist or fashion-mnist, and what its file says about it.
 
     Raises Failure when the installation is damaged.
@@ -113,13 +126,13 @@ def shipped_net(name: str) -> tuple[ClassifierNet, dict[str, Any]]:
     return net.eval(), metadata
 
 
-def lenet(image: TensorSpec, num_classes: int) -> ClassifierNet:
+def lenet(image: TensorSpec, num_classes: int) -> LeNet:
     """A LeNet of the recipe, with the first weights of its seed."""
     with _own_randomness(int(RECIPE["seed"])):
-        return ClassifierNet(BackboneConfig(name="lenet", hidden=int(RECIPE["features"])), image, num_classes)
+        return LeNet(image, num_classes)
 
 
-def train(net: ClassifierNet, x: Tensor, y: Tensor, *, with_bits: bool = False) -> None:
+def train(net: LeNet, x: Tensor, y: Tensor, *, with_bits: bool = False) -> None:
     """Train a LeNet on images (N, C, H, W) in [0, 1] and labels (N,) by the recipe.
 
     Args:
@@ -168,7 +181,7 @@ def data_hash(name: str, folder: str) -> str:
 # ------------------------------------------------------------------ the pieces
 
 
-def _train_or_read(net: ClassifierNet, x: Tensor, y: Tensor, name: str) -> None:
+def _train_or_read(net: LeNet, x: Tensor, y: Tensor, name: str) -> None:
     """Give a new LeNet the weights that are in the cache for images x and labels y, or train it and cache them."""
     path = _cache_folder() / f"lenet-{_recipe_hash(x, y)}.npz"
     try:

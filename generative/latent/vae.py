@@ -20,7 +20,7 @@ from generative.evaluation.feature_nets import split_arrays
 from generative.latent.pixel_likelihoods import Likelihood, build_likelihood
 from generative.learner import LatentImageModel
 from lab.backbones import BackboneConfig
-from lab.backbones.image_features import ImageFeatures
+from lab.backbones.features import Features
 from lab.data.images import ImageModule
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch
@@ -84,7 +84,7 @@ class VAENet(nn.Module):
 
     def __init__(self, config: VAEConfig, spec: DataSpec, num_classes: int) -> None:
         super().__init__()
-        self.features = ImageFeatures(config.backbone, spec.inputs.shape)  # type: ignore[union-attr]
+        self.features = Features(config.backbone, spec.inputs.shape)  # type: ignore[union-attr]
         self.num_classes = num_classes if config.conditional else 0
         self.posterior = nn.Linear(self.features.num_features + self.num_classes, 2 * config.latents)
         self.likelihood = build_likelihood(config.likelihood, spec.inputs)  # type: ignore[arg-type]

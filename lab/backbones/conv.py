@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from lab.backbones.mlp import Activation, activation_layer
 from lab.backbones.registry import register
+from lab.backbones.staged import Staged
 
 
 class AsImage(nn.Module):
@@ -24,7 +25,7 @@ def channels_of(input_shape: tuple[int, ...]) -> int:
     return input_shape[0]
 
 
-@register("lenet", example_shape=(1, 28, 28))
+@register("lenet", example_shape=(1, 28, 28), staged=True)
 def lenet(
     input_shape: tuple[int, ...],
     *,
@@ -34,7 +35,7 @@ def lenet(
 ) -> nn.Module:
     """Two 5x5 convolutions with pooling and a hidden layer (after LeCun et al. 1998), for images of any size."""
     first, second = channels
-    return nn.Sequential(
+    return Staged(
         AsImage(),
         nn.Conv2d(channels_of(input_shape), first, 5, padding=2),
         nn.ReLU(),
@@ -46,17 +47,18 @@ def lenet(
         _linear(input_shape, second, hidden),
         nn.ReLU(),
         nn.Dropout(dropout),
+        ends={3: 2, 6: 4},
     )
 
 
-@register("nature_cnn", example_shape=(4, 84, 84))
+@register("nature_cnn", example_shape=(4, 84, 84), staged=True)
 def nature_cnn(
     input_shape: tuple[int, ...], *, hidden: int = 512, activation: Activation = "relu", scale: bool = False
 ) -> nn.Module:
     """The convolutional network of the Nature DQN (Mnih et al. 2015), for stacks of 84x84 frames."""
     if len(input_shape) != 3 or min(input_shape[1:]) < 36:
         raise ValueError("it needs an image (channels, height, width) of at least 36x36 pixels")
-    net = nn.Sequential(
+    net = Staged(
         nn.Conv2d(input_shape[0], 32, 8, stride=4),
         activation_layer(activation),
         nn.Conv2d(32, 64, 4, stride=2),
@@ -64,6 +66,7 @@ def nature_cnn(
         nn.Conv2d(64, 64, 3, stride=1),
         activation_layer(activation),
         nn.Flatten(),
+        ends={1: 4, 3: 8, 5: 8},
     )
     with torch.no_grad():
         num_features = net(torch.zeros(1, *input_shape)).shape[1]
@@ -98,7 +101,7 @@ def norm_layer(norm: str, channels: int) -> nn.Module:
     return nn.Identity()
 
 
-@register("resnet", example_shape=(3, 32, 32))
+@register("resnet", example_shape=(3, 32, 32), staged=True)
 def resnet(
     input_shape: tuple[int, ...],
     *,
@@ -111,15 +114,17 @@ def resnet(
     if norm not in ("batch", "group", "none"):
         raise ValueError(f"norm={norm!r} is none of batch, group, none")
     layers: list[nn.Module] = [AsImage(), nn.Conv2d(channels_of(input_shape), channels[0], 3, padding=1)]
-    before = channels[0]
+    before, ends = channels[0], {}
     for stage, width in enumerate(channels):
         for block in range(blocks):
             layers.append(ResidualBlock(before, width, 2 if stage > 0 and block == 0 else 1, norm))
             before = width
+        ends[len(layers) - 1] = 2**stage
+    ends[len(layers) + 1] = ends.pop(len(layers) - 1)  # of the last stage, normalised and rectified
     layers += [norm_layer(norm, before), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     if hidden:
         layers += [nn.Linear(before, hidden), nn.ReLU()]
-    return nn.Sequential(*layers)
+    return Staged(*layers, ends=ends)
 
 
 def _linear(input_shape: tuple[int, ...], channels: int, hidden: int) -> nn.Module:

@@ -33,11 +33,13 @@ from lab.registry import Registry
 
 
 class Registered(NamedTuple):
-    """A registered backbone: its factory, an input shape that it accepts, and whether it reads sequences."""
+    """A registered backbone: its factory, an input shape that it accepts, whether it reads sequences, and whether its
+    network is Staged."""
 
     factory: Callable[..., nn.Module]
     example_shape: tuple[int, ...]
     recurrent: bool
+    staged: bool
 
 
 BACKBONES: Registry[Registered] = Registry("register", "backbone", "backbones")
@@ -130,15 +132,17 @@ class BackboneConfig(Config):
 
 
 def register(
-    name: str, example_shape: Sequence[int], *, recurrent: bool = False
+    name: str, example_shape: Sequence[int], *, recurrent: bool = False, staged: bool = False
 ) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
     """Register a backbone factory under `name`; `example_shape` is an input that it accepts (a step's, if recurrent).
+
+    Where `staged`, the factory gives a network that is Staged, whose maps a head may ask for.
 
     Raises ValueError when another function has the name already.
     """
 
     def decorate(factory: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-        BACKBONES.add(name, Registered(factory, tuple(example_shape), recurrent), factory)
+        BACKBONES.add(name, Registered(factory, tuple(example_shape), recurrent, staged), factory)
         _options_model.cache_clear()
         return factory
 

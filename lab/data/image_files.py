@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from lab.data import npz
-from lab.data.image_arrays import Array, ImageArrays, held_out
+from lab.data.image_arrays import ImageArrays
+from lab.data.splits import held_out
+from lab.data.targets.arrays import Array
 from lab.errors import UserError
 from lab.long_work import told
 
@@ -125,7 +127,7 @@ def read_image_folder(path: Path) -> ImageArrays:
         classes = _classes(path)
         x, y = _alike({"": _read_classes(path, classes)}, path)[""]
         rest, out = held_out(y, max(1, len(y) // 10))
-        return ImageArrays((x[rest], y[rest]), (x[out], y[out]), class_names=tuple(classes))
+        return ImageArrays((x[rest], y[rest]), (x[out], y[out]), label_names=tuple(classes))
     folders = {"train": path / "train", "test": path / "test"}
     val = next((path / name for name in _VALIDATION if (path / name).is_dir()), None)
     if not folders["test"].is_dir() and val is None:
@@ -140,7 +142,7 @@ def read_image_folder(path: Path) -> ImageArrays:
             if name not in classes:
                 raise UserError(f"{str(folder)!r} has a class {name!r} that {str(folders['train'])!r} lacks.")
     splits = _alike({split: _read_classes(folder, classes) for split, folder in folders.items()}, path)
-    return ImageArrays(splits["train"], splits["test"], splits.get("val"), class_names=tuple(classes))
+    return ImageArrays(splits["train"], splits["test"], splits.get("val"), label_names=tuple(classes))
 
 
 def read_hub(name: str) -> ImageArrays:

@@ -23,11 +23,13 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from lab.data.datasets import DataSet, carried_by_scikit_learn, load_named
-from lab.data.image_arrays import Array, ImageArrays, checked, held_out
+from lab.data.image_arrays import ImageArrays, checked
 from lab.data.image_files import read_hub, read_idx_folder, read_path
 from lab.data.resident import Batch, Chunk, ResidentModule, ShuffledOrder
 from lab.data.spec import DataSpec, TensorSpec
-from lab.data.targets import Classes
+from lab.data.splits import held_out, tell_absent
+from lab.data.targets import TargetKind
+from lab.data.targets.arrays import Array
 from lab.errors import UserError
 from lab.experiment import DataConfig, Shared
 from lab.long_work import told
@@ -52,6 +54,9 @@ class ImageData(DataConfig):
     """a registered data set, a .npz file, a folder, or hub:NAME"""
     root: str | None = None
     """folder of data files; by default LAB_DATA, else ./data"""
+    target_kind: TargetKind = "auto"
+    """what labels are: auto takes names and whole numbers for classes, rows of several 0 and 1 for multi_label, other
+    numbers for real"""
     batch_size: Annotated[int, Shared("equal")] = Field(default=128, ge=1, le=65_536)
     batches_per_step: PositiveInt = 8
     """minibatches in one training step; more of them, less overhead"""
@@ -68,12 +73,12 @@ class ImageData(DataConfig):
 
 
 class ImageModule(ResidentModule):
-    """x (B, C, H, W) float in [0, 1], y (B,) int64."""
+    """x (B, C, H, W) float in [0, 1], y (B, ...) as the target says."""
 
     def __init__(self, config: ImageData, arrays: ImageArrays, seed: int) -> None:
         super().__init__()
         self.config, self.levels = config, arrays.levels
-        arrays = checked(arrays, config.name)
+        arrays, target = checked(arrays, config.name, config.target_kind)
         train, val = arrays.train, arrays.val
         if val is None:
             total = len(train[0])
@@ -87,12 +92,12 @@ class ImageModule(ResidentModule):
         if config.num_train is not None and config.num_train < len(train[0]):
             _, some = held_out(train[1], config.num_train)
             train = train[0][some], train[1][some]
-        self._splits = {"train": _tensors(*train), "val": _tensors(*val), "test": _tensors(*arrays.test)}
+        splits = {"train": train, "val": val, "test": arrays.test}
+        tell_absent(target, {split: y for split, (_, y) in splits.items()}, config.name)
+        self._splits = {split: _tensors(*pair) for split, pair in splits.items()}
         shape = tuple(self._splits["train"][0].shape[1:])
-        num_classes = max(len(arrays.class_names), *(int(y.max()) + 1 for _, y in self._splits.values() if len(y)))
-        names = arrays.class_names or tuple(str(i) for i in range(num_classes))
         levels = arrays.levels if config.binarize == "none" else 2
-        self.spec = DataSpec(TensorSpec(shape, torch.float32, 0.0, 1.0, levels), target=Classes(num_classes, names))
+        self.spec = DataSpec(TensorSpec(shape, torch.float32, 0.0, 1.0, levels), target=target.fitted(train[1]))
         self.order = ShuffledOrder(len(self._splits["train"][0]), config.batch_size, seed, self.device)
 
     def next_chunk(self) -> Chunk:
@@ -171,7 +176,7 @@ def mnist(root: Path) -> ImageArrays:
 def fashion_mnist(root: Path) -> ImageArrays:
     """Fashion-MNIST: 60,000 + 10,000 articles of 28x28 (Xiao et al. 2017), from IDX files in LAB_DATA."""
     names = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
-    return read_idx_folder(root / "fashion-mnist", root)._replace(class_names=names)
+    return read_idx_folder(root / "fashion-mnist", root)._replace(label_names=names)
 
 
 @register_images("binarized-mnist")

@@ -9,13 +9,16 @@ import csv
 import io
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from lab.data.targets import Labelled, TargetKind, read_targets
+from lab.data.targets.arrays import Array
+from lab.data.targets.classes import read_classes
+from lab.data.targets.multi_label import are_zero_or_one
 from lab.errors import UserError, shortened
 
-Array = np.ndarray[Any, Any]
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 """cells that hold no value, whatever their case"""
 _SEPARATORS = ",;\t|"
@@ -78,16 +81,35 @@ def read_csv(path: Path) -> Table:
     return Table(header, rows[1:], lines[1:])
 
 
-def targets_of(table: Table, names: tuple[str, ...]) -> Array:
-    """The columns to be predicted (N, T) float64. Raises UserError where one is no number."""
-    columns = []
+def targets_of(table: Table, names: tuple[str, ...], kind: TargetKind, source: str) -> tuple[Array, Labelled]:
+    """The columns to be predicted as a target's batches hold them (N, ...), and the target.
+
+    One column of words is one of classes, several columns of 0 and 1 are labels, other numbers are values, unless
+    `kind` says what they are. Raises UserError for a cell that is missing, or no number where that is needed.
+    """
     for name in names:
-        values = [_number(cell) for cell in column(table, name)]
-        for value, cell, line in zip(values, column(table, name), table.lines, strict=True):
+        for cell, line in zip(column(table, name), table.lines, strict=True):
+            if cell.lower() in MISSING:
+                raise UserError(f"data.target={name!r}, line {line}: {cell!r} is nothing that can be predicted.")
+    cells = [column(table, name) for name in names]
+    words = len(names) == 1 and sum(_number(cell) is None for cell in cells[0]) > len(cells[0]) // 2
+    if kind == "classes" or (kind == "auto" and words):
+        if len(names) > 1:
+            raise UserError(f"data.target={list(names)} has {len(names)} columns; classes are the words of one.")
+        classes, target = read_classes({"train": np.array(cells[0])}, source)
+        return classes["train"], target
+    columns = []
+    for name, each in zip(names, cells, strict=True):
+        values = [_number(cell) for cell in each]
+        for value, cell, line in zip(values, each, table.lines, strict=True):
             if value is None or not math.isfinite(value):
                 raise UserError(f"data.target={name!r}, line {line}: {cell!r} is no number that can be predicted.")
         columns.append(values)
-    return np.array(columns, np.float64).T
+    y = np.array(columns, np.float64).T
+    if kind == "auto":
+        kind = "multi_label" if len(names) > 1 and are_zero_or_one(y) else "real"
+    rows, labelled = read_targets({"train": y}, source, kind, names)
+    return rows["train"], labelled
 
 
 def features_of(table: Table, names: tuple[str, ...], train: Array) -> Features:

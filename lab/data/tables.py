@@ -17,8 +17,9 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from lab.data.datasets import DataSet, carried_by_scikit_learn, load_named
 from lab.data.resident import Batch, Chunk, ResidentModule, ShuffledOrder
 from lab.data.spec import DataSpec, Statistics, TensorSpec
+from lab.data.splits import held_out, tell_absent
 from lab.data.table_files import Table, features_of, read_csv, targets_of
-from lab.data.targets import RealValues
+from lab.data.targets import Classes, TargetKind
 from lab.errors import UserError, unknown
 from lab.experiment import DataConfig, Shared
 from lab.registry import Registry
@@ -42,6 +43,8 @@ class TableData(DataConfig):
     """folder of data files; by default LAB_DATA, else ./data"""
     target: tuple[str, ...] = ()
     """the columns to predict; by default the last one"""
+    target_kind: TargetKind = "auto"
+    """what they are: auto takes words for classes, several columns of 0 and 1 for multi_label, numbers for real"""
     drop: tuple[str, ...] = ()
     """columns to leave out"""
     batch_size: Annotated[PositiveInt, Shared("equal")] = 32
@@ -60,7 +63,7 @@ class TableData(DataConfig):
 
 
 class TableModule(ResidentModule):
-    """x (B, F) float32, standardized; y (B, T) float32 in the table's own units."""
+    """x (B, F) float32, standardized; y (B, ...) as the target says, real values in the table's own units."""
 
     def __init__(self, config: TableData, table: Table, seed: int) -> None:
         super().__init__()
@@ -75,17 +78,21 @@ class TableModule(ResidentModule):
         num_val, num_test = (max(2, round(num * share)) for share in (config.validation, config.test))
         if num - num_val - num_test < 2:
             raise UserError(f"table {config.name!r} has {num} rows; training, validation and testing need more.")
-        order = np.random.default_rng(config.split_seed).permutation(num)
-        train, val, test = np.split(order, [num - num_val - num_test, num - num_test])
-        y = targets_of(table, targets)
+        y, target = targets_of(table, targets, config.target_kind, config.name)
+        if isinstance(target, Classes):
+            rest, test = held_out(y, num_test, config.split_seed)
+            train, val = (rest[part] for part in held_out(y[rest], num_val, config.split_seed))
+            tell_absent(target, {"train": y[train], "val": y[val], "test": y[test]}, config.name)
+        else:
+            order = np.random.default_rng(config.split_seed).permutation(num)
+            train, val, test = np.split(order, [num - num_val - num_test, num - num_test])
         features = features_of(table, inputs, train)
-        scale = np.where(y[train].std(0) > 0, y[train].std(0), 1.0)
         self.spec = DataSpec(
             TensorSpec((len(features.names),)),
-            target=RealValues(targets, tuple(y[train].mean(0).tolist()), tuple(scale.tolist())),
+            target=target.fitted(y[train]),
             statistics=Statistics(features.names, tuple(features.mean.tolist()), tuple(features.scale.tolist())),
         )
-        tensors = torch.from_numpy(features.values).float(), torch.from_numpy(y).float()
+        tensors = torch.from_numpy(features.values).float(), torch.from_numpy(y)
         rows = {"train": train, "val": val, "test": test}
         self._splits = {name: (tensors[0][index], tensors[1][index]) for name, index in rows.items()}
         self.order = ShuffledOrder(len(train), config.batch_size, seed, self.device)

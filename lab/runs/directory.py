@@ -32,7 +32,7 @@ from lab.foreign import leads_outside, may_be_written, parse_json, read_regular
 from lab.runs.files import is_temporary, remove_temporary, write_atomic
 from lab.runs.metrics_file import json_safe, rows_of
 
-FORMAT = 3  # 1: optimizers without their name, decoders of another shape; 2: other names of parameters and modules
+FORMAT = 4  # 3: a classifier that was no task
 _FILES = ("experiment.yaml", "result.json")
 _NUMBER = (int, float)
 _RESULT_TYPES: dict[str, Any] = {

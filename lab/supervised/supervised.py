@@ -1,42 +1,34 @@
 """Supervised learning: a backbone's features, and a task that predicts a target from them.
 
-The data say what is to be predicted, and so which task it is, unless `module.task` names another. B batch, F features.
+The data say what is to be predicted, and so which task it is, unless `module.task` names another.
+B batch, N samples, C channels, F features.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import SerializeAsAny
 from torch import Tensor, nn
 
-from lab.backbones import BackboneConfig, build_backbone
+from lab.backbones import BackboneConfig
+from lab.backbones.features import Features
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch
-from lab.data.spec import DataSpec, Statistics, TensorSpec
+from lab.data.spec import DataSpec, TensorSpec
 from lab.engine.loss import Loss
 from lab.engine.optimizers import OptimizerConfig
 from lab.errors import UserError
 from lab.experiment import ModuleConfig
-from lab.export import Exportable, Input
-from lab.pictures import Image
-from lab.supervised.tasks import Task, TaskConfig, task_of
-from lab.training.learner import Learner
+from lab.export import Exportable
+from lab.pictures import Image, captioned_grid
+from lab.supervised.predictor import exportable
+from lab.supervised.tasks import Task, TaskConfig, task_for
+from lab.training.learner import Learner, split_means
 
-_EXAMPLE = '''"""Predicts with predictor.onnx; needs numpy and onnxruntime."""
-
-from pathlib import Path
-
-import numpy as np
-import onnxruntime
-
-columns = {columns}
-predictor = onnxruntime.InferenceSession(Path(__file__).with_name("predictor.onnx"))
-row = np.array([{row}], np.float32)  # one number for each column
-(prediction,) = predictor.run(None, {{"row": row}})
-print("prediction", prediction[0])
-'''
+_NUM_MISTAKES = 24
+Split = Literal["train", "val", "test"]
 
 
 class SupervisedConfig(ModuleConfig):
@@ -52,64 +44,107 @@ class SupervisedConfig(ModuleConfig):
         return Supervised(self, spec)
 
 
-class Predictor(nn.Module):
-    """Predictions from inputs as they are in the data: standardized, through the backbone and the task."""
+class Net(nn.Module):
+    """The task's outputs of inputs (B, ...)."""
 
-    mean: Tensor  # (F,)
-    scale: Tensor
-
-    def __init__(self, backbone: nn.Module, task: Task, statistics: Statistics) -> None:
+    def __init__(self, features: Features, task: Task) -> None:
         super().__init__()
-        self.backbone, self.task = backbone, task
-        self.register_buffer("mean", torch.tensor(statistics.mean))
-        self.register_buffer("scale", torch.tensor(statistics.scale))
+        self.features, self.task = features, task
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.task.predictions(self.task(self.backbone((x - self.mean) / self.scale)))
+        outputs: Tensor = self.task(self.features(x))
+        return outputs
+
+
+class Judged(NamedTuple):
+    """A split with what was predicted of it: scores by name, predictions and targets (N, ...), and its worst samples
+    first, with how wrong each prediction is."""
+
+    scores: dict[str, float]
+    predictions: Tensor
+    y: Tensor
+    worst: Tensor
+    worst_x: Tensor
 
 
 class Supervised(Learner[SupervisedConfig]):
-    """Trains a backbone and a task."""
+    """Trains a Net."""
 
     def __init__(self, config: SupervisedConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        if not isinstance(spec.inputs, TensorSpec) or len(spec.inputs.shape) != 1:
-            raise UserError(f"module.kind='supervised' needs rows of numbers (data.kind=table), not {spec.inputs!r}.")
-        if config.backbone.recurrent:
+        inputs = spec.inputs
+        if not isinstance(inputs, TensorSpec) or len(inputs.shape) not in (1, 3) or inputs.dtype != torch.float32:
             raise UserError(
-                f"module.backbone.name={config.backbone.name!r} reads sequences; a row of a table is none. "
-                f"Take another backbone, for example mlp."
+                f"module.kind='supervised' needs images or rows of numbers (data.kind=images or table), not {inputs!r}."
             )
-        backbone = build_backbone(config.backbone, spec.inputs.shape)
-        task = task_of(config.task, spec.target, backbone.num_features)
-        self.monitor = task.monitor  # type: ignore[misc]
-        self.net = nn.ModuleDict({"backbone": backbone, "task": task})
-        self.backbone, self.task = backbone, task
+        task = task_for(config.task, spec.target)
+        features = Features(config.backbone, inputs.shape, task.features)
+        self.net = Net(features, task.build(spec.target, features.spec))
+        self.monitor = self.net.task.monitor  # type: ignore[misc]
         self.updater = self.add_updater("net", self.net, self.loss, config.optimizer)
+        self._judged: tuple[tuple[Split, int], Judged] | None = None
+
+    @property
+    def task(self) -> Task:
+        return self.net.task
 
     def loss(self, batch: Batch) -> Loss:
-        return self.task.loss(self.task(self.backbone(batch.x)), batch.y)
+        return self.task.loss(self.net(batch.x), batch.y)
 
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
-        return self.task.scores(*self.predictions(data, split))
+        judged = self.judge(data, split)
+        self._judged = (split, self.counters["updates"]), judged
+        return {f"eval/{name}": value for name, value in judged.scores.items()}
 
-    def predictions(self, data: Any, split: Literal["train", "val", "test"]) -> tuple[Tensor, Tensor]:
-        """What is predicted of a whole split, and what is true."""
-        batches = list(data.batches(split))
-        outputs = torch.cat([self.task(self.backbone(batch.x)) for batch in batches])
-        return self.task.predictions(outputs), torch.cat([batch.y for batch in batches])
+    @torch.no_grad()
+    def judge(self, data: Any, split: Split) -> Judged:
+        """Predict a whole split and compare it with what is true, going through it once."""
+        scores = self.task.scores()
+        predictions: list[Tensor] = []
+        targets: list[Tensor] = []
+        worst, worst_x, worst_at = torch.empty(0), torch.empty(0), torch.empty(0, dtype=torch.int64)
+
+        def per_sample(batch: Batch) -> dict[str, Tensor]:
+            nonlocal worst, worst_x, worst_at
+            outputs = self.net(batch.x)
+            values = self.task.per_sample(outputs, batch.y)
+            at = sum(len(each) for each in targets) + torch.arange(len(batch.y), device=batch.y.device)
+            predictions.append(self.task.predictions(outputs))
+            targets.append(batch.y)
+            scores.update(predictions[-1], batch.y)
+            wrong = list(values.values())[-1]
+            if len(worst):
+                wrong, at, x = torch.cat([worst, wrong]), torch.cat([worst_at, at]), torch.cat([worst_x, batch.x])
+            else:
+                x = batch.x
+            worst, order = wrong.topk(min(_NUM_MISTAKES, len(wrong)))
+            worst_at, worst_x = at[order], x[order]
+            return values
+
+        means = split_means(data.batches(split), per_sample)
+        whole = {name: float(value) for name, value in scores.compute().items()}
+        return Judged({**means, **whole}, torch.cat(predictions), torch.cat(targets), worst_at, worst_x)
 
     def pictures(self, data: LabDataModule) -> dict[str, Image]:
-        return self.task.picture(*self.predictions(data, "val"))
+        key = "val", self.counters["updates"]
+        judged = self._judged[1] if self._judged is not None and self._judged[0] == key else self.judge(data, "val")
+        self._judged = None
+        images = self.task.draw(judged.predictions, judged.y)
+        if judged.worst_x.dim() == 4 and judged.worst_x.shape[1] in (1, 3):
+            images["mistakes"] = captioned_grid(judged.worst_x, self._captions(judged))
+        return images
+
+    def table(self, data: LabDataModule, split: Literal["val", "test"]) -> dict[str, dict[str, float]]:
+        judged = self.judge(data, split)
+        return self.task.table(judged.predictions, judged.y)
 
     def exportable(self, data: LabDataModule) -> Exportable | None:
-        inputs, statistics = self.data_spec.inputs, self.data_spec.statistics
-        assert isinstance(inputs, TensorSpec)
-        if statistics is None:
-            return None
-        columns, row = list(statistics.names), ", ".join(f"{value:.6g}" for value in statistics.mean)
-        predictor = Predictor(self.backbone, self.task, statistics)
-        example = _EXAMPLE.format(columns=columns, row=f"[{row}]")
-        return Exportable(
-            "predictor", predictor, {"row": Input(inputs)}, ("prediction",), example, {"columns": columns}
-        )
+        return exportable(self.net, self.data_spec)
+
+    def _captions(self, judged: Judged) -> list[str]:
+        """What was predicted of the worst samples, and what is true."""
+        answers, truths = self.task.answers(judged.predictions[judged.worst]), self.task.truths(judged.y[judged.worst])
+        return [
+            true if answer.label == true else f"{answer.label}, not {true}"
+            for answer, true in zip(answers, truths, strict=True)
+        ]

@@ -104,6 +104,10 @@ class Learner(LightningModule, Generic[ConfigT]):
         """Metrics named `eval/...` on a split, or over greedy episodes; called in eval mode without gradients."""
         raise NotImplementedError
 
+    def table(self, data: LabDataModule, split: Literal["val", "test"]) -> dict[str, dict[str, float]]:
+        """What is told of each class (label, value) of a split beside the metrics: numbers by class and name."""
+        return {}
+
     def pictures(self, data: LabDataModule) -> dict[str, Image]:
         """Images (H, W) or (H, W, 3) by name that show what the module does now; saved at each evaluation."""
         return {}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from lab.config import serialization
 from lab.config.overrides import override
 from lab.data.module import LabDataModule
-from lab.errors import UserError
+from lab.errors import UserError, shortened
 from lab.experiment import Experiment
 from lab.runs import checkpoint
 from lab.runs.directory import Run
@@ -17,6 +17,9 @@ from lab.training.devices import resolve_device
 from lab.training.evaluation import evaluating
 from lab.training.learner import Learner
 from lab.training.saving import load_weights
+
+MOST_EPISODES = 1_000_000
+"""that one command plays"""
 
 
 def restore(
@@ -63,11 +66,32 @@ def evaluate(
 
     Raises UserError when there is no such run, or no checkpoint in it.
     """
-    if episodes < 1:
-        raise UserError(f"episodes={episodes} is not a number of episodes; give 1 or more.")
+    return measure(run, checkpoint=checkpoint, split=split, episodes=episodes, seed=seed, overrides=overrides).metrics
+
+
+class Measured(NamedTuple):
+    """Metrics, and numbers by class and name where the module tells some."""
+
+    metrics: dict[str, float]
+    table: dict[str, dict[str, float]]
+
+
+def measure(
+    run: Run | Path | str,
+    *,
+    checkpoint: Literal["best", "last"],
+    split: Literal["val", "test"],
+    episodes: int,
+    seed: int,
+    overrides: Sequence[str],
+) -> Measured:
+    """What `evaluate` gives, with the table of each class."""
+    if not 1 <= episodes <= MOST_EPISODES:
+        raise UserError(f"episodes={shortened(episodes)} is not a number of episodes; give 1 to {MOST_EPISODES:,}.")
     _, data, module, _ = restore(run, checkpoint, overrides)
     try:
         with evaluating(module, seed):
-            return module.evaluate(data, split, episodes=episodes, seed=seed)
+            metrics = module.evaluate(data, split, episodes=episodes, seed=seed)
+            return Measured(metrics, module.table(data, split))
     finally:
         data.close()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any, Literal
 
+from lab.backbones import BackboneConfig
 from lab.data.images import ImageData
 from lab.data.spec import DataSpec
 from lab.experiment import Experiment, TrackingConfig, TrainerConfig
-from lab.supervised.classifier import Classifier, ClassifierConfig
+from lab.supervised.supervised import Supervised, SupervisedConfig
 
 
 def small() -> Experiment:
@@ -16,13 +17,13 @@ def small() -> Experiment:
     return Experiment(
         name="small",
         data=ImageData(name="digits", batch_size=64, batches_per_step=10),
-        module=ClassifierConfig(),
+        module=SupervisedConfig(backbone=BackboneConfig("lenet")),
         trainer=TrainerConfig(budget=12_800, num_threads=1, checkpoint_seconds=0.5),
         tracking=TrackingConfig(mode="disabled"),
     )
 
 
-class SleepyConfig(ClassifierConfig):
+class SleepyConfig(SupervisedConfig):
     """A classifier that sleeps in each chunk from `sleeps_from` samples on."""
 
     kind: Literal["sleepy"] = "sleepy"
@@ -33,7 +34,7 @@ class SleepyConfig(ClassifierConfig):
         return Sleepy(self, spec)
 
 
-class Sleepy(Classifier):
+class Sleepy(Supervised):
     def training_step(self, batch: Any, batch_idx: int = 0) -> Any:
         outputs = super().training_step(batch, batch_idx)
         if self.counters["samples"] > self.config.sleeps_from:  # type: ignore[attr-defined]
@@ -46,7 +47,7 @@ def sleepy() -> Experiment:
     return small().model_copy(
         update={
             "name": "sleepy",
-            "module": SleepyConfig(),
+            "module": SleepyConfig(backbone=BackboneConfig("lenet")),
             "trainer": TrainerConfig(budget=12_800, num_threads=1, checkpoint_seconds=0.001),
         }
     )

@@ -138,7 +138,7 @@ def test_evaluate_prints_numbers(lab: Lab, trained: Path) -> None:
     done = lab("evaluate", trained, "--json")
     assert done.code == 0
     printed = json.loads(done.out)
-    assert set(printed["metrics"]) == {"eval/accuracy", "eval/cross_entropy"}
+    assert set(printed["metrics"]) == {"eval/accuracy", "eval/cross_entropy", "eval/f1", "eval/calibration_error"}
     assert printed["split"] == "test"
     assert json.loads(lab("evaluate", trained, "--json").out) == printed
     assert "eval/accuracy" in lab("evaluate", trained, "--checkpoint", "last", "--split", "val").out
@@ -412,3 +412,11 @@ def test_the_program_ends_quietly_where_nobody_reads_on() -> None:
     writer.stdout.close()
     assert writer.stderr.read() == b""
     assert writer.wait(50) == 0
+
+
+def test_numbers_of_episodes_have_an_end(lab: Lab, trained: Path) -> None:
+    for command in ("evaluate", "play"):
+        done = lab(command, trained, "--episodes", "9" * 400)
+        assert done.code == 2
+        assert "is not a number of episodes; give 1 to 1,000,000." in done.err
+        assert len(done.err) < 300

@@ -101,7 +101,7 @@ def small_mazes(root: Path) -> ImageArrays:
 RECIPES = '''"""Recipes for mazes."""
 
 import lab
-from lab.supervised.classifier import ClassifierConfig
+from lab.supervised.supervised import SupervisedConfig
 from maze_lab.mazes import MazeData
 
 
@@ -110,7 +110,7 @@ def small() -> lab.Experiment:
     return lab.Experiment(
         name="maze/small",
         data=MazeData(),
-        module=ClassifierConfig(backbone=lab.BackboneConfig("maze_net", width=16)),
+        module=SupervisedConfig(backbone=lab.BackboneConfig("maze_net", width=16)),
         trainer=lab.TrainerConfig(budget=4000, eval_period=2000, num_threads=1),
         tracking=lab.TrackingConfig(mode="disabled"),
     )

@@ -6,7 +6,8 @@ from lab.backbones import BackboneConfig
 from lab.data.images import ImageData
 from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
 from lab.experiment import Experiment, TrainerConfig
-from lab.supervised.classifier import ClassifierConfig
+from lab.supervised.supervised import SupervisedConfig
+from lab.supervised.tasks import ClassificationConfig
 
 
 def digits_cnn() -> Experiment:
@@ -14,7 +15,8 @@ def digits_cnn() -> Experiment:
     return Experiment(
         name="classifier/digits-cnn",
         data=ImageData(name="digits", batch_size=64, batches_per_step=10),
-        module=ClassifierConfig(
+        module=SupervisedConfig(
+            task=ClassificationConfig(),
             backbone=BackboneConfig(name="lenet", dropout=0.3),
             optimizer=OptimizerConfig(lr=2e-3, schedule=ScheduleConfig(name="cosine")),
         ),
@@ -27,7 +29,8 @@ def digits_lstm() -> Experiment:
     return Experiment(
         name="classifier/digits-lstm",
         data=ImageData(name="digits", batch_size=64, batches_per_step=10),
-        module=ClassifierConfig(
+        module=SupervisedConfig(
+            task=ClassificationConfig(),
             backbone=BackboneConfig(name="lstm", hidden=128),
             optimizer=OptimizerConfig(lr=4e-3, max_grad_norm=1.0, schedule=ScheduleConfig(name="cosine")),
         ),
@@ -40,7 +43,8 @@ def mnist_cnn() -> Experiment:
     return Experiment(
         name="classifier/mnist-cnn",
         data=ImageData(name="mnist", batch_size=128, batches_per_step=10, validation=1 / 12),
-        module=ClassifierConfig(
+        module=SupervisedConfig(
+            task=ClassificationConfig(),
             backbone=BackboneConfig(name="lenet", dropout=0.3),
             optimizer=OptimizerConfig(lr=2e-3, schedule=ScheduleConfig(name="cosine")),
         ),

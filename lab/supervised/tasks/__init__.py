@@ -2,26 +2,30 @@
 
 from lab.data.targets import Target
 from lab.errors import UserError
-from lab.supervised.tasks.base import Task, TaskConfig
+from lab.supervised.tasks.base import Answer, Task, TaskConfig
+from lab.supervised.tasks.classification import ClassificationConfig
+from lab.supervised.tasks.multi_label import MultiLabelConfig
 from lab.supervised.tasks.regression import RegressionConfig
 
-_TASKS: tuple[type[TaskConfig], ...] = (RegressionConfig,)
-"""the first that predicts a target is taken where the experiment names none"""
 
-
-def task_of(config: TaskConfig | None, target: Target | None, num_features: int) -> Task:
-    """The task of a config, or the one that predicts this kind of target.
+def task_for(config: TaskConfig | None, target: Target | None) -> TaskConfig:
+    """The config of a task, or that of the first task that predicts this kind of target.
 
     Raises UserError when there is none, or another kind of target was asked for.
     """
+    held = "nothing to predict" if target is None else type(target).__name__
+    tasks = [each for each in TaskConfig.kinds.imported().values() if issubclass(each, TaskConfig)]
     if config is None:
-        config = next((each() for each in _TASKS if isinstance(target, each.target)), None)  # type: ignore[call-arg]
+        config = next((each() for each in tasks if isinstance(target, each.target)), None)  # type: ignore[call-arg]
     if config is None:
-        kinds = ", ".join(each.target.__name__ for each in _TASKS)
-        raise UserError(f"module.kind='supervised' predicts {kinds}, not {target!r}.")
+        kinds = ", ".join(each.target.__name__ for each in tasks)
+        raise UserError(f"module.kind='supervised' predicts {kinds}; these data hold {held}.")
     if not isinstance(target, config.target):
-        raise UserError(f"module.task.kind={config.kind!r} predicts {config.target.__name__}, not {target!r}.")
-    return config.build(target, num_features)
+        raise UserError(
+            f"module.task.kind={config.kind!r} predicts {config.target.__name__}; these data hold {held}. "
+            f"data.target_kind says what they are, module.task.kind names another task."
+        )
+    return config
 
 
-__all__ = ["Task", "TaskConfig", "task_of"]
+__all__ = ["Answer", "ClassificationConfig", "MultiLabelConfig", "RegressionConfig", "Task", "TaskConfig", "task_for"]

@@ -1,15 +1,19 @@
-"""A task: the head on a backbone's features, its loss, its scores and its picture. B batch, F features, N samples."""
+"""A task: the head on a backbone's features, its loss, its scores and its pictures. B batch, F features, N samples."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+from lab.backbones.features import FeatureKind, FeatureSpec
 from lab.engine.loss import Loss
 from lab.experiment import KindConfig
 from lab.pictures import Image
+from lab.supervised.scores import Scores
 from lab.training.learner import Monitor
 
 
@@ -18,19 +22,28 @@ class TaskConfig(KindConfig):
 
     target: ClassVar[type[Any]]
     """the kind of target that it predicts"""
+    features: ClassVar[FeatureKind] = "vector"
+    """what its head asks of the backbone"""
 
-    def build(self, target: Any, num_features: int) -> Task:
+    def build(self, target: Any, features: FeatureSpec) -> Task:
         raise NotImplementedError
 
 
+class Answer(NamedTuple):
+    """What a task says of one sample to a person: `label` in a word or two, and everything else by name."""
+
+    label: str
+    details: dict[str, Any]
+
+
 class Task(nn.Module):
-    """Subclasses predict a target from features (B, F)."""
+    """Subclasses predict a target from features, by default a vector (B, F)."""
 
     monitor: ClassVar[Monitor]
 
     @abstractmethod
-    def forward(self, features: Tensor) -> Tensor:
-        """The head's outputs of features (B, F)."""
+    def forward(self, features: Any) -> Tensor:
+        """The head's outputs."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, y: Tensor) -> Loss:
@@ -38,12 +51,44 @@ class Task(nn.Module):
 
     @abstractmethod
     def predictions(self, outputs: Tensor) -> Tensor:
-        """What the outputs say of the target, in the data's own units."""
+        """What the outputs say of the target (B, ...), in the data's own units; of classes, their probabilities."""
 
     @abstractmethod
-    def scores(self, predictions: Tensor, y: Tensor) -> dict[str, float]:
-        """Metrics named `eval/...` of the predictions (N, ...) of a whole split."""
+    def per_sample(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Numbers (B,) by name, whose means over a split are scores. The last one says how wrong a prediction is."""
 
-    def picture(self, predictions: Tensor, y: Tensor) -> dict[str, Image]:
-        """Images by name that show how the predictions of a split compare with what is true."""
+    @abstractmethod
+    def scores(self) -> Scores:
+        """What is scored of a split as a whole."""
+
+    @abstractmethod
+    def answers(self, predictions: Tensor) -> list[Answer]:
+        """What is said of each sample, in the names that the data have."""
+
+    @abstractmethod
+    def truths(self, y: Tensor) -> list[str]:
+        """The targets (B, ...) in a word or two each."""
+
+    def draw(self, predictions: Tensor, y: Tensor) -> dict[str, Image]:
+        """Images by name that show how the predictions of a split (N, ...) compare with what is true (N, ...)."""
         return {}
+
+    def table(self, predictions: Tensor, y: Tensor) -> dict[str, dict[str, float]]:
+        """What is told of each class, label or value, by name, of a split (N, ...)."""
+        return {}
+
+
+def threshold_counts(predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How often each of L labels was predicted rightly, predicted, and true, of booleans (N, L): (L,) each."""
+    return (predicted & true).sum(0), predicted.sum(0), true.sum(0)
+
+
+def precision_recall_f1(
+    right: Tensor, predicted: Tensor, true: Tensor, names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """A row for each name; what would be 0 / 0 is 0, as in scikit-learn."""
+    precision, recall = right / predicted.clamp(min=1), right / true.clamp(min=1)
+    f1 = 2 * right / (predicted + true).clamp(min=1)
+    columns = {"precision": precision, "recall": recall, "f1": f1, "samples": true}
+    values = {key: torch.as_tensor(value, dtype=torch.float64).tolist() for key, value in columns.items()}
+    return {name: {key: value[i] for key, value in values.items()} for i, name in enumerate(names)}

@@ -1,7 +1,7 @@
-"""Regression: real numbers from features, by squared, absolute or Huber's loss.
+"""Regression: real numbers from features, by squared, absolute or Huber's loss, or as classification of bins.
 
 The head predicts standardized values, so that targets of any size are learned alike; all but the losses is told in the
-data's own units. B batch, N samples, T numbers.
+data's own units. B batch, N samples, T numbers, K bins.
 """
 
 from __future__ import annotations
@@ -9,17 +9,21 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import PositiveFloat
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lab.backbones.features import FeatureSpec
 from lab.data.targets import RealValues
 from lab.engine.loss import Loss
 from lab.pictures import Image, predicted_and_true
-from lab.supervised.tasks.base import Task, TaskConfig
+from lab.supervised.scores import Scores, collected, torchmetrics
+from lab.supervised.tasks.base import Answer, Task, TaskConfig
 from lab.training.learner import Monitor
 
 _LOSSES = {"l2": F.mse_loss, "l1": F.l1_loss}
+_REACH = 4.0
+"""standard deviations on either side of the mean that bins cover; what lies beyond counts for the outermost"""
 
 
 class RegressionConfig(TaskConfig):
@@ -27,54 +31,105 @@ class RegressionConfig(TaskConfig):
 
     kind: Literal["regression"] = "regression"
     target: ClassVar = RealValues
-    loss: Literal["l2", "l1", "smooth_l1"] = "l2"
-    """of standardized values; smooth_l1 is squared below `beta` and absolute above (Huber 1964)"""
+    loss: Literal["l2", "l1", "smooth_l1", "binned"] = "l2"
+    """of standardized values; smooth_l1 is squared below `beta` and absolute above (Huber 1964); binned is the
+    cross-entropy of the two bins on either side, by nearness, whose mean is predicted (Imani and White 2018)"""
     beta: PositiveFloat = 1.0
     """smooth_l1: where the square ends, in standard deviations"""
+    bins: int = Field(default=51, ge=2, le=10_000)
+    """binned: how many, equally spaced from -4 to 4 standard deviations"""
 
-    def build(self, target: RealValues, num_features: int) -> Regression:
-        return Regression(self, target, num_features)
+    def build(self, target: RealValues, features: FeatureSpec) -> Regression:
+        return Regression(self, target, features)
 
 
 class Regression(Task):
-    """A linear layer from features (B, F) to standardized values (B, T)."""
+    """A linear layer from features (B, F) to standardized values (B, T), or to logits of bins (B, T, K)."""
 
     monitor = Monitor("eval/r2", "max")
     mean: Tensor  # (T,)
     scale: Tensor
+    centres: Tensor  # (K,)
 
-    def __init__(self, config: RegressionConfig, target: RealValues, num_features: int) -> None:
+    def __init__(self, config: RegressionConfig, target: RealValues, features: FeatureSpec) -> None:
         super().__init__()
         self.config, self.names = config, target.names
-        self.head = nn.Linear(num_features, len(target.names))
+        self.binned = config.loss == "binned"
+        self.head = nn.Linear(features.shapes[0][-1], len(target.names) * (config.bins if self.binned else 1))
         self.register_buffer("mean", torch.tensor(target.mean))
         self.register_buffer("scale", torch.tensor(target.scale))
+        self.register_buffer("centres", torch.linspace(-_REACH, _REACH, config.bins), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
         values: Tensor = self.head(features)
-        return values
+        return values.unflatten(1, (len(self.names), self.config.bins)) if self.binned else values
 
     def loss(self, outputs: Tensor, y: Tensor) -> Loss:
-        standardized = (y - self.mean) / self.scale
-        if self.config.loss == "smooth_l1":
-            loss = F.smooth_l1_loss(outputs, standardized, beta=self.config.beta)
-        else:
-            loss = _LOSSES[self.config.loss](outputs, standardized)
+        loss = self._losses(outputs, y).mean()
         return Loss(loss, {self.config.loss: loss.detach()})
 
     def predictions(self, outputs: Tensor) -> Tensor:
+        if self.binned:
+            outputs = outputs.softmax(2) @ self.centres
         return self.mean + self.scale * outputs
 
-    def scores(self, predictions: Tensor, y: Tensor) -> dict[str, float]:
-        """Means over the T numbers; r2 is 1 - squared error / variance, of the split itself."""
-        error, spread = (predictions - y).double(), (y.double() - y.double().mean(0))
-        squared, variance = error.square().mean(0), spread.square().mean(0)
-        r2 = torch.where(variance > 0, 1 - squared / variance, torch.where(squared > 0, 0.0, 1.0))
+    def per_sample(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """The mean absolute error of each sample's numbers."""
+        return {"mae": (self.predictions(outputs).double() - y.double()).abs().mean(1)}
+
+    def scores(self) -> Scores:
+        return _RegressionScores(len(self.names), self.mean)
+
+    def answers(self, predictions: Tensor) -> list[Answer]:
+        return [
+            Answer(", ".join(f"{value:.6g}" for value in row), {"values": dict(zip(self.names, row, strict=True))})
+            for row in predictions.tolist()
+        ]
+
+    def truths(self, y: Tensor) -> list[str]:
+        return [", ".join(f"{value:.6g}" for value in row) for row in y.tolist()]
+
+    def draw(self, predictions: Tensor, y: Tensor) -> dict[str, Image]:
+        return {"predictions": predicted_and_true(predictions, y, self.names)}
+
+    def table(self, predictions: Tensor, y: Tensor) -> dict[str, dict[str, float]]:
+        error, spread = (predictions - y).double(), (y.double() - y.double().mean(0)).square().sum(0)
+        squared = error.square().sum(0)
+        r2 = torch.where(spread > 0, 1 - squared / spread, torch.where(squared > 0, 0.0, 1.0))
+        rmse, mae = error.square().mean(0).sqrt(), error.abs().mean(0)
         return {
-            "eval/r2": float(r2.mean()),
-            "eval/rmse": float(squared.sqrt().mean()),
-            "eval/mae": float(error.abs().mean()),
+            name: {"r2": float(r2[i]), "rmse": float(rmse[i]), "mae": float(mae[i])}
+            for i, name in enumerate(self.names)
         }
 
-    def picture(self, predictions: Tensor, y: Tensor) -> dict[str, Image]:
-        return {"predictions": predicted_and_true(predictions, y, self.names)}
+    def _losses(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Of each number (B, T)."""
+        standardized = (y - self.mean) / self.scale
+        if self.config.loss == "smooth_l1":
+            return F.smooth_l1_loss(outputs, standardized, beta=self.config.beta, reduction="none")
+        if not self.binned:
+            return _LOSSES[self.config.loss](outputs, standardized, reduction="none")
+        width = self.centres[1] - self.centres[0]
+        place = ((standardized.clamp(-_REACH, _REACH) + _REACH) / width).clamp(max=self.config.bins - 1)  # (B, T)
+        nearness = F.relu(1 - (place[..., None] - torch.arange(self.config.bins, device=y.device)).abs())  # (B, T, K)
+        return -(nearness * outputs.log_softmax(2)).sum(2)
+
+
+class _RegressionScores:
+    """R2 and the root of the mean squared error, means over the T numbers, in float64 around the training mean."""
+
+    def __init__(self, num: int, mean: Tensor) -> None:
+        metrics = torchmetrics().regression
+        self.mean = mean.double()
+        self.inner = collected(
+            {"r2": metrics.R2Score(multioutput="raw_values"), "mse": metrics.MeanSquaredError(num_outputs=num)},
+            mean.device,
+        )
+        self.inner.set_dtype(torch.float64)  # type: ignore[attr-defined]
+
+    def update(self, predictions: Tensor, y: Tensor) -> None:
+        self.inner.update(predictions.double() - self.mean, y.double() - self.mean)
+
+    def compute(self) -> dict[str, Tensor]:
+        values = self.inner.compute()
+        return {"r2": values["r2"].mean(), "rmse": values["mse"].sqrt().mean()}

@@ -68,7 +68,7 @@ def test_draws_in_the_terminal(lab: Lab, run: Path) -> None:
         (["--env", "no_such_package:Env-v0"], "--import no_such_package"),
         (["--video", "film.avi"], ".gif or .mp4"),
         (["--video", "no/such/folder/film.gif"], "there is no folder"),
-        (["--episodes", "0"], "give 1 or more"),
+        (["--episodes", "0"], "give 1 to 1,000,000"),
         (["--explain"], "nowhere to be shown"),
     ],
 )

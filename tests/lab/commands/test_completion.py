@@ -33,7 +33,7 @@ def test_recipes():
 
 def test_fields_and_values():
     fields = candidates(["train", "classifier/digits-cnn", "module."])
-    assert {"module.optimizer.lr=", "module.backbone.name=", "module.label_smoothing="} <= set(fields)
+    assert {"module.optimizer.lr=", "module.backbone.name=", "module.task.label_smoothing="} <= set(fields)
     assert "trainer.budget=" in candidates(["train", "classifier/digits-cnn", "seed=1", "trainer."])
     assert candidates(["train", "classifier/digits-cnn", "trainer.precision="]) == [
         "trainer.precision=32",
@@ -93,7 +93,7 @@ def with_lab(tmp_path) -> dict[str, str]:
     [
         ("lab trai", "train"),
         ("lab train classifier/digits-c", "classifier/digits-cnn"),
-        ("lab train classifier/digits-cnn module.label", "module.label_smoothing="),
+        ("lab train classifier/digits-cnn module.task.label", "module.task.label_smoothing="),
         ("lab train classifier/digits-cnn trainer.precision=b", "bf16"),
         ("lab evaluate x --checkpoint ", "best"),
     ],

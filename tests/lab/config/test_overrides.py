@@ -91,7 +91,7 @@ def test_base_class_fields_serialize_as_what_they_hold() -> None:
     tree = serialization.dump(resolve(RECIPE))
     assert tree["data"]["kind"] == "images"
     assert "batch_size" in tree["data"]
-    assert "label_smoothing" in tree["module"]
+    assert "label_smoothing" in tree["module"]["task"]
 
 
 def test_experiments_are_frozen() -> None:
@@ -132,8 +132,8 @@ def test_switching_a_kind_keeps_common_fields_and_drops_the_others() -> None:
         ("module.backbone.hiden=5", ["option of backbone 'lenet'", "'hiden'", "Did you mean 'hidden'"]),
         ("module.backbone.name=lenett", ["backbone 'lenett'", "Did you mean 'lenet'", "nature_cnn"]),
         ("module.backbone.hidden=wide", ["hidden='wide'", "lenet", "integer"]),
-        ("module.kind=clasifier", ["kind 'clasifier'", "Did you mean 'classifier'"]),
-        ("module.kind=images", ["kind 'images'", "classifier"]),
+        ("module.kind=supervized", ["kind 'supervized'", "Did you mean 'supervised'"]),
+        ("module.kind=images", ["kind 'images'", "supervised"]),
         ("data.kind=imagez", ["kind 'imagez'", "Did you mean 'images'", "text"]),
         ("data.binarize=thresh", ["data.binarize", "'thresh'", "threshold"]),
         ("tracking.mode=ofline", ["tracking.mode", "'ofline'", "Did you mean 'offline'"]),
@@ -228,7 +228,7 @@ def test_a_taken_kind_is_refused() -> None:
             kind: Literal["images"] = "images"
 
     assert DataConfig.member("images").__module__ == "lab.data.images"
-    assert ModuleConfig.member("classifier").__module__ == "lab.supervised.classifier"
+    assert ModuleConfig.member("supervised").__module__ == "lab.supervised.supervised"
 
 
 def test_seeds_beyond_the_generators_range_are_refused() -> None:

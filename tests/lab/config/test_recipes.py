@@ -30,7 +30,7 @@ from torch import nn
 from lab import BackboneConfig, Experiment, TrainerConfig, register, register_images, register_text
 from lab.data.images import ImageArrays, ImageData
 from lab.data.text import TextData
-from lab.supervised.classifier import ClassifierConfig
+from lab.supervised.supervised import SupervisedConfig
 
 
 @register("outside_net", example_shape=(3,))
@@ -60,7 +60,7 @@ def stripes_recipe() -> Experiment:
     return Experiment(
         name="outside/stripes",
         data=ImageData(name="outside-stripes", batch_size=20, batches_per_step=5),
-        module=ClassifierConfig(backbone=BackboneConfig(name="outside_net", width=8)),
+        module=SupervisedConfig(backbone=BackboneConfig(name="outside_net", width=8)),
         trainer=TrainerConfig(budget=6000, eval_period=3000),
     )
 

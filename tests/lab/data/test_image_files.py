@@ -104,7 +104,7 @@ def test_a_folder_of_images(tmp_path: Path, mode: str) -> None:
     write_folder(tmp_path / "flat", mode)
     arrays = load_images(str(tmp_path / "flat"))
     assert (len(arrays.train[0]), len(arrays.test[0])) == (36, 4)
-    assert arrays.class_names == ("class0", "class1", "class2", "class3")
+    assert arrays.label_names == ("class0", "class1", "class2", "class3")
     module = ImageModule(ImageData(batch_size=4), arrays, seed=0)
     assert module.spec.inputs.shape == ((1 if mode == "L" else 3), 6, 5)  # type: ignore[union-attr]
     both = np.concatenate([arrays.train[0], arrays.test[0]]).reshape(40, -1)
@@ -188,12 +188,8 @@ def too_few(path: Path) -> None:
     np.savez(path / "a.npz", x_train=X[:4], x_test=X[:4], y_train=Y[:4], y_test=Y[:4])
 
 
-def half_labels(path: Path) -> None:
-    np.savez(path / "a.npz", x_train=X, x_test=X, y_train=Y + 0.5, y_test=Y + 0.5)
-
-
 def several_labels(path: Path) -> None:
-    np.savez(path / "a.npz", x_train=X, x_test=X, y_train=np.ones((40, 3), int), y_test=np.ones((40, 3), int))
+    np.savez(path / "a.npz", x_train=X, x_test=X, y_train=np.full((40, 3), 2), y_test=np.full((40, 3), 2))
 
 
 def negative_labels(path: Path) -> None:
@@ -296,10 +292,9 @@ def nothing(path: Path) -> None:
         (flat_npz, "(40, 30)"),
         (channels_first, "(40, 3, 6, 5)"),
         (too_few, "data.validation=0.1 holds out none of the 4 images"),
-        (half_labels, "labels of float64"),
         (several_labels, "labels of int64, shape (40, 3)"),
         (negative_labels, "a number from 0 up"),
-        (endless_labels, "go up to 1,099,511,627,776, for 40 images"),
+        (endless_labels, "go up to 1,099,511,627,776, for 40 samples"),
         (new_class_in_test, "the test split of"),
         (new_name_in_test, "has the class 'b'; the train split has none"),
         (colour_in_test, "(6, 5, 3), the train split of (6, 5, 1)"),
@@ -403,7 +398,9 @@ def test_labels_as_people_write_them(tmp_path: Path, labels: Any, names: tuple[s
     np.savez(tmp_path / "a.npz", x_train=X, x_test=X[:10], y_train=labels, y_test=labels[:10])
     module = ImageData(name=str(tmp_path / "a.npz"), batch_size=4).build(seed=0)
     assert next(module.batches("test")).y.tolist() == Y[:10].tolist()
-    assert module.spec.target == Classes(4, names or ("0", "1", "2", "3"))
+    assert isinstance(module.spec.target, Classes)
+    assert module.spec.target[:2] == (4, names or ("0", "1", "2", "3"))
+    assert sum(module.spec.target.counts) == module.num_samples("train")
 
 
 GREY = np.arange(0, 256, 9, dtype=np.uint8)[:28].reshape(4, 7)

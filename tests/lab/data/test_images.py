@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from lab.data.image_arrays import ImageArrays, held_out
+from lab.data.image_arrays import ImageArrays
 from lab.data.images import ImageData, ImageModule, load_images
+from lab.data.splits import held_out
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (40, 6, 5), dtype=np.uint8)

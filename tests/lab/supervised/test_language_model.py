@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from lab.backbones import BackboneConfig
 from lab.config.overrides import resolve
-from lab.data.targets import Classes
 from lab.data.text import TextData, TextModule
 from lab.errors import UserError
 from lab.supervised.language_model import LanguageModel, LanguageModelConfig, draw
@@ -125,17 +124,4 @@ def test_draws_follow_the_tempered_softmax() -> None:
 def test_what_does_not_fit_is_said(overrides: list[str], part: str) -> None:
     experiment = resolve("lm/reference-gru", overrides)
     with pytest.raises(UserError, match=part):
-        experiment.module.build(experiment.data.build(0).spec)
-
-
-def test_a_classifier_of_one_class_is_refused() -> None:
-    experiment = resolve("classifier/digits-cnn", [])
-    spec = experiment.data.build(0).spec._replace(target=Classes(1))
-    with pytest.raises(UserError, match="at least two classes"):
-        experiment.module.build(spec)
-
-
-def test_a_classifier_of_text_is_refused() -> None:
-    experiment = resolve("classifier/digits-cnn", ["data.kind=text", "data.name=python-reference"])
-    with pytest.raises(UserError, match="class labels"):
         experiment.module.build(experiment.data.build(0).spec)

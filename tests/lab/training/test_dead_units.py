@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lab.config.overrides import resolve
-from lab.supervised.classifier import Classifier
+from lab.supervised.supervised import Supervised
 from lab.training.dead_units import DeadUnits
 from lab.training.train import train
 
@@ -72,7 +72,7 @@ def test_networks_without_rectified_units_have_none() -> None:
 
 @pytest.mark.slow
 def test_a_run_whose_layer_dies_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    inner = Classifier.evaluate
+    inner = Supervised.evaluate
 
     def evaluate(self: Any, *given: Any, **options: Any) -> dict[str, float]:
         with torch.no_grad():
@@ -80,7 +80,7 @@ def test_a_run_whose_layer_dies_says_so_once(tmp_path: Path, monkeypatch: pytest
             last.bias.fill_(-1e6)
         return inner(self, *given, **options)
 
-    monkeypatch.setattr(Classifier, "evaluate", evaluate)
+    monkeypatch.setattr(Supervised, "evaluate", evaluate)
     words = ["trainer.budget=2560", "trainer.eval_period=640", "trainer.device=cpu", "tracking.mode=disabled"]
     run = train(resolve("classifier/digits-cnn", words), run_dir=tmp_path / "run").run
     assert (run.path / "log.txt").read_text().count("are 0 for every input of the evaluation") == 1

@@ -16,7 +16,7 @@ from lab.errors import Failure
 from lab.experiment import Experiment
 from lab.long_work import tell, told
 from lab.runs.directory import Run
-from lab.supervised.classifier import Classifier
+from lab.supervised.supervised import Supervised
 from lab.training.progress import Progress, showing_work
 from lab.training.train import Result, train
 
@@ -44,7 +44,7 @@ def train_and_stop_in(number: int, monkeypatch: pytest.MonkeyPatch, **arguments:
     """Train, and ask to stop in the middle of the evaluation of that number, counted from 1."""
     loops: list[Any] = []
     begun = 0
-    inner = Classifier.evaluate
+    inner = Supervised.evaluate
 
     def evaluate(self: Any, *given: Any, **options: Any) -> dict[str, float]:
         nonlocal begun
@@ -54,7 +54,7 @@ def train_and_stop_in(number: int, monkeypatch: pytest.MonkeyPatch, **arguments:
         return inner(self, *given, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "evaluate", evaluate)
+        patch.setattr(Supervised, "evaluate", evaluate)
         return train(on_loop=loops.append, **arguments)
 
 
@@ -93,21 +93,21 @@ def test_code_that_wants_to_end_the_process_fails_the_run(tmp_path: Path, monkey
     def evaluate(self: Any, *given: Any, **options: Any) -> dict[str, float]:
         raise SystemExit(3)
 
-    monkeypatch.setattr(Classifier, "evaluate", evaluate)
+    monkeypatch.setattr(Supervised, "evaluate", evaluate)
     with pytest.raises(Failure, match=r"wanted to end the process \(SystemExit: 3\)"):
         train(experiment(), run_dir=tmp_path / "run")
     assert Run.open(tmp_path / "run").result()["status"] == "failed"
 
 
 def test_a_long_evaluation_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    inner = Classifier.evaluate
+    inner = Supervised.evaluate
 
     def evaluate(self: Any, *given: Any, **options: Any) -> dict[str, float]:
         for _ in told("thinking", range(4)):
             time.sleep(0.02)
         return inner(self, *given, **options)
 
-    monkeypatch.setattr(Classifier, "evaluate", evaluate)
+    monkeypatch.setattr(Supervised, "evaluate", evaluate)
     monkeypatch.setattr("lab.training.progress._WORK_SECONDS", 0.01)
     screen = io.StringIO()
     train(experiment(budget=1280), run_dir=tmp_path / "run", progress=Progress(Console(file=screen)))
@@ -115,13 +115,13 @@ def test_a_long_evaluation_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_warnings_are_shown_to_whoever_watches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    inner = Classifier.evaluate
+    inner = Supervised.evaluate
 
     def evaluate(self: Any, *given: Any, **options: Any) -> dict[str, float]:
         self.warn_once("dead", f"the features are dead after {self.counters['samples']}")
         return inner(self, *given, **options)
 
-    monkeypatch.setattr(Classifier, "evaluate", evaluate)
+    monkeypatch.setattr(Supervised, "evaluate", evaluate)
     screen = io.StringIO()
     run = train(experiment(), run_dir=tmp_path / "run", progress=Progress(Console(file=screen))).run
     assert screen.getvalue().count("the features are dead") == 1

@@ -37,13 +37,13 @@ OVERRIDES = (
 )
 SLOW_DOWN = """
 import sys, time
-import lab.supervised.classifier as c
-inner = c.Classifier.training_step
+import lab.supervised.supervised as s
+inner = s.Supervised.training_step
 def slow(self, *arguments):
     if self.counters["samples"] >= 6000:
         time.sleep(0.5)
     return inner(self, *arguments)
-c.Classifier.training_step = slow
+s.Supervised.training_step = slow
 from lab.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -178,8 +178,8 @@ LONG_CHUNK = """
 import sys, time
 import lab.training.loop as loop
 loop._PATIENCE_SECONDS = 0.3
-import lab.supervised.classifier as c
-inner = c.Classifier.training_step
+import lab.supervised.supervised as s
+inner = s.Supervised.training_step
 def slow(self, *arguments):
     outputs = inner(self, *arguments)
     if self.counters["samples"] >= 6000:
@@ -187,7 +187,7 @@ def slow(self, *arguments):
         for _ in range({slices}):
             time.sleep(0.02)
     return outputs
-c.Classifier.training_step = slow
+s.Supervised.training_step = slow
 from lab.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -215,8 +215,8 @@ SWALLOWS = """
 import sys, time
 import lab.training.loop as loop
 loop._PATIENCE_SECONDS, loop._AGAIN_SECONDS = 0.3, 0.2
-import lab.supervised.classifier as c
-inner = c.Classifier.training_step
+import lab.supervised.supervised as s
+inner = s.Supervised.training_step
 def slow(self, *arguments):
     if self.counters["samples"] >= 6000:
         print("slow", flush=True)
@@ -225,7 +225,7 @@ def slow(self, *arguments):
         except BaseException as error:
             {then}
     return inner(self, *arguments)
-c.Classifier.training_step = slow
+s.Supervised.training_step = slow
 from lab.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -255,11 +255,11 @@ from pathlib import Path
 import lab
 import lab.training.loop as loop
 loop._PATIENCE_SECONDS = 1.0
-import lab.supervised.classifier as c
+import lab.supervised.supervised as s
 def dead(self, *arguments):
     os.kill(os.getpid(), signal.SIGTERM)
     raise ValueError("the line is dead")
-c.Classifier.training_step = dead
+s.Supervised.training_step = dead
 try:
     lab.train(lab.recipe("classifier/digits-cnn", "tracking.mode=disabled"), run_dir=Path(sys.argv[1]))
 except ValueError:

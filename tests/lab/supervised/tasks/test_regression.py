@@ -9,22 +9,32 @@ import pytest
 import torch
 
 from lab.backbones import BackboneConfig
+from lab.backbones.features import FeatureSpec
 from lab.config.overrides import resolve
 from lab.data.spec import DataSpec, TensorSpec
-from lab.data.targets import Classes, RealValues
+from lab.data.targets import Classes, RealValues, Symbols
 from lab.errors import UserError
-from lab.supervised.supervised import Predictor, SupervisedConfig
+from lab.supervised.predictor import Predictor
+from lab.supervised.supervised import SupervisedConfig
 from lab.supervised.tasks.regression import Regression, RegressionConfig
 from lab.training.restore import restore
 from lab.training.train import train
 
 TARGET = RealValues(("a", "b"), (10.0, -2.0), (4.0, 0.5))
+FEATURES = FeatureSpec("vector", ((3,),))
+
+
+def scores_of(predictions: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
+    target = RealValues(("a", "b")).fitted(y.numpy())
+    scores = Regression(RegressionConfig(), target, FEATURES).scores()
+    scores.update(predictions, y)
+    return {name: float(value) for name, value in scores.compute().items()}
 
 
 @pytest.mark.parametrize("loss", ["l2", "l1", "smooth_l1"])
 def test_losses_are_of_standardized_values(loss: Any) -> None:
     torch.manual_seed(0)
-    task = Regression(RegressionConfig(loss=loss, beta=0.7), TARGET, 3)
+    task = Regression(RegressionConfig(loss=loss, beta=0.7), TARGET, FEATURES)
     outputs, y = torch.randn(6, 2), torch.randn(6, 2) * 5
     standard = (y - torch.tensor([10.0, -2.0])) / torch.tensor([4.0, 0.5])
     error = (outputs - standard).abs()
@@ -45,26 +55,46 @@ def test_scores_are_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     y = rng.normal(size=(200, 2)) * [1, 30]
     predictions = y + rng.normal(size=y.shape) * [0.3, 20]
-    scores = Regression(RegressionConfig(), TARGET, 3).scores(torch.tensor(predictions), torch.tensor(y))
-    assert scores["eval/r2"] == pytest.approx(metrics.r2_score(y, predictions))
-    assert scores["eval/mae"] == pytest.approx(metrics.mean_absolute_error(y, predictions))
-    assert scores["eval/rmse"] == pytest.approx(metrics.root_mean_squared_error(y, predictions))
+    for offset in (0.0, 1e6):
+        scores = scores_of(torch.tensor(predictions) + offset, torch.tensor(y) + offset)
+        assert scores["r2"] == pytest.approx(metrics.r2_score(y, predictions), rel=1e-6)
+        assert scores["rmse"] == pytest.approx(metrics.root_mean_squared_error(y, predictions))
+    table = Regression(RegressionConfig(), TARGET, FEATURES).table(torch.tensor(predictions), torch.tensor(y))
+    assert [row["r2"] for row in table.values()] == pytest.approx(
+        metrics.r2_score(y, predictions, multioutput="raw_values")
+    )
+    assert [row["mae"] for row in table.values()] == pytest.approx(
+        metrics.mean_absolute_error(y, predictions, multioutput="raw_values")
+    )
+
+
+def test_bins_are_learned_by_nearness() -> None:
+    """Imani and White 2018, two neighbours: the targets' mean is the target, and the mean of the bins is predicted."""
+    task = Regression(RegressionConfig(loss="binned", bins=9), TARGET, FEATURES)  # centres -4, -3, ... 4
+    y = torch.tensor([[10.0 + 4 * 0.25, -2.0 + 0.5 * 5]])  # 0.25 and 5 standard deviations above the mean
+    logits = torch.randn(1, 2, 9)
+    log_p = logits.log_softmax(2)[0]
+    expected = -(0.75 * log_p[0, 4] + 0.25 * log_p[0, 5] + log_p[1, 8]) / 2
+    torch.testing.assert_close(task.loss(logits, y).value, expected)
+    sharp = torch.full((1, 2, 9), -1e4)
+    sharp[0, 0, 4:6], sharp[0, 1, 8] = torch.tensor([0.75, 0.25]).log(), 0.0
+    torch.testing.assert_close(task.predictions(sharp), torch.tensor([[11.0, 0.0]]))
 
 
 def test_a_constant_target_scores_as_in_scikit_learn() -> None:
-    task, y = Regression(RegressionConfig(), TARGET, 3), torch.full((5, 2), 3.0)
-    assert task.scores(y, y)["eval/r2"] == 1.0
-    assert task.scores(y + 1, y)["eval/r2"] == 0.0
+    y = torch.full((5, 2), 3.0)
+    assert scores_of(y, y)["r2"] == 1.0
+    assert scores_of(y + 1, y)["r2"] == 0.0
 
 
 def test_other_targets_and_inputs_are_refused() -> None:
-    row, image = TensorSpec((3,)), TensorSpec((1, 8, 8))
-    with pytest.raises(UserError, match="predicts RealValues, not Classes"):
-        SupervisedConfig().build(DataSpec(row, target=Classes(3)))
-    with pytest.raises(UserError, match=r"module\.task\.kind='regression' predicts RealValues, not Classes"):
+    row = TensorSpec((3,))
+    with pytest.raises(UserError, match="these data hold Symbols"):
+        SupervisedConfig().build(DataSpec(row, target=Symbols("ab")))
+    with pytest.raises(UserError, match=r"module\.task\.kind='regression' predicts RealValues; these data hold Class"):
         SupervisedConfig(task=RegressionConfig()).build(DataSpec(row, target=Classes(3)))
-    with pytest.raises(UserError, match="needs rows of numbers"):
-        SupervisedConfig().build(DataSpec(image, target=TARGET))
+    with pytest.raises(UserError, match="needs images or rows of numbers"):
+        SupervisedConfig().build(DataSpec(TensorSpec((3, 4)), target=TARGET))
     with pytest.raises(UserError, match="'gru' reads sequences"):
         SupervisedConfig(backbone=BackboneConfig(name="gru")).build(DataSpec(row, target=TARGET))
 
@@ -96,7 +126,7 @@ def test_the_exported_network_takes_rows_as_they_are(line: Any) -> None:
     _, data, module, _ = restore(line.run, "best")
     what = module.exportable(data)
     assert what is not None
-    assert what.about == {"columns": ["a", "b=u", "b=v"]}
+    assert what.about == {"columns": ["a", "b=u", "b=v"], "values": ["y"]}
     assert isinstance(what.network, Predictor)
     with torch.no_grad():
         predicted = what.network(torch.tensor([[10_050.0, 1.0, 0.0], [9_950.0, 0.0, 1.0]]))[:, 0]
@@ -104,4 +134,4 @@ def test_the_exported_network_takes_rows_as_they_are(line: Any) -> None:
     (batch,) = data.batches("test")
     with torch.no_grad():
         raw = batch.x * torch.tensor(data.spec.statistics.scale) + torch.tensor(data.spec.statistics.mean)
-        assert torch.allclose(what.network(raw), module.predictions(data, "test")[0], rtol=1e-3)
+        assert torch.allclose(what.network(raw), module.judge(data, "test").predictions, rtol=1e-3)

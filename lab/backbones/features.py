@@ -1,0 +1,112 @@
+"""What a head gets of a backbone: a vector, a map, a pyramid of maps, or a sequence; the head asks for it.
+
+    features = Features(BackboneConfig("resnet"), (3, 32, 32), "pyramid")
+    features.spec.shapes      ((16, 32, 32), (32, 16, 16), (64, 8, 8))
+    features.spec.strides     (1, 2, 4)
+
+Any backbone gives a vector. Maps come from networks that are Staged, sequences from recurrent ones, which read an image
+row by row. B batch, C channels, H rows, W columns, T steps, D numbers of a step, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lab.backbones.registry import BACKBONES, BackboneConfig, build_backbone
+from lab.backbones.staged import Staged
+from lab.errors import UserError
+
+FeatureKind = Literal["vector", "map", "pyramid", "sequence"]
+
+
+class FeatureSpec(NamedTuple):
+    """What features are like, without the batch dimension.
+
+    shapes: of a vector ((F,),), a map ((C, H, W),), a pyramid one such a map, finest first, of a sequence ((T, F),)
+    strides: of a map or a pyramid, how many input pixels lie between two of its places
+    """
+
+    kind: FeatureKind
+    shapes: tuple[tuple[int, ...], ...]
+    strides: tuple[int, ...] = ()
+
+
+class Features(nn.Module):
+    """Inputs to features: images (B, C, H, W), vectors (B, D) or sequences (B, T, D).
+
+    Gives a vector (B, F), a map (B, C, H, W), a pyramid (a tuple of maps) or a sequence (B, T, F). A recurrent backbone
+    gives its last output as the vector.
+
+    Raises UserError when the backbone cannot give what is asked for, or cannot read such inputs.
+    """
+
+    def __init__(self, config: BackboneConfig, input_shape: Sequence[int], kind: FeatureKind = "vector") -> None:
+        super().__init__()
+        self.kind: FeatureKind = kind
+        self.recurrent = config.recurrent
+        self.num_steps, step_shape = _steps(config, input_shape) if self.recurrent else (0, tuple(input_shape))
+        self.backbone = build_backbone(config, step_shape)
+        self.spec = self._specify(config, input_shape)
+
+    @property
+    def num_features(self) -> int:
+        """Numbers in a vector, or in one step of a sequence."""
+        return self.spec.shapes[0][-1]
+
+    def forward(self, x: Tensor) -> Any:
+        if self.recurrent:
+            return self._read(x)
+        if self.kind == "vector":
+            return torch.flatten(self.backbone(x), 1)
+        maps = self.backbone.net.maps(x)  # type: ignore[operator]
+        return maps[-1] if self.kind == "map" else maps
+
+    def _read(self, x: Tensor) -> Tensor:
+        steps = x.permute(2, 0, 1, 3).flatten(2) if x.dim() == 4 else x.transpose(0, 1)  # (T, B, D)
+        reset = torch.zeros(steps.shape[:2], dtype=torch.bool, device=x.device)
+        outputs, _ = self.backbone(steps, self.backbone.initial_state(x.shape[0]), reset)  # (T, B, F)
+        features: Tensor = outputs[-1] if self.kind == "vector" else outputs.transpose(0, 1)
+        return features
+
+    def _specify(self, config: BackboneConfig, input_shape: Sequence[int]) -> FeatureSpec:
+        if self.kind == "vector":
+            return FeatureSpec("vector", ((self.backbone.num_features,),))
+        if self.kind == "sequence":
+            if not self.recurrent:
+                raise _refusal(
+                    config.name, "a sequence", [name for name, each in BACKBONES.imported().items() if each.recurrent]
+                )
+            return FeatureSpec("sequence", ((self.num_steps, self.backbone.num_features),))
+        net = self.backbone.net
+        if not isinstance(net, Staged):
+            wanted = "a map" if self.kind == "map" else "a pyramid of maps"
+            raise _refusal(config.name, wanted, [name for name, each in BACKBONES.imported().items() if each.staged])
+        with torch.no_grad():
+            shapes = tuple(tuple(each.shape[1:]) for each in net.maps(torch.zeros(1, *input_shape)))
+        if self.kind == "map":
+            return FeatureSpec("map", shapes[-1:], net.strides[-1:])
+        return FeatureSpec("pyramid", shapes, net.strides)
+
+
+def _steps(config: BackboneConfig, input_shape: Sequence[int]) -> tuple[int, tuple[int, ...]]:
+    """How many steps a recurrent backbone reads of such an input, and the shape of one."""
+    if len(input_shape) == 3:
+        channels, height, width = input_shape
+        return height, (channels * width,)
+    if len(input_shape) == 2:
+        return input_shape[0], (input_shape[1],)
+    raise UserError(
+        f"module.backbone.name={config.name!r} reads sequences; inputs of shape {tuple(input_shape)} are none. "
+        f"Take another backbone, for example mlp."
+    )
+
+
+def _refusal(name: str, wanted: str, choices: list[str]) -> UserError:
+    return UserError(
+        f"module.backbone.name={name!r} gives no {wanted.removeprefix('a ')}, which the task needs. "
+        f"Valid choices: {', '.join(sorted(choices))}."
+    )

@@ -1,0 +1,147 @@
+"""Classification: one class of several from features, by cross-entropy. B batch, N samples, F features, K classes."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lab.backbones.features import FeatureSpec
+from lab.data.targets import Classes
+from lab.engine.loss import Loss
+from lab.errors import UserError
+from lab.pictures import Image, confusion_matrix
+from lab.supervised.scores import Scores, collected, torchmetrics
+from lab.supervised.tasks.base import Answer, Task, TaskConfig, precision_recall_f1
+from lab.training.learner import Monitor
+
+_MOST_DRAWN = 40
+"""classes of a confusion matrix that a person can read"""
+_SHOWN = 5
+"""classes whose probabilities an answer gives"""
+
+
+class ClassificationConfig(TaskConfig):
+    """One class of several."""
+
+    kind: Literal["classification"] = "classification"
+    target: ClassVar = Classes
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """share of the probability that is spread over all classes (Szegedy et al. 2016)"""
+    class_weights: Literal["balanced"] | tuple[NonNegativeFloat, ...] | None = None
+    """how much each class counts in the loss; balanced: as much as if all were equally frequent in training"""
+    top_k: tuple[PositiveInt, ...] = ()
+    """also score whether the right class is among the k most probable ones"""
+
+    def build(self, target: Classes, features: FeatureSpec) -> Classification:
+        return Classification(self, target, features)
+
+
+class Classification(Task):
+    """A linear layer from features (B, F) to logits (B, K).
+
+    Raises UserError for less than two classes, or weights and ranks that do not fit them.
+    """
+
+    monitor = Monitor("eval/accuracy", "max")
+    weight: Tensor | None  # (K,)
+
+    def __init__(self, config: ClassificationConfig, target: Classes, features: FeatureSpec) -> None:
+        super().__init__()
+        if target.num < 2:
+            raise UserError(
+                "module.task.kind='classification' needs data of at least two classes; these have one or no labels."
+            )
+        if any(k >= target.num for k in config.top_k):
+            raise UserError(
+                f"module.task.top_k={list(config.top_k)} is not valid: of {target.num} classes, k is below that."
+            )
+        self.config, self.target = config, target
+        self.head = nn.Linear(features.shapes[0][-1], target.num)
+        self.register_buffer("weight", _class_weights(config, target), persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.head(features)
+        return logits
+
+    def loss(self, outputs: Tensor, y: Tensor) -> Loss:
+        smoothing = self.config.label_smoothing
+        if self.weight is None:
+            loss = F.cross_entropy(outputs, y, label_smoothing=smoothing)
+        else:  # the weighted mean, which is 0 for a minibatch whose classes all weigh nothing
+            total = self.weight[y].sum()
+            summed = F.cross_entropy(outputs, y, self.weight, label_smoothing=smoothing, reduction="sum")
+            loss = torch.where(total > 0, summed / total.clamp(min=1e-30), 0 * summed)
+        accuracy = (outputs.argmax(1) == y).float().mean()
+        return Loss(loss, {"cross_entropy": loss.detach(), "accuracy": accuracy})
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        return outputs.softmax(1)
+
+    def per_sample(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
+        ranks = {
+            f"top{k}_accuracy": (outputs.topk(k, 1).indices == y[:, None]).any(1)
+            for k in dict.fromkeys(self.config.top_k)
+        }
+        right = outputs.argmax(1) == y
+        return {"accuracy": right, **ranks, "cross_entropy": F.cross_entropy(outputs, y, reduction="none")}
+
+    def scores(self) -> Scores:
+        """Macro F1, and the expected calibration error of 15 bins (Guo et al. 2017)."""
+        metrics, num = torchmetrics().classification, self.target.num
+        return collected(
+            {
+                "f1": metrics.MulticlassF1Score(num, validate_args=False),
+                "calibration_error": metrics.MulticlassCalibrationError(num, validate_args=False),
+            },
+            self.head.weight.device,
+        )
+
+    def answers(self, predictions: Tensor) -> list[Answer]:
+        values, numbers = predictions.topk(min(_SHOWN, self.target.num), 1)
+        return [
+            Answer(
+                self.target.name(row[0]),
+                {"probability": p[0], "probabilities": dict(zip(map(self.target.name, row), p, strict=True))},
+            )
+            for row, p in zip(numbers.tolist(), values.tolist(), strict=True)
+        ]
+
+    def truths(self, y: Tensor) -> list[str]:
+        return [self.target.name(number) for number in y.tolist()]
+
+    def draw(self, predictions: Tensor, y: Tensor) -> dict[str, Image]:
+        if self.target.num > _MOST_DRAWN:
+            return {}
+        names = [self.target.name(i) for i in range(self.target.num)]
+        return {"confusion": confusion_matrix(self._confusion(predictions, y), names)}
+
+    def table(self, predictions: Tensor, y: Tensor) -> dict[str, dict[str, float]]:
+        counts = torch.bincount(predictions.argmax(1), minlength=self.target.num)
+        right = torch.bincount(y[predictions.argmax(1) == y], minlength=self.target.num)
+        names = [self.target.name(i) for i in range(self.target.num)]
+        return precision_recall_f1(right, counts, torch.bincount(y, minlength=self.target.num), names)
+
+    def _confusion(self, predictions: Tensor, y: Tensor) -> Tensor:
+        """How often each class (rows) was taken for each (columns): (K, K)."""
+        pairs = y * self.target.num + predictions.argmax(1)
+        return torch.bincount(pairs, minlength=self.target.num**2).view(self.target.num, -1)
+
+
+def _class_weights(config: ClassificationConfig, target: Classes) -> Tensor | None:
+    if config.class_weights is None:
+        return None
+    if config.class_weights == "balanced":
+        if not target.counts:
+            raise UserError("module.task.class_weights='balanced' needs data that say how frequent their classes are.")
+        counts = torch.tensor(target.counts, dtype=torch.float32)
+        return torch.where(counts > 0, counts.sum() / (target.num * counts.clamp(min=1)), 0.0)
+    if len(config.class_weights) != target.num or not any(config.class_weights):
+        raise UserError(
+            f"module.task.class_weights={list(config.class_weights)} is not valid: there are {target.num} classes, "
+            f"each needs a weight, and one of them more than 0."
+        )
+    return torch.tensor(config.class_weights)
