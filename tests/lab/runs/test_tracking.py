@@ -67,7 +67,9 @@ def test_an_offline_run_is_written_in_the_run_directory(tracking: pytest.MonkeyP
     rows = offline_rows(files[0])
     assert len(rows) == len(result.run.metrics())
     for sent, row in zip(rows, result.run.metrics(), strict=True):
+        pictures = row.pop("pictures", {})
         assert {key: sent[key] for key in row} == pytest.approx(row)
+        assert {f"pictures/{name}.path" for name in pictures} == {key for key in sent if key.endswith(".path")}
     logged = json.loads((tmp_path / "run" / ".tracked.json").read_text())
     assert logged["offset"] == (tmp_path / "run" / "metrics.jsonl").stat().st_size
 
