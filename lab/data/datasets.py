@@ -26,6 +26,11 @@ def data_folder(root: str | None) -> Path:
     return Path(root or os.environ.get("LAB_DATA") or "data").expanduser()
 
 
+def path_of(name: str, root: str | None) -> Path | None:
+    """The file or folder of that name, itself or below the root; None where there is none."""
+    return next((path for path in (Path(name).expanduser(), data_folder(root) / name) if path.exists()), None)
+
+
 def carried_by_scikit_learn(file: str) -> Path:
     """A data file of the installed scikit-learn, whose import takes longer than a training on it."""
     package = find_spec("sklearn")
@@ -39,11 +44,10 @@ def load_named(registry: Registry[DataSet[T]], name: str, root: str | None, read
 
     Raises UserError for a name that is neither, and what the data set or `read` raise.
     """
-    folder = data_folder(root)
     data_set = registry.get(name)
     if data_set is not None:
-        return data_set(folder)
-    for path in (Path(name).expanduser(), folder / name):
-        if path.exists():
-            return read(path)
+        return data_set(data_folder(root))
+    path = path_of(name, root)
+    if path is not None:
+        return read(path)
     raise unknown(f"{registry.noun} (or path)", name, registry.names())

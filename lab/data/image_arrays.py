@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lab.data.pictures import Reading, fitted_array
 from lab.data.targets import Labelled, TargetKind, read_targets
 from lab.data.targets.arrays import Array
 from lab.errors import UserError
@@ -29,6 +30,22 @@ class ImageArrays(NamedTuple):
     val: Pair | None = None
     levels: int = 256
     label_names: tuple[str, ...] = ()
+
+    def fitted(self, reading: Reading) -> ImageArrays:
+        """With all images of the size and channels that are asked for."""
+
+        def each(pair: Pair) -> Pair:
+            x = pair[0]
+            channels = x.shape[3] if x.ndim == 4 else 1
+            if x.ndim not in (3, 4) or x.dtype != np.uint8 or channels not in (1, 3) or not len(x):
+                return pair  # which `checked` refuses
+            if (reading.size or x.shape[1:3]) == x.shape[1:3] and (reading.channels or channels) == channels:
+                return pair
+            return np.stack([fitted_array(image, reading) for image in x]), pair[1]
+
+        return self._replace(
+            train=each(self.train), test=each(self.test), val=None if self.val is None else each(self.val)
+        )
 
 
 def checked(arrays: ImageArrays, name: str, kind: TargetKind = "auto") -> tuple[ImageArrays, Labelled]:

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,9 +23,11 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from lab.data.datasets import DataSet, carried_by_scikit_learn, load_named
-from lab.data.image_arrays import ImageArrays, checked
-from lab.data.image_files import read_hub, read_idx_folder, read_path
+from lab.data.datasets import DataSet, carried_by_scikit_learn, load_named, path_of
+from lab.data.image_arrays import ImageArrays, Pair, checked
+from lab.data.image_files import read_hub, read_idx_folder
+from lab.data.image_folders import read_labelled_folder, read_path
+from lab.data.pictures import AS_THEY_ARE, Fit, Reading
 from lab.data.resident import Batch, Chunk, ResidentModule, ShuffledOrder
 from lab.data.spec import DataSpec, TensorSpec
 from lab.data.splits import held_out, tell_absent
@@ -54,6 +57,18 @@ class ImageData(DataConfig):
     """a registered data set, a .npz file, a folder, or hub:NAME"""
     root: str | None = None
     """folder of data files; by default LAB_DATA, else ./data"""
+    size: tuple[PositiveInt, PositiveInt] | None = None
+    """rows and columns that images are brought to; by default they stay as they are"""
+    fit: Fit = "resize"
+    """how: resize stretches, crop cuts what is beyond the middle, pad puts ground on two sides"""
+    channels: Literal[1, 3] | None = None
+    """1 for grey, 3 for colour; by default as the images are"""
+    ground: Literal["white", "black"] = "white"
+    """what is behind transparent parts of picture files, and beside padded ones"""
+    labels: str | None = None
+    """a CSV file in a folder of images, with a row for each: its file, and what it shows"""
+    target: tuple[str, ...] = ()
+    """columns of `labels` to be predicted; by default all but the file's and `split`"""
     target_kind: TargetKind = "auto"
     """what labels are: auto takes names and whole numbers for classes, rows of several 0 and 1 for multi_label, other
     numbers for real"""
@@ -69,7 +84,17 @@ class ImageData(DataConfig):
 
     def build(self, seed: int) -> ImageModule:
         """Load the data. Raises UserError for a data set or file that is absent or damaged."""
-        return ImageModule(self, load_images(self.name, self.root), seed)
+        reading = Reading(self.size, self.fit, self.channels, self.ground)
+        if self.labels is None:
+            if self.target:
+                raise UserError(
+                    f"data.target={list(self.target)} names columns of a CSV file, which data.labels gives."
+                )
+            arrays = load_images(self.name, self.root, reading)
+        else:
+            folder = path_of(self.name, self.root) or Path(self.name)
+            arrays = read_labelled_folder(folder, self.labels, self.target, self.target_kind, reading)
+        return ImageModule(self, arrays.fitted(reading), seed)
 
 
 class ImageModule(ResidentModule):
@@ -144,11 +169,11 @@ class ImageModule(ResidentModule):
         return x
 
 
-def load_images(name: str, root: str | None = None) -> ImageArrays:
+def load_images(name: str, root: str | None = None, reading: Reading = AS_THEY_ARE) -> ImageArrays:
     """The arrays of a data set. Raises UserError for one that is absent or damaged."""
     if name.startswith("hub:"):
-        return read_hub(name.removeprefix("hub:"))
-    return load_named(IMAGES, name, root, read_path)
+        return read_hub(name.removeprefix("hub:"), reading)
+    return load_named(IMAGES, name, root, partial(read_path, reading=reading))
 
 
 def _tensors(images: Array, labels: Array) -> tuple[Tensor, Tensor]:
@@ -164,6 +189,32 @@ def digits(root: Path) -> ImageArrays:
     rows = rows[np.random.default_rng(0).permutation(len(rows))]
     x, y = rows[:, :-1].reshape(-1, 8, 8).astype(np.uint8), rows[:, -1]
     return ImageArrays((x[:1297], y[:1297]), (x[1497:], y[1497:]), (x[1297:1497], y[1297:1497]), levels=17)
+
+
+@register_images("scattered-digits")
+def scattered_digits(root: Path) -> ImageArrays:
+    """One to four of the embedded digits somewhere in an image of 28x28; the labels are which digits are there."""
+    generator = np.random.default_rng(0)
+    single = digits(root)
+    assert single.val is not None
+    train, val, test = (
+        _scattered(pair, num, generator)
+        for pair, num in ((single.train, 12_000), (single.val, 1_000), (single.test, 2_000))
+    )
+    return ImageArrays(train, test, val, levels=17, label_names=tuple("0123456789"))
+
+
+def _scattered(pair: Pair, num: int, generator: np.random.Generator) -> Pair:
+    """`num` images (N, 28, 28), and labels (N, 10), 1 for each digit that is there: one at most in each quarter."""
+    x, y = np.zeros((num, 28, 28), np.uint8), np.zeros((num, 10), np.uint8)
+    for image, labels in zip(x, y, strict=True):
+        for quarter in generator.permutation(4)[: generator.integers(1, 5)]:
+            chosen = generator.integers(len(pair[0]))
+            top, left = divmod(int(quarter), 2) + generator.integers(0, 7, 2) / 14
+            top, left = round(14 * top), round(14 * left)
+            image[top : top + 8, left : left + 8] = pair[0][chosen]
+            labels[pair[1][chosen]] = 1
+    return x, y
 
 
 @register_images("mnist")

@@ -15,7 +15,6 @@ import numpy as np
 
 from lab.data.targets import Labelled, TargetKind, read_targets
 from lab.data.targets.arrays import Array
-from lab.data.targets.classes import read_classes
 from lab.data.targets.multi_label import are_zero_or_one
 from lab.errors import UserError, shortened
 
@@ -87,29 +86,40 @@ def targets_of(table: Table, names: tuple[str, ...], kind: TargetKind, source: s
     One column of words is one of classes, several columns of 0 and 1 are labels, other numbers are values, unless
     `kind` says what they are. Raises UserError for a cell that is missing, or no number where that is needed.
     """
+    if kind == "classes" and len(names) > 1:
+        raise UserError(f"data.target={list(names)} has {len(names)} columns; classes are the words of one.")
+    y = label_columns(table, names, kind)
+    if kind == "auto":
+        several = y.ndim == 2 and are_zero_or_one(y)
+        kind = "classes" if y.dtype.kind == "U" else "multi_label" if several else "real"
+    labels, target = read_targets({"train": y}, source, kind, () if kind == "classes" else names)
+    return labels["train"], target
+
+
+def label_columns(table: Table, names: tuple[str, ...], kind: TargetKind = "auto") -> Array:
+    """Columns that say what a sample is, as they stand: words (N,), numbers (N,), whole ones as such, or (N, L).
+
+    Raises UserError for a cell that is missing, and for words where numbers are needed: in one of several columns, or
+    for another `kind` than classes.
+    """
+    columns: list[Array] = []
     for name in names:
-        for cell, line in zip(column(table, name), table.lines, strict=True):
+        cells = column(table, name)
+        for cell, line in zip(cells, table.lines, strict=True):
             if cell.lower() in MISSING:
                 raise UserError(f"data.target={name!r}, line {line}: {cell!r} is nothing that can be predicted.")
-    cells = [column(table, name) for name in names]
-    words = len(names) == 1 and sum(_number(cell) is None for cell in cells[0]) > len(cells[0]) // 2
-    if kind == "classes" or (kind == "auto" and words):
-        if len(names) > 1:
-            raise UserError(f"data.target={list(names)} has {len(names)} columns; classes are the words of one.")
-        classes, target = read_classes({"train": np.array(cells[0])}, source)
-        return classes["train"], target
-    columns = []
-    for name, each in zip(names, cells, strict=True):
-        values = [_number(cell) for cell in each]
-        for value, cell, line in zip(values, each, table.lines, strict=True):
+        values = [_number(cell) for cell in cells]
+        if kind == "classes":
+            return np.array(cells)
+        if kind == "auto" and len(names) == 1 and sum(value is None for value in values) > len(values) // 2:
+            return np.array(cells)
+        for value, cell, line in zip(values, cells, table.lines, strict=True):
             if value is None or not math.isfinite(value):
                 raise UserError(f"data.target={name!r}, line {line}: {cell!r} is no number that can be predicted.")
-        columns.append(values)
-    y = np.array(columns, np.float64).T
-    if kind == "auto":
-        kind = "multi_label" if len(names) > 1 and are_zero_or_one(y) else "real"
-    rows, labelled = read_targets({"train": y}, source, kind, names)
-    return rows["train"], labelled
+        columns.append(np.array(values, np.float64))
+    y = np.stack(columns, 1)
+    y = y.astype(np.int64) if (y == np.floor(y)).all() and np.abs(y).max(initial=0) < 2**53 else y
+    return y if len(names) > 1 else y[:, 0]
 
 
 def features_of(table: Table, names: tuple[str, ...], train: Array) -> Features:

@@ -25,10 +25,11 @@ class MultiLabel(NamedTuple):
 def read_multi_label(
     labels: Mapping[str, Array], name: str, label_names: tuple[str, ...] = ()
 ) -> tuple[dict[str, Array], MultiLabel]:
-    """Rows (N, L) float32 of each split, from rows of 0 and 1, or of -1 and 1.
+    """Rows (N, L) float32 of each split, from rows (or, of one label, numbers) of 0 and 1, or of -1 and 1.
 
     Raises UserError for rows of anything else, and for splits of other numbers of labels.
     """
+    labels = {split: y[:, None] if y.ndim == 1 else y for split, y in labels.items()}
     num = labels["train"].shape[-1]
     rows = {}
     for split, y in labels.items():

@@ -50,3 +50,17 @@ def mnist_cnn() -> Experiment:
         ),
         trainer=TrainerConfig(budget=600_000),
     )
+
+
+def fashion_cnn() -> Experiment:
+    """LeNet on Fashion-MNIST from LAB_DATA."""
+    return Experiment(
+        name="classifier/fashion-cnn",
+        data=ImageData(name="fashion-mnist", batch_size=128, batches_per_step=10, validation=1 / 12),
+        module=SupervisedConfig(
+            backbone=BackboneConfig(name="lenet", dropout=0.3),
+            task=ClassificationConfig(),
+            optimizer=OptimizerConfig(lr=2e-3, schedule=ScheduleConfig(name="cosine")),
+        ),
+        trainer=TrainerConfig(budget=1_200_000),
+    )

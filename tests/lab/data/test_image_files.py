@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lab.data.image_files import read_idx, read_picture
+from lab.data.image_files import read_idx
 from lab.data.images import ImageData, ImageModule, load_images
+from lab.data.pictures import read_picture
 from lab.data.targets import Classes
 from lab.errors import UserError
 

@@ -1,0 +1,26 @@
+"""Recipes of models that predict several labels at once."""
+
+from __future__ import annotations
+
+from lab.backbones import BackboneConfig
+from lab.data.images import ImageData
+from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
+from lab.experiment import Experiment, TrainerConfig
+from lab.supervised.supervised import SupervisedConfig
+from lab.supervised.tasks import MultiLabelConfig
+
+FAMILY = "multi-label"
+
+
+def digits() -> Experiment:
+    """A small residual network on one to four digits somewhere in one image."""
+    return Experiment(
+        name="multi-label/digits",
+        data=ImageData(name="scattered-digits", batch_size=64, batches_per_step=10),
+        module=SupervisedConfig(
+            backbone=BackboneConfig(name="resnet", channels=(16, 32, 64)),
+            task=MultiLabelConfig(),
+            optimizer=OptimizerConfig(lr=2e-3, schedule=ScheduleConfig(name="cosine")),
+        ),
+        trainer=TrainerConfig(budget=120_000),
+    )
