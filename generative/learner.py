@@ -16,12 +16,14 @@ from generative.evaluation.distances import NEIGHBOURS, distribution_metrics, ne
 from generative.export import exportable_images
 from lab.data.images import ImageModule
 from lab.data.module import LabDataModule
+from lab.data.resident import Batch
 from lab.data.spec import DataSpec, TensorSpec
 from lab.data.targets import Classes
 from lab.errors import UserError
 from lab.export import Exportable
 from lab.long_work import told
 from lab.pictures import Image, image_grid
+from lab.training.answer import Answer
 from lab.training.learner import ConfigT, Learner
 
 NUM_SAMPLES = 64
@@ -98,6 +100,23 @@ class GenerativeLearner(Learner[ConfigT]):
         return labels.to(self.device)
 
     # ------------------------------------------------------------------ evaluation
+
+    def per_sample(self, batch: Batch) -> dict[str, Tensor]:
+        """Numbers (B,) by name `eval/...` of each image, whose means are metrics; of models with a likelihood."""
+        raise UserError(f"module.kind={self.config.kind!r} gives no number for one image.")
+
+    @torch.no_grad()
+    def answers(self, x: Tensor) -> list[Answer]:
+        """How likely images (B, C, H, W) are. Raises UserError for models that are conditional, or have none."""
+        if self.conditional:
+            raise UserError("this run's model is conditional: how likely an image is depends on its class.")
+        rows = self.per_sample(Batch(x, torch.zeros(len(x), dtype=torch.int64, device=x.device)))
+        numbers = {name.removeprefix("eval/"): value.tolist() for name, value in rows.items()}
+        first = next(iter(numbers))
+        return [
+            Answer(f"{first} {numbers[first][i]:.5g}", {name: values[i] for name, values in numbers.items()})
+            for i in range(len(x))
+        ]
 
     def test_distances(self, data: LabDataModule, split: str) -> dict[str, float]:
         """How far `distance_images` samples are from the test split; nothing for the validation split.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from agents.envs.make import ENDLESS, ENDLESS_IN_TRAINING, with_limit
@@ -16,13 +17,14 @@ from agents.play.export import exportable
 from agents.play.screens import Film
 from agents.play.video import write_video
 from agents.policies.policy import Policy
-from agents.types import Rollout
+from agents.types import Obs, Rollout
 from lab.data.module import LabDataModule
 from lab.data.spec import DataSpec
 from lab.engine.loss import Metrics
 from lab.export import Exportable
 from lab.ranks import collectives
 from lab.seeding import derive_seed
+from lab.training.answer import Answer
 from lab.training.learner import ConfigT, Learner, Monitor, StepMetrics, means
 
 log = logging.getLogger("lab")
@@ -145,6 +147,25 @@ class Agent(Learner[ConfigT]):
             log.warning("no film of %s: %s", env_id, " ".join(str(error).split()) or type(error).__name__)
             return None
         return folder / "episode.mp4"
+
+    @torch.no_grad()
+    def answers(self, x: Obs) -> list[Answer]:
+        """Of observations (B, ...), each taken as the first of an episode: the greedy action, and the scores of all."""
+        num = len(next(iter(x.values())) if isinstance(x, dict) else x)
+        state = self.policy.initial_state(num)
+        actions = self.policy.env_action(self.policy.act(x, state).action).reshape(num, -1).tolist()
+        kind, scores, value = self.policy.preferences(x, state)
+        name = {"probability": "probabilities", "Q-value": "q_values", "action": "actions"}[kind]
+        return [
+            Answer(
+                " ".join(f"{part:.5g}" for part in action),
+                {
+                    name: {str(i): score for i, score in enumerate(row)},
+                    **({} if value is None else {"value": float(value[at])}),
+                },
+            )
+            for at, (action, row) in enumerate(zip(actions, scores.tolist(), strict=True))
+        ]
 
     def exportable(self, data: LabDataModule) -> Exportable:
         env_id, options, _ = environment_of(data)

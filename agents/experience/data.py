@@ -7,15 +7,17 @@ training step covers. Environments, buffers and collectors stay behind it.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, PositiveInt, SerializeAsAny
 
 from agents.experience.collector import CollectorConfig, EnvArguments, LocalCollectorConfig
+from agents.experience.items import observation_items
 from agents.policies.policy import Policy
 from agents.types import Rollout
+from lab.data.items import Item
 from lab.data.module import LabDataModule
 from lab.data.spec import DataSpec
 from lab.errors import UserError
@@ -78,6 +80,10 @@ class Experience(LabDataModule):
         collector_seed = ranks.rank_seed(derive_seed(seed, "collector"), "collector")
         self.collector = config.collector.build(config.arguments(), collector_seed)
         self.spec: DataSpec = self.collector.spec
+
+    def items(self, sources: Sequence[str]) -> Iterator[Item]:
+        """Observations, as JSON or .npy."""
+        return observation_items(sources, self.spec.inputs)
 
     def next_chunk(self) -> Experience:
         return self

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -24,8 +24,10 @@ from torch import Tensor
 from agents.envs.make import InProcessEnvs, Step, make_env
 from agents.envs.spaces import ObsArray, array_dtype
 from agents.experience.data import EnvironmentData
+from agents.experience.items import observation_items
 from agents.types import Obs, map_obs
 from lab.data import npz
+from lab.data.items import Item
 from lab.data.module import LabDataModule
 from lab.data.resident import ShuffledOrder
 from lab.data.spec import Continuous, DataSpec, Discrete, MultiDiscrete, TensorSpec
@@ -225,6 +227,10 @@ class DemonstrationModule(LabDataModule):
             for part in (self.train, self.val)
         )
         self.order.device = device
+
+    def items(self, sources: Sequence[str]) -> Iterator[Item]:
+        """Observations, as JSON or .npy."""
+        return observation_items(sources, self.spec.inputs)
 
     def next_chunk(self) -> DemonstrationModule:
         return self

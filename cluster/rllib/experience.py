@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from agents.envs.make import make_envs
+from agents.experience.items import observation_items
 from agents.policies.policy import Policy
 from cluster.rllib.settings import MODULE_ID, AlgorithmSettings, EnvRunnerSettings
 from cluster.session.error_lines import one_line
 from cluster.session.session import Resources, current_session
+from lab.data.items import Item
 from lab.data.module import LabDataModule
 from lab.data.spec import DataSpec
 from lab.errors import Failure, UserError
@@ -54,6 +56,10 @@ class RLlibExperience(LabDataModule):
     def is_open(self) -> bool:
         """Whether there is an Algorithm."""
         return self._algorithm is not None
+
+    def items(self, sources: Sequence[str]) -> Iterator[Item]:
+        """Observations, as JSON or .npy."""
+        return observation_items(sources, self.spec.inputs)
 
     def next_chunk(self) -> RLlibExperience:
         return self

@@ -162,9 +162,12 @@ class VQVAE(GenerativeLearner[VQVAEConfig]):
             metrics["eval/bits_per_dim"] = bits_per_dim(-metrics["eval/elbo_nats"], self.image.numel)
         return metrics | self.test_distances(data, split)
 
-    def per_sample(self, batch: Batch, codes: Tensor) -> dict[str, Tensor]:
-        """Negative log-likelihood and squared error of each image decoded from its codes (B, h, w): (B,) each."""
-        parameters = self.decode(codes)
+    def per_sample(self, batch: Batch, codes: Tensor | None = None) -> dict[str, Tensor]:
+        """Negative log-likelihood and squared error of each image decoded from its codes (B, h, w): (B,) each.
+
+        By default they are those that the encoder gives.
+        """
+        parameters = self.decode(self.encode(batch.x) if codes is None else codes)
         error = self.net.likelihood.mean(parameters) - batch.x
         return {
             "eval/distortion_nats": -self.net.likelihood.log_prob(parameters, batch.x),

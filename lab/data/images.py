@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,6 +27,8 @@ from lab.data.datasets import DataSet, carried_by_scikit_learn, load_named, path
 from lab.data.image_arrays import ImageArrays, Pair, checked
 from lab.data.image_files import read_hub, read_idx_folder
 from lab.data.image_folders import read_labelled_folder, read_path
+from lab.data.image_items import image_items
+from lab.data.items import Item
 from lab.data.pictures import AS_THEY_ARE, Fit, Reading
 from lab.data.resident import Batch, Chunk, ResidentModule, ShuffledOrder
 from lab.data.spec import DataSpec, TensorSpec
@@ -82,9 +84,14 @@ class ImageData(DataConfig):
     num_train: PositiveInt | None = None
     """use only so many training images, of each class its share"""
 
+    @property
+    def reading(self) -> Reading:
+        """How pictures are read."""
+        return Reading(self.size, self.fit, self.channels, self.ground)
+
     def build(self, seed: int) -> ImageModule:
         """Load the data. Raises UserError for a data set or file that is absent or damaged."""
-        reading = Reading(self.size, self.fit, self.channels, self.ground)
+        reading = self.reading
         if self.labels is None:
             if self.target:
                 raise UserError(
@@ -148,6 +155,13 @@ class ImageModule(ResidentModule):
         pairs = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
         for x, y in told(f"going through the {split} split", pairs):
             yield Batch(self._as_float(x, generator), y)
+
+    def items(self, sources: Sequence[str]) -> Iterator[Item]:
+        """Pictures, brought to the size, channels and levels of these; what is binarized here is there cut at 0.5."""
+        assert isinstance(self.spec.inputs, TensorSpec)
+        steps = self.spec.inputs.levels - 1
+        for name, x in image_items(sources, self.spec.inputs.shape, self.config.reading):
+            yield Item(name, (x * steps).round() / steps)
 
     def _draw(self) -> Iterator[Batch]:
         images, labels = self._splits["train"]

@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 
+from lab.data.items import Item
 from lab.data.spec import DataSpec
+from lab.errors import UserError
 from lab.lightning import LightningDataModule
 
 
@@ -52,6 +54,13 @@ class LabDataModule(LightningDataModule):
     def next_chunk(self) -> Any:
         """What the next `training_step` works through."""
         raise NotImplementedError
+
+    def items(self, sources: Sequence[str]) -> Iterator[Item]:
+        """Single inputs from files or standard input (`-`), read as these data are, for predictions.
+
+        Raises UserError, which names the file, for what cannot be read so.
+        """
+        raise UserError(f"lab predict cannot read inputs for {type(self).__name__}.")
 
     def train_dataloader(self) -> ChunkStream:
         return ChunkStream(self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -35,17 +35,17 @@ class Reading(NamedTuple):
 AS_THEY_ARE = Reading()
 
 
-def read_picture(path: Path, reading: Reading = AS_THEY_ARE) -> Array:
+def read_picture(file: Path | BinaryIO, reading: Reading = AS_THEY_ARE, name: str | None = None) -> Array:
     """One picture as uint8, grey (H, W) or in colour (H, W, 3), upright; 16 bits become 8.
 
-    Raises UserError when it cannot be read.
+    Raises UserError, with the file's name or `name`, when it cannot be read.
     """
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
+        with warnings.catch_warnings(), Image.open(file) as image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return fitted(_plain(ImageOps.exif_transpose(image), reading.ground), reading)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"image {str(path)!r} cannot be read ({error}).") from None
+        raise UserError(f"image {name or str(file)!r} cannot be read ({error}).") from None
 
 
 def fitted(picture: Image.Image, reading: Reading) -> Array:

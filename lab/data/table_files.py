@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lab.data.spec import Statistics
 from lab.data.targets import Labelled, TargetKind, read_targets
 from lab.data.targets.arrays import Array
 from lab.data.targets.multi_label import are_zero_or_one
-from lab.errors import UserError, shortened
+from lab.errors import UserError, shortened, unknown
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 """cells that hold no value, whatever their case"""
@@ -34,13 +35,53 @@ class Table(NamedTuple):
     lines: list[int]
 
 
-class Features(NamedTuple):
-    """Columns as numbers (N, F) float64, standardized, and what was subtracted and divided by, (F,) each."""
+class Column(NamedTuple):
+    """How one column becomes numbers: standardized by `mean` and `scale`, or 0 and 1 for each of `words`."""
 
-    names: tuple[str, ...]
-    values: Array
-    mean: Array
-    scale: Array
+    name: str
+    words: tuple[str, ...] = ()
+    mean: float = 0.0
+    scale: float = 1.0
+
+
+class Encoder(NamedTuple):
+    """How rows become numbers, as it follows from the training rows."""
+
+    columns: tuple[Column, ...]
+
+    def encode(self, table: Table) -> Array:
+        """The rows as numbers (N, F) float64.
+
+        A number that is missing counts as the mean, a word that is missing, or unknown, as none of the words.
+        Raises UserError for a column that is missing, and a cell that is no finite number in a column of numbers.
+        """
+        parts: list[Array] = []
+        for name, words, mean, scale in self.columns:
+            if name not in table.header:
+                raise unknown("column", name, table.header)
+            cells = column(table, name)
+            if words:
+                parts += [np.array([cell == word for cell in cells], float) for word in words]
+                continue
+            values = [math.nan if cell.lower() in MISSING else _number(cell) for cell in cells]
+            for cell, value, line in zip(cells, values, table.lines, strict=True):
+                if value is None or math.isinf(value):
+                    what = "no number" if value is None else "not finite"
+                    raise UserError(f"column {name!r}, line {line}: {cell!r} is {what}.")
+            numbers = np.array(values, np.float64)
+            parts.append((np.where(np.isnan(numbers), mean, numbers) - mean) / scale)
+        return np.stack(parts, 1)
+
+    @property
+    def statistics(self) -> Statistics:
+        """What the features are called, and what was subtracted from them and divided by."""
+        features = [
+            (f"{name}={word}" if words else name, mean, scale)
+            for name, words, mean, scale in self.columns
+            for word in words or ("",)
+        ]
+        names, means, scales = zip(*features, strict=True)
+        return Statistics(names, means, scales)
 
 
 def read_csv(path: Path) -> Table:
@@ -53,6 +94,11 @@ def read_csv(path: Path) -> Table:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{shortened(str(path))} is not UTF-8: {error.reason} at byte {error.start:,}.") from None
+    return parse_csv(text, shortened(str(path)))
+
+
+def parse_csv(text: str, source: str) -> Table:
+    """A CSV file's content. Raises UserError that names the source, and the line where there is one."""
     first = text.partition("\n")[0]
     separator = max(_SEPARATORS, key=first.count)
     reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True, strict=True)
@@ -63,20 +109,18 @@ def read_csv(path: Path) -> Table:
                 rows.append([cell.strip() for cell in row])
                 lines.append(reader.line_num)
     except csv.Error as error:
-        raise UserError(f"{shortened(str(path))}, line {reader.line_num}: {error}.") from None
+        raise UserError(f"{source}, line {reader.line_num}: {error}.") from None
     if not rows:
-        raise UserError(f"{shortened(str(path))} is empty.")
+        raise UserError(f"{source} is empty.")
     header = tuple(rows[0])
     twice = {name for name in header if header.count(name) > 1}
     if twice:
-        raise UserError(f"{shortened(str(path))} has two columns of the name {min(twice)!r}.")
+        raise UserError(f"{source} has two columns of the name {min(twice)!r}.")
     if all(_number(name) is not None for name in header):
-        raise UserError(f"{shortened(str(path))} has numbers in its first line, which must name the columns.")
+        raise UserError(f"{source} has numbers in its first line, which must name the columns.")
     for row, line in zip(rows, lines, strict=True):
         if len(row) != len(header):
-            raise UserError(
-                f"{shortened(str(path))}, line {line}: {len(row)} cells, but the header has {len(header)} columns."
-            )
+            raise UserError(f"{source}, line {line}: {len(row)} cells, but the header has {len(header)} columns.")
     return Table(header, rows[1:], lines[1:])
 
 
@@ -122,17 +166,16 @@ def label_columns(table: Table, names: tuple[str, ...], kind: TargetKind = "auto
     return y if len(names) > 1 else y[:, 0]
 
 
-def features_of(table: Table, names: tuple[str, ...], train: Array) -> Features:
-    """Columns as numbers: a numeric one standardized, of words a column of 0 and 1 for each word of the training rows.
+def encoder_of(table: Table, names: tuple[str, ...], train: Array) -> Encoder:
+    """How columns become numbers: numeric ones are standardized, others become a column of 0 and 1 for each word.
 
-    A number that is missing counts as the mean of the training rows `train`; a word that is missing, or that these do
-    not have, as none of the words. Mean and standard deviation are theirs, too; words are not standardized.
+    Mean, standard deviation and words are those of the training rows `train`; words are not standardized.
     Raises UserError for a column that is empty there, or of too many words.
     """
-    parts: list[tuple[str, Array, float, float]] = []
+    columns: list[Column] = []
     for name in names:
         cells = column(table, name)
-        values = [_number(cell) if cell.lower() not in MISSING else math.nan for cell in cells]
+        values = [math.nan if cell.lower() in MISSING else _number(cell) for cell in cells]
         if None in values:
             words = sorted({cells[i] for i in train if cells[i].lower() not in MISSING})
             if len(words) > _MOST_WORDS:
@@ -140,22 +183,16 @@ def features_of(table: Table, names: tuple[str, ...], train: Array) -> Features:
                     f"column {name!r} has {len(words):,} different words, at most {_MOST_WORDS} are categories; "
                     f"leave it out: data.drop=[{name}]."
                 )
-            parts += [(f"{name}={word}", np.array([cell == word for cell in cells], float), 0.0, 1.0) for word in words]
+            columns += [Column(name, tuple(words))] if words else []
             continue
-        numbers = np.array(values, np.float64)
-        known = numbers[train][~np.isnan(numbers[train])]
+        numbers = np.array(values, np.float64)[train]
+        known = numbers[np.isfinite(numbers)]
         if not len(known):
             raise UserError(f"column {name!r} holds no number in the training rows; leave it out: data.drop=[{name}].")
-        if np.isinf(numbers).any():
-            row = int(np.isinf(numbers).argmax())
-            raise UserError(f"column {name!r}, line {table.lines[row]}: {cells[row]!r} is not finite.")
-        mean = known.mean()
-        scale = known.std() or 1.0
-        parts.append((name, (np.where(np.isnan(numbers), mean, numbers) - mean) / scale, mean, scale))
-    if not parts:
+        columns.append(Column(name, (), float(known.mean()), float(known.std()) or 1.0))
+    if not columns:
         raise UserError("the table has no column from which anything could be predicted.")
-    encoded, columns, means, scales = zip(*parts, strict=True)
-    return Features(encoded, np.stack(columns, 1), np.array(means), np.array(scales))
+    return Encoder(tuple(columns))
 
 
 def column(table: Table, name: str) -> list[str]:

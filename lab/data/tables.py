@@ -6,7 +6,7 @@ else the environment variable LAB_DATA, else `./data`. Rows are split by `data.s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,10 +15,11 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from lab.data.datasets import DataSet, carried_by_scikit_learn, load_named
+from lab.data.items import Item, text
 from lab.data.resident import Batch, Chunk, ResidentModule, ShuffledOrder
-from lab.data.spec import DataSpec, Statistics, TensorSpec
+from lab.data.spec import DataSpec, TensorSpec
 from lab.data.splits import held_out, tell_absent
-from lab.data.table_files import Table, features_of, read_csv, targets_of
+from lab.data.table_files import Table, encoder_of, parse_csv, read_csv, targets_of
 from lab.data.targets import Classes, TargetKind
 from lab.errors import UserError, unknown
 from lab.experiment import DataConfig, Shared
@@ -86,13 +87,14 @@ class TableModule(ResidentModule):
         else:
             order = np.random.default_rng(config.split_seed).permutation(num)
             train, val, test = np.split(order, [num - num_val - num_test, num - num_test])
-        features = features_of(table, inputs, train)
+        self.encoder = encoder_of(table, inputs, train)
+        x, statistics = self.encoder.encode(table), self.encoder.statistics
         self.spec = DataSpec(
-            TensorSpec((len(features.names),)),
+            TensorSpec((len(statistics.names),)),
             target=target.fitted(y[train]),
-            statistics=Statistics(features.names, tuple(features.mean.tolist()), tuple(features.scale.tolist())),
+            statistics=statistics,
         )
-        tensors = torch.from_numpy(features.values).float(), torch.from_numpy(y)
+        tensors = torch.from_numpy(x).float(), torch.from_numpy(y)
         rows = {"train": train, "val": val, "test": test}
         self._splits = {name: (tensors[0][index], tensors[1][index]) for name, index in rows.items()}
         self.order = ShuffledOrder(len(train), config.batch_size, seed, self.device)
@@ -104,6 +106,16 @@ class TableModule(ResidentModule):
         """A split in order."""
         x, y = self._splits[split]
         yield from map(Batch, x.split(batch_size), y.split(batch_size))
+
+    def items(self, sources: Sequence[str]) -> Iterator[Item]:
+        """Rows of CSV files whose header names the columns that these data are read from; others may stand beside."""
+        for source in sources:
+            table = parse_csv(text(source), repr(source))
+            try:
+                x = torch.from_numpy(self.encoder.encode(table)).float()
+            except UserError as error:
+                raise UserError(f"{source!r}: {error}") from None
+            yield from (Item(f"{source}:{line}", row) for line, row in zip(table.lines, x, strict=True))
 
     def _draw(self) -> Iterator[Batch]:
         x, y = self._splits["train"]

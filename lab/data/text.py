@@ -10,7 +10,7 @@ B streams, T characters in a window.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -20,6 +20,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from lab.data.datasets import DataSet, load_named
+from lab.data.items import Item
+from lab.data.items import text as text_of
 from lab.data.module import LabDataModule
 from lab.data.resident import Chunk
 from lab.data.spec import DataSpec, TensorSpec
@@ -106,6 +108,17 @@ class TextModule(LabDataModule):
     def to(self, device: torch.device) -> None:
         super().to(device)
         self._splits = {name: codes.to(device) for name, codes in self._splits.items()}
+
+    def items(self, sources: Sequence[str]) -> Iterator[Item]:
+        """Texts (N,), each a file or standard input, as places in the alphabet."""
+        for source in sources:
+            whole = text_of(source)
+            if not whole:
+                raise UserError(f"{source!r} is empty.")
+            try:
+                yield Item(source, self.encode(whole))
+            except UserError as error:
+                raise UserError(f"{source!r}: {error}") from None
 
     def next_chunk(self) -> Chunk[Window]:
         return Chunk(self._draw(), self.config.batches_per_step)

@@ -24,10 +24,13 @@ from lab.engine.optimizers import OptimizerConfig
 from lab.errors import UserError
 from lab.experiment import ModuleConfig
 from lab.long_work import told
+from lab.training.answer import Answer
 from lab.training.learner import Learner, Monitor
 
 _EVAL_STREAMS = 64
 _EVAL_WINDOW = 256
+_MOST_TOLD = 100
+"""characters whose probabilities an answer gives"""
 
 
 class LanguageModelConfig(ModuleConfig):
@@ -116,6 +119,24 @@ class LanguageModel(Learner[LanguageModelConfig]):
             nats += float(F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum"))
         nats /= len(codes) - 1
         return {"eval/bits_per_char": nats / math.log(2), "eval/perplexity": math.exp(nats)}
+
+    @torch.no_grad()
+    def answers(self, x: Tensor) -> list[Answer]:
+        """Of texts (B, N): the most probable next character, and the bits that each character of the text took."""
+        logits, _ = self.net(x.T, self.net.backbone.initial_state(len(x)))  # (N, B, A)
+        bits = F.cross_entropy(logits[:-1].permute(1, 2, 0), x[:, 1:], reduction="none").sum(1) / math.log(2)
+        values, places = logits[-1].softmax(1).topk(min(_MOST_TOLD, len(self.alphabet)), 1)
+        return [
+            Answer(
+                repr(self.alphabet[row[0]]),
+                {
+                    **({"bits_per_char": float(total) / (x.shape[1] - 1)} if x.shape[1] > 1 else {}),
+                    "probability": p[0],
+                    "probabilities": {self.alphabet[place]: value for place, value in zip(row, p, strict=True)},
+                },
+            )
+            for row, p, total in zip(places.tolist(), values.tolist(), bits, strict=True)
+        ]
 
     def sample_text(
         self,

@@ -25,6 +25,7 @@ from lab.export import Exportable
 from lab.pictures import Image, captioned_grid
 from lab.supervised.predictor import exportable
 from lab.supervised.tasks import Task, TaskConfig, task_for
+from lab.training.answer import Answer
 from lab.training.learner import Learner, split_means
 
 _NUM_MISTAKES = 24
@@ -137,6 +138,10 @@ class Supervised(Learner[SupervisedConfig]):
     def table(self, data: LabDataModule, split: Literal["val", "test"]) -> dict[str, dict[str, float]]:
         judged = self.judge(data, split)
         return self.task.table(judged.predictions, judged.y)
+
+    @torch.no_grad()
+    def answers(self, x: Tensor) -> list[Answer]:
+        return self.task.answers(self.task.predictions(self.net(x)))
 
     def exportable(self, data: LabDataModule) -> Exportable | None:
         return exportable(self.net, self.data_spec)

@@ -27,6 +27,7 @@ from lab.export import Exportable
 from lab.lightning import LightningModule
 from lab.pictures import Image
 from lab.ranks import ranks
+from lab.training.answer import Answer
 
 log = logging.getLogger("lab")
 
@@ -103,6 +104,16 @@ class Learner(LightningModule, Generic[ConfigT]):
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
         """Metrics named `eval/...` on a split, or over greedy episodes; called in eval mode without gradients."""
         raise NotImplementedError
+
+    def answers(self, x: Any) -> list[Answer]:
+        """What is said of each of several inputs (B, ...) by `lab predict`; in eval mode without gradients.
+
+        Raises UserError where a module answers nothing, or cannot answer this.
+        """
+        raise UserError(
+            f"module.kind={self.config.kind!r} answers no inputs; lab predict is for supervised models, language "
+            f"models, models of images with a likelihood, and agents."
+        )
 
     def table(self, data: LabDataModule, split: Literal["val", "test"]) -> dict[str, dict[str, float]]:
         """What is told of each class (label, value) of a split beside the metrics: numbers by class and name."""

@@ -2,7 +2,7 @@
 
 from lab.data.targets import Target
 from lab.errors import UserError
-from lab.supervised.tasks.base import Answer, Task, TaskConfig
+from lab.supervised.tasks.base import Task, TaskConfig
 from lab.supervised.tasks.classification import ClassificationConfig
 from lab.supervised.tasks.multi_label import MultiLabelConfig
 from lab.supervised.tasks.regression import RegressionConfig
@@ -28,4 +28,4 @@ def task_for(config: TaskConfig | None, target: Target | None) -> TaskConfig:
     return config
 
 
-__all__ = ["Answer", "ClassificationConfig", "MultiLabelConfig", "RegressionConfig", "Task", "TaskConfig", "task_for"]
+__all__ = ["ClassificationConfig", "MultiLabelConfig", "RegressionConfig", "Task", "TaskConfig", "task_for"]

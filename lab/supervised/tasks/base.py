@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from lab.engine.loss import Loss
 from lab.experiment import KindConfig
 from lab.pictures import Image
 from lab.supervised.scores import Scores
+from lab.training.answer import Answer
 from lab.training.learner import Monitor
 
 
@@ -27,13 +28,6 @@ class TaskConfig(KindConfig):
 
     def build(self, target: Any, features: FeatureSpec) -> Task:
         raise NotImplementedError
-
-
-class Answer(NamedTuple):
-    """What a task says of one sample to a person: `label` in a word or two, and everything else by name."""
-
-    label: str
-    details: dict[str, Any]
 
 
 class Task(nn.Module):

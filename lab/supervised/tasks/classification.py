@@ -15,13 +15,14 @@ from lab.engine.loss import Loss
 from lab.errors import UserError
 from lab.pictures import Image, confusion_matrix
 from lab.supervised.scores import Scores, collected, torchmetrics
-from lab.supervised.tasks.base import Answer, Task, TaskConfig, precision_recall_f1
+from lab.supervised.tasks.base import Task, TaskConfig, precision_recall_f1
+from lab.training.answer import Answer
 from lab.training.learner import Monitor
 
 _MOST_DRAWN = 40
 """classes of a confusion matrix that a person can read"""
-_SHOWN = 5
-"""classes whose probabilities an answer gives"""
+_MOST_TOLD = 100
+"""classes whose probabilities an answer gives, the most probable ones first"""
 
 
 class ClassificationConfig(TaskConfig):
@@ -101,7 +102,7 @@ class Classification(Task):
         )
 
     def answers(self, predictions: Tensor) -> list[Answer]:
-        values, numbers = predictions.topk(min(_SHOWN, self.target.num), 1)
+        values, numbers = predictions.topk(min(_MOST_TOLD, self.target.num), 1)
         return [
             Answer(
                 self.target.name(row[0]),

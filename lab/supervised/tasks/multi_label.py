@@ -12,7 +12,8 @@ from lab.backbones.features import FeatureSpec
 from lab.data.targets import MultiLabel
 from lab.engine.loss import Loss
 from lab.supervised.scores import Scores, collected, torchmetrics
-from lab.supervised.tasks.base import Answer, Task, TaskConfig, precision_recall_f1
+from lab.supervised.tasks.base import Task, TaskConfig, precision_recall_f1
+from lab.training.answer import Answer
 from lab.training.learner import Monitor
 
 

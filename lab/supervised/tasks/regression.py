@@ -18,7 +18,8 @@ from lab.data.targets import RealValues
 from lab.engine.loss import Loss
 from lab.pictures import Image, predicted_and_true
 from lab.supervised.scores import Scores, collected, torchmetrics
-from lab.supervised.tasks.base import Answer, Task, TaskConfig
+from lab.supervised.tasks.base import Task, TaskConfig
+from lab.training.answer import Answer
 from lab.training.learner import Monitor
 
 _LOSSES = {"l2": F.mse_loss, "l1": F.l1_loss}

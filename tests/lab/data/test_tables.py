@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lab.data.table_files import features_of, read_csv
+from lab.data.table_files import encoder_of, parse_csv, read_csv
 from lab.data.tables import TableData, TableModule
 from lab.data.targets import RealValues
 from lab.errors import UserError
@@ -44,13 +44,19 @@ def test_separators_ends_marks_and_quotes_are_read(separator: str, end: str, tmp
 def test_columns_become_numbers_by_the_training_rows_alone(tmp_path: Path) -> None:
     text = "n,word,y\n1,red,0\n3,blue,0\nNA,red,0\n5,?,0\n100,green,0\n"
     table = read_csv(Path(written(tmp_path, text)))
-    features = features_of(table, ("n", "word"), np.array([0, 1, 2, 3]))
-    assert features.names == ("n", "word=blue", "word=red")
+    encoder = encoder_of(table, ("n", "word"), np.array([0, 1, 2, 3]))
+    names, means, scales = encoder.statistics
+    values = encoder.encode(table)
+    assert names == ("n", "word=blue", "word=red")
     mean, scale = 3.0, np.std([1, 3, 5])
-    assert features.values[:, 0] == pytest.approx([(1 - mean) / scale, 0, 0, (5 - mean) / scale, (100 - mean) / scale])
-    assert features.values[:, 1:].tolist() == [[0, 1], [1, 0], [0, 1], [0, 0], [0, 0]]
-    assert features.mean.tolist() == [mean, 0, 0]
-    assert features.scale.tolist() == pytest.approx([scale, 1, 1])
+    assert values[:, 0] == pytest.approx([(1 - mean) / scale, 0, 0, (5 - mean) / scale, (100 - mean) / scale])
+    assert values[:, 1:].tolist() == [[0, 1], [1, 0], [0, 1], [0, 0], [0, 0]]
+    assert means == (mean, 0, 0)
+    assert scales == pytest.approx((scale, 1, 1))
+    other = parse_csv("word;n;more\nred;3;x\nviolet;NA;y\n", "other")
+    assert encoder.encode(other).tolist() == [[0, 0, 1], [0, 0, 0]]
+    with pytest.raises(UserError, match=r"column 'n', line 2: 'many' is no number"):
+        encoder.encode(parse_csv("word,n\nred,many\n", "other"))
 
 
 def test_numbers_are_standardized_before_they_lose_digits(tmp_path: Path) -> None:

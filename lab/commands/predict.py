@@ -1,0 +1,173 @@
+"""lab predict: what a trained model says of inputs of your own.
+
+Files are read and prepared as the run's data were: pictures, folders and .npz of them, CSV rows, texts; of an agent
+observations, as JSON or .npy. `-` is standard input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.cli import add_import_argument, completed, path_argument
+
+if TYPE_CHECKING:
+    from lab.data.items import Item
+    from lab.training.answer import Answer
+
+EXAMPLE = "lab predict runs/classifier-mnist-cnn-s0-... photo.png more-photos/"
+ORDER = 35
+_OVERRIDE = re.compile(r"(data|module|trainer|seed)(\.[\w.]+)?=")
+_MOST_DRAWN = 240
+"""pictures in one file of --out"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    completed(parser.add_argument("target", help="a run directory"), "runs")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="inputs; - for standard input (default: -)")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which weights (default: best)")
+    parser.add_argument("--batch-size", type=int, default=100, metavar="N", help="inputs at once (default: 100)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--csv", type=path_argument, metavar="FILE", help="also write a table with every number")
+    parser.add_argument(
+        "--out", type=path_argument, metavar="FILE", help="also write a .png of the pictures with what is said of each"
+    )
+    add_import_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from lab.errors import UserError
+    from lab.training.progress import showing_work
+
+    overrides = [word for word in arguments.files if _OVERRIDE.match(word) and not Path(word).exists()]
+    sources = [word for word in arguments.files if word not in overrides]
+    if not sources:
+        if sys.stdin.isatty():
+            raise UserError("give files, folders, or - for standard input.")
+        sources = ["-"]
+    if not 1 <= arguments.batch_size <= 100_000:
+        raise UserError(f"--batch-size {arguments.batch_size} is not valid; give 1 to 100,000.")
+    for path, suffix in ((arguments.csv, ".csv"), (arguments.out, ".png")):
+        if path is not None and (path.suffix.lower() != suffix or path.is_dir() or not path.parent.is_dir()):
+            raise UserError(
+                f"{str(path)!r} cannot be written: it needs the ending {suffix}, and a folder that is there."
+            )
+    rows: list[tuple[str, Answer]] = []
+    pictures: list[Any] = []
+    width = max(len(source) for source in sources)
+    with showing_work():
+        for items, answers in _answered(
+            arguments.target, arguments.checkpoint, overrides, sources, arguments.batch_size
+        ):
+            if arguments.out is not None and len(pictures) < _MOST_DRAWN:
+                pictures += [item.x for item in items]
+            for item, answer in zip(items, answers, strict=True):
+                if not arguments.json:
+                    print(f"{item.name:<{width}}  {_line(answer)}")
+                rows.append((item.name, answer))
+    if arguments.json:
+        told = [{"input": name, "prediction": answer.label, **answer.details} for name, answer in rows]
+        print(json.dumps(told, indent=2, ensure_ascii=False))
+    if arguments.csv is not None:
+        _write_csv(arguments.csv, rows)
+    if arguments.out is not None:
+        _write_pictures(arguments.out, pictures[:_MOST_DRAWN], [answer for _, answer in rows[:_MOST_DRAWN]])
+    return 0
+
+
+def _answered(
+    target: str, checkpoint: str, overrides: Sequence[str], sources: Sequence[str], batch_size: int
+) -> Iterator[tuple[list[Item], list[Answer]]]:
+    """Inputs in batches of alike ones, each with what the model says of them."""
+    from lab.long_work import tell
+    from lab.training.evaluation import evaluating
+    from lab.training.restore import restore
+
+    _, data, module, _ = restore(target, checkpoint, overrides)
+    done = 0
+    try:
+        with evaluating(module, 0):
+            for items in _batched(data.items(sources), batch_size):
+                yield items, module.answers(_stacked([item.x for item in items], module.device))
+                done += len(items)
+                tell("predicting", done, 0)
+    finally:
+        data.close()
+
+
+def _batched(items: Iterator[Item], batch_size: int) -> Iterator[list[Item]]:
+    """Items one after the other in lists of at most so many, of one shape each."""
+    batch: list[Item] = []
+    for item in items:
+        if batch and (len(batch) == batch_size or _shape(batch[0].x) != _shape(item.x)):
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def _shape(x: Any) -> Any:
+    return {name: part.shape for name, part in x.items()} if isinstance(x, dict) else x.shape
+
+
+def _stacked(inputs: list[Any], device: Any) -> Any:
+    import torch
+
+    if isinstance(inputs[0], dict):
+        return {name: torch.stack([each[name] for each in inputs]).to(device) for name in inputs[0]}
+    return torch.stack(inputs).to(device)
+
+
+def _line(answer: Answer) -> str:
+    """The label, and the numbers of which there is one by a name."""
+    plain = [f"{name} {value:.4g}" for name, value in answer.details.items() if not isinstance(value, dict)]
+    return "  ".join([answer.label, *(each for each in plain if not each.startswith(answer.label))])
+
+
+def _write_csv(path: Path, rows: list[tuple[str, Answer]]) -> None:
+    from lab.runs.files import disk_failure
+
+    flat = [{"input": name, "prediction": answer.label, **_flat(answer.details)} for name, answer in rows]
+    columns = list(dict.fromkeys(key for row in flat for key in row))
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(flat)
+    except OSError as error:
+        raise disk_failure(path, error) from error
+
+
+def _flat(details: dict[str, Any]) -> dict[str, Any]:
+    """Numbers by name, of a dict of numbers one a column: `probability of cat`."""
+    singular = {"probabilities": "probability", "scores": "score", "values": "value", "q_values": "q_value"}
+    flat: dict[str, Any] = {}
+    for name, value in details.items():
+        if isinstance(value, dict):
+            flat |= {f"{singular.get(name, name)} of {key}": number for key, number in value.items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _write_pictures(path: Path, inputs: list[Any], answers: list[Answer]) -> None:
+    import torch
+
+    from lab.errors import UserError
+    from lab.pictures import captioned_grid, save_png
+    from lab.runs.files import disk_failure
+
+    if not isinstance(inputs[0], torch.Tensor) or inputs[0].dim() != 3 or inputs[0].shape[0] not in (1, 3):
+        raise UserError(f"--out {str(path)!r} is for models of pictures; --csv writes what is said of other inputs.")
+    grid = captioned_grid(torch.stack(inputs), [answer.label for answer in answers], columns=min(len(inputs), 8))
+    try:
+        save_png(grid, path)
+    except OSError as error:
+        raise disk_failure(path, error) from error
