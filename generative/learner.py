@@ -81,7 +81,14 @@ class GenerativeLearner(Learner[ConfigT]):
         raise UserError(f"module.kind={self.config.kind!r} has no latent space to interpolate in.")
 
     def condition(self, y: Tensor) -> Tensor | None:
-        """What the networks get of classes y (B,): the classes where the model is conditional, else None."""
+        """What the networks get of classes y (B,): the classes where the model is conditional, else None.
+
+        Raises UserError for the shares of classes that mixed images have.
+        """
+        if self.conditional and y.dim() > 1:
+            raise UserError(
+                "data.transforms.mixup and cutmix mix classes; a conditional model needs one of each image."
+            )
         return y if self.conditional else None
 
     def draw_labels(self, num: int, labels: Tensor | None, generator: torch.Generator | None) -> Tensor | None:

@@ -33,8 +33,9 @@ from lab.data.pictures import AS_THEY_ARE, Fit, Reading
 from lab.data.resident import Batch, Chunk, ResidentModule, ShuffledOrder
 from lab.data.spec import DataSpec, TensorSpec
 from lab.data.splits import held_out, tell_absent
-from lab.data.targets import TargetKind
+from lab.data.targets import Classes, TargetKind
 from lab.data.targets.arrays import Array
+from lab.data.transforms import TransformConfig, transformed
 from lab.errors import UserError
 from lab.experiment import DataConfig, Shared
 from lab.long_work import told
@@ -81,6 +82,8 @@ class ImageData(DataConfig):
     """threshold: pixel > 0.5; dynamic: Bernoulli draws with the pixel as probability, anew for each minibatch"""
     validation: float = Field(default=0.1, gt=0, lt=1)
     """share of the training split held out, of each class, where the data set has no validation split"""
+    transforms: TransformConfig = TransformConfig()
+    """random changes of training images"""
     num_train: PositiveInt | None = None
     """use only so many training images, of each class its share"""
 
@@ -136,6 +139,11 @@ class ImageModule(ResidentModule):
         return Chunk(self._draw(), self.config.batches_per_step)
 
     @property
+    def num_classes(self) -> int | None:
+        """How many classes labels have; None for other targets."""
+        return self.spec.target.num if isinstance(self.spec.target, Classes) else None
+
+    @property
     def image_module(self) -> ImageModule:
         """The data module of the images themselves: this one, or that of the images behind codes."""
         return self
@@ -166,13 +174,22 @@ class ImageModule(ResidentModule):
     def _draw(self) -> Iterator[Batch]:
         images, labels = self._splits["train"]
         for _ in range(self.config.batches_per_step):
-            if self.config.binarize == "dynamic":  # drawn for the minibatches of all ranks, so that it is one process's
+            if self.config.binarize == "dynamic" or self.config.transforms.changes:
                 generator, index = self.order.generator(), self.order.next_of_all()
-                mine = ranks.shard(len(index))
-                yield Batch(self._as_float(images[index], generator)[mine], labels[index[mine]])
+                whole = Batch(self._as_float(images[index], generator), labels[index])
+                whole = self._transformed(whole, generator)
+                mine = ranks.shard(len(index))  # drawn for the minibatches of all ranks, so that it is one process's
+                yield Batch(whole.x[mine], whole.y[mine])
             else:
                 index = self.order.next()
                 yield Batch(self._as_float(images[index], None), labels[index])
+
+    def _transformed(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """With what the config wants of it; pixels keep to the levels that they have, but where images are mixed."""
+        transforms = self.config.transforms
+        batch = transformed(batch, transforms, self.num_classes, generator)
+        steps = self.spec.inputs.levels - 1  # type: ignore[union-attr]
+        return batch if transforms.mixes else batch._replace(x=(batch.x * steps).round() / steps)
 
     def _as_float(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         x = x.float() / (self.levels - 1)

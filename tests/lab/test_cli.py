@@ -90,7 +90,7 @@ def test_a_tree_that_is_not_installed_has_the_commands_and_recipes_of_its_packag
 def test_help_has_the_commands_in_their_order() -> None:
     """From training to looking at what came out; the order is a number in each command's file, each its own."""
     commands = catalog.commands()
-    assert list(commands)[:5] == ["train", "resume", "evaluate", "play", "sample"]
+    assert list(commands)[:5] == ["train", "resume", "evaluate", "predict", "play"]
     assert list(commands)[-3:] == ["list", "show", "completion"]
     assert len({command.order for command in commands.values()}) == len(commands)
     assert all(command.summary and "\n" not in command.summary for command in commands.values())

@@ -69,14 +69,15 @@ class Classification(Task):
         return logits
 
     def loss(self, outputs: Tensor, y: Tensor) -> Loss:
+        """Of class numbers (B,), or of the classes' shares (B, K) where images are mixed."""
         smoothing = self.config.label_smoothing
         if self.weight is None:
             loss = F.cross_entropy(outputs, y, label_smoothing=smoothing)
         else:  # the weighted mean, which is 0 for a minibatch whose classes all weigh nothing
-            total = self.weight[y].sum()
+            total = (self.weight[y] if y.dim() == 1 else y @ self.weight).sum()
             summed = F.cross_entropy(outputs, y, self.weight, label_smoothing=smoothing, reduction="sum")
             loss = torch.where(total > 0, summed / total.clamp(min=1e-30), 0 * summed)
-        accuracy = (outputs.argmax(1) == y).float().mean()
+        accuracy = (outputs.argmax(1) == (y if y.dim() == 1 else y.argmax(1))).float().mean()
         return Loss(loss, {"cross_entropy": loss.detach(), "accuracy": accuracy})
 
     def predictions(self, outputs: Tensor) -> Tensor:
