@@ -13,7 +13,7 @@ from lab.backbones.features import FeatureKind, FeatureSpec
 from lab.engine.loss import Loss
 from lab.experiment import KindConfig
 from lab.pictures import Image
-from lab.supervised.scores import Scores
+from lab.supervised.scores import NoScores, Scores
 from lab.training.answer import Answer
 from lab.training.learner import Monitor
 
@@ -51,9 +51,9 @@ class Task(nn.Module):
     def per_sample(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Numbers (B,) by name, whose means over a split are scores. The last one says how wrong a prediction is."""
 
-    @abstractmethod
     def scores(self) -> Scores:
         """What is scored of a split as a whole."""
+        return NoScores()
 
     @abstractmethod
     def answers(self, predictions: Tensor) -> list[Answer]:

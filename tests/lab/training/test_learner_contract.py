@@ -46,6 +46,12 @@ IMAGES = ("data.batch_size=16", "data.batches_per_step=2")
 EXAMPLES = (
     Example("classifier/digits-cnn", IMAGES, lambda n, _: n // 16, 32),
     Example("classifier/digits-lstm", IMAGES, lambda n, _: n // 16, 32),
+    Example(
+        "multi-label/digits",
+        (*IMAGES, "module.backbone.channels=[4,4]", "data.transforms.crop=2", "data.transforms.cutmix=1"),
+        lambda n, _: n // 16,
+        32,
+    ),
     Example("regression/diabetes", ("data.batch_size=16", "data.batches_per_step=2"), lambda n, _: n // 16, 32),
     Example(
         "lm/reference-gru",
