@@ -62,5 +62,5 @@ def fashion_cnn() -> Experiment:
             task=ClassificationConfig(),
             optimizer=OptimizerConfig(lr=2e-3, schedule=ScheduleConfig(name="cosine")),
         ),
-        trainer=TrainerConfig(budget=1_200_000),
+        trainer=TrainerConfig(budget=600_000),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lab.backbones import BackboneConfig
 from lab.data.images import ImageData
+from lab.data.transforms import TransformConfig
 from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
 from lab.experiment import Experiment, TrainerConfig
 from lab.supervised.supervised import SupervisedConfig
@@ -16,7 +17,7 @@ def digits() -> Experiment:
     """A small residual network on one to four digits somewhere in one image."""
     return Experiment(
         name="multi-label/digits",
-        data=ImageData(name="scattered-digits", batch_size=64, batches_per_step=10),
+        data=ImageData(name="scattered-digits", batch_size=64, batches_per_step=10, transforms=TransformConfig(crop=3)),
         module=SupervisedConfig(
             backbone=BackboneConfig(name="resnet", channels=(16, 32, 64)),
             task=MultiLabelConfig(),
