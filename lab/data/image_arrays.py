@@ -19,7 +19,8 @@ Pair = tuple[Array, Array]
 
 
 class ImageArrays(NamedTuple):
-    """Whole splits as arrays: images (N, H, W) or (N, H, W, C), uint8 of `levels` values, and labels (N, ...).
+    """Whole splits as arrays: images (N, H, W) or (N, H, W, C), uint8 of `levels` values, and labels (N, ...). In the
+    place of images, the files (N,) that they are to be read from.
 
     Without a validation split one is drawn from the training split. `label_names` are those of the classes, or of
     several labels or values.
@@ -49,7 +50,8 @@ class ImageArrays(NamedTuple):
 
 
 def checked(arrays: ImageArrays, name: str, kind: TargetKind = "auto") -> tuple[ImageArrays, Labelled]:
-    """The arrays with images (N, H, W, C) and labels as the target's batches hold them, and the target.
+    """The arrays with images (N, H, W, C), or their files (N,), and labels as the target's batches hold them, and the
+    target.
 
     Raises UserError for images or labels of another kind, and for splits that do not fit one another.
     """
@@ -72,6 +74,8 @@ def checked(arrays: ImageArrays, name: str, kind: TargetKind = "auto") -> tuple[
 
 
 def _images(x: Array, split: str, name: str) -> Array:
+    if x.dtype.kind == "U":
+        return x
     channels_first = x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[3] not in (1, 3)
     if x.ndim not in (3, 4) or x.dtype != np.uint8 or not x.size or channels_first:
         raise UserError(

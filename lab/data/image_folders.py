@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lab.data.image_arrays import ImageArrays
+from lab.data.image_arrays import ImageArrays, Pair
 from lab.data.image_files import VALIDATION, read_idx_folder, read_npz
 from lab.data.pictures import AS_THEY_ARE, SUFFIXES, Reading, read_picture
 from lab.data.splits import held_out
@@ -37,18 +37,18 @@ def read_path(path: Path, reading: Reading = AS_THEY_ARE) -> ImageArrays:
         return read_npz(archives[0])
     if any(path.glob("*-ubyte*")):
         return read_idx_folder(path)
-    return read_image_folder(path, reading)
+    return loaded(class_folders(path), path, reading)
 
 
-def read_image_folder(path: Path, reading: Reading = AS_THEY_ARE) -> ImageArrays:
-    """A folder of images for each class, itself or in folders below it: in `train`, `test` and `val`, or at the top.
+def class_folders(path: Path) -> ImageArrays:
+    """The files (N,) in a folder for each class, or in folders below it: in `train`, `test` and `val`, or at the top.
 
     Where there is no `test`, `val` is the test split; where there is neither, a tenth of each class. Folders and files
     that an editor, a notebook or an archive leaves (.ipynb_checkpoints, __MACOSX, ._name) are no classes and no images.
     """
     if not (path / "train").is_dir():
         classes = _classes(path)
-        x, y = _alike({"": _read_classes(path, classes, reading)}, path)[""]
+        x, y = _files_of(path, classes)
         rest, out = held_out(y, max(1, len(y) // 10))
         return ImageArrays((x[rest], y[rest]), (x[out], y[out]), label_names=tuple(classes))
     folders = {"train": path / "train", "test": path / "test"}
@@ -64,19 +64,17 @@ def read_image_folder(path: Path, reading: Reading = AS_THEY_ARE) -> ImageArrays
         for name in _classes(folder):
             if name not in classes:
                 raise UserError(f"{str(folder)!r} has a class {name!r} that {str(folders['train'])!r} lacks.")
-    splits = _alike({split: _read_classes(folder, classes, reading) for split, folder in folders.items()}, path)
+    splits = {split: _files_of(folder, classes) for split, folder in folders.items()}
     return ImageArrays(splits["train"], splits["test"], splits.get("val"), label_names=tuple(classes))
 
 
-def read_labelled_folder(
-    path: Path, labels: str, target: tuple[str, ...], kind: TargetKind, reading: Reading
-) -> ImageArrays:
-    """Pictures below a folder, and a CSV file in it (or anywhere) that has a row for each.
+def labelled_folder(path: Path, labels: str, target: tuple[str, ...], kind: TargetKind) -> ImageArrays:
+    """The files (N,) below a folder that a CSV file names, with what it says of them.
 
     Args:
-        labels: the CSV file. Its column `file` (or filename, image, path; else the first one) names pictures relative
-            to the folder. Where it has a column `split`, that says train, val or test of each; else a tenth of each
-            class is for testing.
+        labels: the CSV file, in the folder or anywhere. Its column `file` (or filename, image, path; else the first
+            one) names pictures relative to the folder. Where it has a column `split`, that says train, val or test of
+            each; else a tenth of each class is for testing.
         target: the columns that say what a picture is; by default all others.
         kind: what they hold.
 
@@ -99,8 +97,7 @@ def read_labelled_folder(
     if not columns:
         raise UserError(f"{str(file)!r} has no column beside {named!r} that says what a picture is.")
     y = label_columns(table, columns, kind)
-    images = _read_named(path, table, named, reading)
-    x = _alike({"": (images, y)}, path)[""][0]
+    x = _named_files(path, table, named)
     names = columns if y.ndim == 2 or y.dtype.kind == "f" or kind in ("real", "multi_label") else ()
     if split_column is None:
         rest, out = held_out(_class_numbers(y), max(1, len(y) // 10))
@@ -114,9 +111,34 @@ def read_labelled_folder(
     for split in ("train", "test"):
         if not len(splits[split][0]):
             raise UserError(f"{str(file)!r} has no row whose split is {split}.")
-    return ImageArrays(
-        splits["train"], splits["test"], splits["val"] if len(splits["val"][0]) else None, label_names=names
-    )
+    val = splits["val"] if len(splits["val"][0]) else None
+    return ImageArrays(splits["train"], splits["test"], val, label_names=names)
+
+
+def loaded(arrays: ImageArrays, path: Path, reading: Reading) -> ImageArrays:
+    """With the pictures (N, H, W) or, where any of them is in colour, (N, H, W, 3), in the place of their files.
+
+    Raises UserError for pictures that cannot be read, and for several sizes.
+    """
+    pairs = {"train": arrays.train, "test": arrays.test, "val": arrays.val}
+    files = {split: pair[0] for split, pair in pairs.items() if pair is not None}
+    images = {
+        split: [read_picture(Path(each), reading) for each in told(f"reading images from {path}", part.tolist())]
+        for split, part in files.items()
+    }
+    everything = [image for part in images.values() for image in part]
+    sizes = sorted({image.shape[:2] for image in everything})
+    if len(sizes) > 1:
+        raise UserError(
+            f"images in {str(path)!r} differ in size ({sizes[:3]}, height and width); data.size=[{sizes[0][0]},"
+            f"{sizes[0][1]}] makes them alike, by data.fit=resize, crop or pad."
+        )
+    if len({image.ndim for image in everything}) > 1:
+        images = {
+            split: [i if i.ndim == 3 else np.repeat(i[..., None], 3, 2) for i in part] for split, part in images.items()
+        }
+    whole = {split: (np.stack(images[split]), pair[1]) for split, pair in pairs.items() if pair is not None}
+    return arrays._replace(train=whole["train"], test=whole["test"], val=whole.get("val"))
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -130,15 +152,15 @@ def image_files(folder: Path) -> list[Path]:
     return [file for file in files if file not in left_out]
 
 
-def _read_named(path: Path, table: Table, named: str, reading: Reading) -> list[Array]:
-    """The pictures of a table's rows. Raises UserError for one that is not below the folder."""
-    images = []
-    for name, line in told(f"reading images from {path}", list(zip(column(table, named), table.lines, strict=True))):
-        file = path / name
-        if not file.resolve().is_relative_to(path.resolve()) or not file.is_file():
+def _named_files(path: Path, table: Table, named: str) -> Array:
+    """The files (N,) of a table's rows. Raises UserError for one that is not below the folder."""
+    folder = path.resolve()
+    files = [path / name for name in column(table, named)]
+    for file, line in zip(files, table.lines, strict=True):
+        if not file.resolve().is_relative_to(folder) or not file.is_file():
+            name = str(file.relative_to(path)) if file.is_relative_to(path) else str(file)
             raise UserError(f"line {line} of the labels: there is no image {name!r} in {str(path)!r}.")
-        images.append(read_picture(file, reading))
-    return images
+    return np.array([str(file) for file in files])
 
 
 def _class_numbers(y: Array) -> Array:
@@ -157,37 +179,20 @@ def _is_litter(path: Path) -> bool:
     return path.name.startswith((".", "__"))
 
 
-def _read_classes(path: Path, classes: list[str], reading: Reading) -> tuple[list[Array], Array]:
-    """Images (H, W) or (H, W, 3), and the number of each one's class; a class that the folder lacks has none."""
-    images, labels = [], []
+def _files_of(path: Path, classes: list[str]) -> Pair:
+    """Picture files (N,), and the number of each one's class; a class that the folder lacks has none."""
+    files: list[str] = []
+    labels: list[int] = []
     for label, name in enumerate(classes):
         folder = path / name
         if not folder.is_dir():
             log.warning("%s has no class %r", path, name)
             continue
-        files = image_files(folder)
-        pictures = [read_picture(file, reading) for file in told(f"reading images from {folder}", files)]
-        if not pictures:
+        own = [str(file) for file in image_files(folder)]
+        if not own:
             log.warning("%s holds no images", folder)
-        images += pictures
-        labels += [label] * len(pictures)
-    if not images:
+        files += own
+        labels += [label] * len(own)
+    if not files:
         raise UserError(f"there are no images in {str(path)!r}.")
-    return images, np.asarray(labels)
-
-
-def _alike(splits: dict[str, tuple[list[Array], Array]], path: Path) -> dict[str, tuple[Array, Array]]:
-    """Images stacked (N, H, W) or, where any of them is in colour, (N, H, W, 3). Raises UserError for several sizes."""
-    everything = [image for images, _ in splits.values() for image in images]
-    sizes = sorted({image.shape[:2] for image in everything})
-    if len(sizes) > 1:
-        raise UserError(
-            f"images in {str(path)!r} differ in size ({sizes[:3]}, height and width); data.size=[{sizes[0][0]},"
-            f"{sizes[0][1]}] makes them alike, by data.fit=resize, crop or pad."
-        )
-    if len({image.ndim for image in everything}) == 1:
-        return {split: (np.stack(images), labels) for split, (images, labels) in splits.items()}
-    return {
-        split: (np.stack([i if i.ndim == 3 else np.repeat(i[..., None], 3, 2) for i in images]), labels)
-        for split, (images, labels) in splits.items()
-    }
+    return np.array(files), np.asarray(labels)

@@ -16,19 +16,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from lab.data.datasets import DataSet, carried_by_scikit_learn, load_named, path_of
 from lab.data.image_arrays import ImageArrays, Pair, checked
 from lab.data.image_files import read_hub, read_idx_folder
-from lab.data.image_folders import read_labelled_folder, read_path
+from lab.data.image_folders import class_folders, labelled_folder, loaded, read_path
 from lab.data.image_items import image_items
+from lab.data.image_streams import PictureStream
 from lab.data.items import Item
+from lab.data.module import LabDataModule
 from lab.data.pictures import AS_THEY_ARE, Fit, Reading
 from lab.data.resident import Batch, Chunk, ResidentModule, ShuffledOrder
 from lab.data.spec import DataSpec, TensorSpec
@@ -84,6 +86,10 @@ class ImageData(DataConfig):
     """share of the training split held out, of each class, where the data set has no validation split"""
     transforms: TransformConfig = TransformConfig()
     """random changes of training images"""
+    stream: bool = False
+    """read picture files from disk in each epoch anew, for folders that are larger than memory"""
+    stream_processes: NonNegativeInt = 2
+    """that read and decode them; 0 for the one that trains"""
     num_train: PositiveInt | None = None
     """use only so many training images, of each class its share"""
 
@@ -94,17 +100,24 @@ class ImageData(DataConfig):
 
     def build(self, seed: int) -> ImageModule:
         """Load the data. Raises UserError for a data set or file that is absent or damaged."""
-        reading = self.reading
+        if self.labels is None and self.target:
+            raise UserError(f"data.target={list(self.target)} names columns of a CSV file, which data.labels gives.")
+        if self.stream:
+            return StreamModule(self, self._files(), seed)
         if self.labels is None:
-            if self.target:
-                raise UserError(
-                    f"data.target={list(self.target)} names columns of a CSV file, which data.labels gives."
-                )
-            arrays = load_images(self.name, self.root, reading)
+            arrays = load_images(self.name, self.root, self.reading)
         else:
-            folder = path_of(self.name, self.root) or Path(self.name)
-            arrays = read_labelled_folder(folder, self.labels, self.target, self.target_kind, reading)
-        return ImageModule(self, arrays.fitted(reading), seed)
+            arrays = loaded(self._files(), Path(self.name), self.reading)
+        return ImageModule(self, arrays.fitted(self.reading), seed)
+
+    def _files(self) -> ImageArrays:
+        """The picture files of a folder, which are not read yet."""
+        path = path_of(self.name, self.root)
+        if path is None or not path.is_dir():
+            raise UserError(f"data.name={self.name!r} is no folder of pictures, as data.stream and data.labels need.")
+        if self.labels is None:
+            return class_folders(path)
+        return labelled_folder(path, self.labels, self.target, self.target_kind)
 
 
 class ImageModule(ResidentModule):
@@ -114,26 +127,18 @@ class ImageModule(ResidentModule):
         super().__init__()
         self.config, self.levels = config, arrays.levels
         arrays, target = checked(arrays, config.name, config.target_kind)
-        train, val = arrays.train, arrays.val
-        if val is None:
-            total = len(train[0])
-            num = min(round(total * config.validation), total - 1)
-            if not num:
-                raise UserError(
-                    f"data.validation={config.validation} holds out none of the {total} images; it needs more."
-                )
-            rest, out = held_out(train[1], num)
-            train, val = (train[0][rest], train[1][rest]), (train[0][out], train[1][out])
-        if config.num_train is not None and config.num_train < len(train[0]):
-            _, some = held_out(train[1], config.num_train)
-            train = train[0][some], train[1][some]
-        splits = {"train": train, "val": val, "test": arrays.test}
+        splits = _divided(arrays, config)
         tell_absent(target, {split: y for split, (_, y) in splits.items()}, config.name)
-        self._splits = {split: _tensors(*pair) for split, pair in splits.items()}
-        shape = tuple(self._splits["train"][0].shape[1:])
+        shape = self._hold(splits)
         levels = arrays.levels if config.binarize == "none" else 2
-        self.spec = DataSpec(TensorSpec(shape, torch.float32, 0.0, 1.0, levels), target=target.fitted(train[1]))
-        self.order = ShuffledOrder(len(self._splits["train"][0]), config.batch_size, seed, self.device)
+        target = target.fitted(splits["train"][1])
+        self.spec = DataSpec(TensorSpec(shape, torch.float32, 0.0, 1.0, levels), target=target)
+        self.order = ShuffledOrder(len(splits["train"][1]), config.batch_size, seed, self.device)
+
+    def _hold(self, splits: dict[str, Pair]) -> tuple[int, ...]:
+        """Keep the images and labels of each split; returns the shape (C, H, W) of an image."""
+        self._splits = {split: _tensors(*pair) for split, pair in splits.items()}
+        return tuple(self._splits["train"][0].shape[1:])
 
     def next_chunk(self) -> Chunk:
         return Chunk(self._draw(), self.config.batches_per_step)
@@ -174,15 +179,22 @@ class ImageModule(ResidentModule):
     def _draw(self) -> Iterator[Batch]:
         images, labels = self._splits["train"]
         for _ in range(self.config.batches_per_step):
-            if self.config.binarize == "dynamic" or self.config.transforms.changes:
-                generator, index = self.order.generator(), self.order.next_of_all()
-                whole = Batch(self._as_float(images[index], generator), labels[index])
-                whole = self._transformed(whole, generator)
-                mine = ranks.shard(len(index))  # drawn for the minibatches of all ranks, so that it is one process's
-                yield Batch(whole.x[mine], whole.y[mine])
-            else:
-                index = self.order.next()
-                yield Batch(self._as_float(images[index], None), labels[index])
+            generator = self.order.generator() if self._needs_noise else None
+            index = self.order.next_of_all() if self._needs_noise else self.order.next()
+            yield self._prepared(images[index], labels[index], generator)
+
+    @property
+    def _needs_noise(self) -> bool:
+        """Whether something is drawn at random for the images of all ranks, so that it is as in one process."""
+        return self.config.binarize == "dynamic" or self.config.transforms.changes
+
+    def _prepared(self, images: Tensor, labels: Tensor, generator: torch.Generator | None) -> Batch:
+        """This rank's minibatch: of images of its own, or, with a generator, of those of all ranks."""
+        if generator is None:
+            return Batch(self._as_float(images, None), labels)
+        whole = self._transformed(Batch(self._as_float(images, generator), labels), generator)
+        mine = ranks.shard(len(labels))
+        return Batch(whole.x[mine], whole.y[mine])
 
     def _transformed(self, batch: Batch, generator: torch.Generator) -> Batch:
         """With what the config wants of it; pixels keep to the levels that they have, but where images are mixed."""
@@ -198,6 +210,86 @@ class ImageModule(ResidentModule):
         if self.config.binarize == "dynamic":
             return torch.bernoulli(x, generator=generator)
         return x
+
+
+class StreamModule(ImageModule):
+    """The same minibatches as of images in memory, read from disk while the model trains."""
+
+    def _hold(self, splits: dict[str, Pair]) -> tuple[int, ...]:
+        reading, processes = self.config.reading, self.config.stream_processes
+        train = PictureStream(splits["train"][0], reading, processes)
+        alike = reading._replace(channels=1 if train.shape[0] == 1 else 3)
+        self._streams = {split: PictureStream(x, alike, processes) for split, (x, _) in splits.items()}
+        self._labels = {split: torch.from_numpy(np.ascontiguousarray(y)) for split, (_, y) in splits.items()}
+        self._reading: Iterator[Tensor] | None = None
+        for split, stream in self._streams.items():
+            if stream.shape != train.shape:
+                raise UserError(
+                    f"the {split} split of {self.config.name!r} holds pictures of {stream.shape[1:]} rows and "
+                    f"columns, the train split of {train.shape[1:]}; data.size makes them alike."
+                )
+        return train.shape
+
+    def to(self, device: torch.device) -> None:
+        LabDataModule.to(self, device)
+        self._labels = {split: y.to(device) for split, y in self._labels.items()}
+        self.order.device = device
+
+    def fixed_tensors(self) -> Iterator[Tensor]:
+        """Labels and the sizes of files: what can be looked at without reading all."""
+        for split, y in self._labels.items():
+            yield y
+            yield torch.from_numpy(self._streams[split].file_sizes())
+
+    def num_samples(self, split: Split) -> int:
+        return len(self._streams[split])
+
+    def batches(self, split: Split, batch_size: int = 500) -> Iterator[Batch]:
+        generator = torch.Generator(self.device).manual_seed(0)
+        numbers = torch.arange(self.num_samples(split)).split(batch_size)
+        read = self._streams[split].read([part.tolist() for part in numbers])
+        labels = self._labels[split].split(batch_size)
+        for y in told(f"going through the {split} split", labels):
+            yield Batch(self._as_float(next(read).to(self.device), generator), y)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._reading = None
+
+    def close(self) -> None:
+        self._reading = None
+
+    def _draw(self) -> Iterator[Batch]:
+        if self._reading is None:
+            self._reading = self._streams["train"].read(self._ahead())
+        for _ in range(self.config.batches_per_step):
+            images = next(self._reading).to(self.device, non_blocking=True)
+            generator = self.order.generator() if self._needs_noise else None
+            index = self.order.next_of_all() if self._needs_noise else self.order.next()
+            yield self._prepared(images, self._labels["train"][index], generator)
+
+    def _ahead(self) -> Iterator[list[int]]:
+        """The numbers of all minibatches from here on: those that are read count only when they are learned from."""
+        order = ShuffledOrder(self.order.num_samples, self.order.batch_size, self.order.seed, torch.device("cpu"))
+        order.drawn = self.order.drawn
+        while True:
+            yield (order.next_of_all() if self._needs_noise else order.next()).tolist()
+
+
+def _divided(arrays: ImageArrays, config: ImageData) -> dict[str, Pair]:
+    """The three splits: where there is no validation split, it is drawn from the training split."""
+    train, val = arrays.train, arrays.val
+    if val is None:
+        total = len(train[0])
+        num = min(round(total * config.validation), total - 1)
+        if not num:
+            raise UserError(f"data.validation={config.validation} holds out none of the {total} images; it needs more.")
+        rest, out = held_out(train[1], num)
+        train, val = (train[0][rest], train[1][rest]), (train[0][out], train[1][out])
+    if config.num_train is not None and config.num_train < len(train[0]):
+        _, some = held_out(train[1], config.num_train)
+        train = train[0][some], train[1][some]
+    return {"train": train, "val": val, "test": arrays.test}
 
 
 def load_images(name: str, root: str | None = None, reading: Reading = AS_THEY_ARE) -> ImageArrays:
