@@ -43,15 +43,20 @@ def read_picture(file: Path | BinaryIO, reading: Reading = AS_THEY_ARE, name: st
     try:
         with warnings.catch_warnings(), Image.open(file) as image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return fitted(_plain(ImageOps.exif_transpose(image), reading.ground), reading)
+            if reading.size is not None:
+                longer = max(reading.size)
+                image.draft(None, (longer, longer))  # a JPEG that is much larger need not be decoded in full
+            ImageOps.exif_transpose(image, in_place=True)
+            return fitted(_plain(image, reading.ground), reading)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"image {name or str(file)!r} cannot be read ({error}).") from None
 
 
 def fitted(picture: Image.Image, reading: Reading) -> Array:
     """A picture in grey or colour as an array of the size and channels that are asked for."""
-    if reading.channels is not None:
-        picture = picture.convert("L" if reading.channels == 1 else "RGB")
+    mode = picture.mode if reading.channels is None else "L" if reading.channels == 1 else "RGB"
+    if picture.mode != mode:
+        picture = picture.convert(mode)
     if reading.size is not None and picture.size != reading.size[::-1]:
         size, how = reading.size[::-1], Image.Resampling.BILINEAR
         if reading.fit == "resize":
@@ -70,6 +75,8 @@ def fitted_array(image: Array, reading: Reading) -> Array:
 
 def _plain(picture: Image.Image, ground: Literal["white", "black"]) -> Image.Image:
     """Grey or in colour, of 8 bits, without transparency."""
+    if picture.mode in ("L", "RGB") and "transparency" not in picture.info:
+        return picture
     if picture.mode.startswith("I"):  # 16 bits a pixel, whatever their order
         grey = (np.asarray(picture).astype(np.int64).clip(0, 65_535) / 257).round().astype(np.uint8)
         return Image.fromarray(grey)
