@@ -20,7 +20,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from lab import __version__, catalog, plugins
+from lab import __version__, catalog, interrupts, plugins
 from lab.caches import without_a_home
 from lab.errors import Failure, UserError, shortened, unknown
 from lab.quiet import warnings_in_lines
@@ -85,14 +85,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
+        if interrupts.asked():  # which C code took for an error of an import
+            print("interrupted", file=sys.stderr)
+            return INTERRUPTED
         return _unexpected(error)
+    finally:
+        interrupts.forget()
 
 
 def program() -> NoReturn:
     """The program `lab`: `main`, then the end of a process without tearing down its modules, which takes seconds."""
     code = main()
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
+    with suppress(KeyboardInterrupt):
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for each in gc.get_objects():  # files that users' code has left open, too
         if issubclass(type(each), io.IOBase):
             with suppress(OSError, ValueError):  # closed, or nobody reads on
@@ -102,12 +109,13 @@ def program() -> NoReturn:
 
 @contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does, where nobody handles it yet.
+    """Let SIGTERM end a command as Ctrl-C does, where nobody handles it yet; and remember both.
 
     An interrupt that comes while a destructor or a callback runs is ignored by Python: it is raised once more.
     """
 
     def interrupt(number: int, frame: Any) -> NoReturn:
+        interrupts.note()
         raise KeyboardInterrupt(number)
 
     def again(unraisable: Any) -> None:
@@ -121,12 +129,13 @@ def _interrupted_by_sigterm() -> Iterator[None]:
     if not default or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before, before_hook = signal.signal(signal.SIGTERM, interrupt), sys.unraisablehook
-    sys.unraisablehook = again
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    before_hook, sys.unraisablehook = sys.unraisablehook, again
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         sys.unraisablehook = before_hook
 
 

@@ -37,6 +37,7 @@ GROUND = {
         "launchers",
         "lazy",
         "lightning",
+        "interrupts",
         "long_work",
         "pictures",
         "plugins",

@@ -45,6 +45,7 @@ _TICK_SECONDS = 0.25
 _FOLLOW_SECONDS = 15.0  # for the other ranks to notice that one has failed
 _HANG_SECONDS = 900.0  # without a sign of life
 _ROOM_SECONDS = 300.0  # to wait for room after a failure
+_STOP_SECONDS = 60.0  # for a run that was asked to stop to end by itself
 _WIDEN_SECONDS = 20.0  # between looks for more room
 _MAX_FAILURES = 3  # in a row, without a new checkpoint
 _DIED = "died"
@@ -99,11 +100,13 @@ class Team:
                 f"{cluster.slots(self.need)}. A lower trainer.num_workers, or trainer.min_workers, goes on with less."
             )
         self._stop_asked = threading.Event()
+        self._stop_by = float("inf")
         self._widening = False
         self._shown = False
 
     def ask_to_stop(self) -> None:
-        """End the run after the current chunk, saved and resumable."""
+        """End the run after the current chunk, saved and resumable; without waiting for it, where it takes a minute."""
+        self._stop_by = min(self._stop_by, time.time() + _STOP_SECONDS)
         self._stop_asked.set()
 
     def abandon(self) -> bool:
@@ -158,7 +161,8 @@ class Team:
                 if time.time() > look and failed is None:
                     look = time.time() + _WIDEN_SECONDS
                     self._widening = self._widening or self.roster.room_to_widen() > size
-                if stop is not None and failed is None and is_true(stop):
+                abandoned = stop is not None and failed is None and is_true(stop)
+                if abandoned or time.time() > self._stop_by:
                     self.roster.discard_all()
                     break
                 if self._silence(began) > _HANG_SECONDS and failed is None:

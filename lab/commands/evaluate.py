@@ -40,14 +40,15 @@ def run(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             overrides=arguments.overrides,
         )
-    content = checkpoint.load(run.checkpoint(arguments.checkpoint))
+    file = run.checkpoint(arguments.checkpoint)
+    content = checkpoint.load(file)
     recipe, counters = content["experiment"]["name"], content["counters"]
     if arguments.json:
-        summary = {"run": str(run.path), "recipe": recipe, "checkpoint": arguments.checkpoint, **counters}
+        summary = {"run": str(run.path), "recipe": recipe, "checkpoint": file.stem, **counters}
         print(json.dumps({**summary, "split": arguments.split, "metrics": metrics, "classes": table}, indent=2))
         return 0
     counter = run.result()["counter"]
-    print(f"{recipe} ({arguments.checkpoint} checkpoint, {counter}={counters[counter]:,})")
+    print(f"{recipe} ({file.stem} checkpoint, {counter}={counters[counter]:,})")
     width = max(map(len, metrics))
     for name, value in metrics.items():
         print(f"  {name:<{width}}  {value:.5g}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from lab.errors import UserError, shortened, unknown
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 """cells that hold no value, whatever their case"""
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 _SEPARATORS = ",;\t|"
 _MOST_BYTES = 2**30
 _MOST_WORDS = 100
@@ -153,6 +155,8 @@ def label_columns(table: Table, names: tuple[str, ...], kind: TargetKind = "auto
             if cell.lower() in MISSING:
                 raise UserError(f"data.target={name!r}, line {line}: {cell!r} is nothing that can be predicted.")
         values = [_number(cell) for cell in cells]
+        if None in values:
+            _refuse_decimal_commas(table, name)
         if kind == "classes":
             return np.array(cells)
         if kind == "auto" and len(names) == 1 and sum(value is None for value in values) > len(values) // 2:
@@ -177,6 +181,7 @@ def encoder_of(table: Table, names: tuple[str, ...], train: Array) -> Encoder:
         cells = column(table, name)
         values = [math.nan if cell.lower() in MISSING else _number(cell) for cell in cells]
         if None in values:
+            _refuse_decimal_commas(table, name)
             words = sorted({cells[i] for i in train if cells[i].lower() not in MISSING})
             if len(words) > _MOST_WORDS:
                 raise UserError(
@@ -199,6 +204,17 @@ def column(table: Table, name: str) -> list[str]:
     """The cells (N) of a column."""
     place = table.header.index(name)
     return [row[place] for row in table.rows]
+
+
+def _refuse_decimal_commas(table: Table, name: str) -> None:
+    """Raise UserError when most words of a column are numbers as some languages write them."""
+    cells = column(table, name)
+    if sum(_DECIMAL_COMMA.fullmatch(cell) is not None for cell in cells) > len(cells) // 2:
+        first = next(i for i, cell in enumerate(cells) if _DECIMAL_COMMA.fullmatch(cell))
+        raise UserError(
+            f"column {name!r}, line {table.lines[first]}: {cells[first]!r} has a decimal comma; numbers need a point: "
+            f"{cells[first].replace(',', '.')}."
+        )
 
 
 def _number(cell: str) -> float | None:

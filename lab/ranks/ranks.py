@@ -50,13 +50,21 @@ def joined(init_method: str, rank: int, num_ranks: int) -> Iterator[None]:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """A context for what one rank does by itself, such as evaluation: in it this process is rank 0 of 1."""
+    """A context for what one rank does by itself, such as evaluation: in it this process is rank 0 of 1.
+
+    Others' code sees no process group either: metrics that gather from all ranks would wait for ever.
+    """
     global _alone
     before, _alone = _alone, True
+    group = dist.GroupMember.WORLD if is_joined() else None
+    if group is not None:
+        dist.GroupMember.WORLD = None
     try:
         yield
     finally:
         _alone = before
+        if group is not None:
+            dist.GroupMember.WORLD = group
 
 
 def is_joined() -> bool:

@@ -61,6 +61,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
                     raise UserError(f"checkpoint {str(path)!r} is damaged (the checksum of {damaged!r} is wrong).")
             file.seek(0)
             content = torch.load(file, map_location=device, weights_only=True)
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {str(path)!r}.") from None
     except pickle.UnpicklingError:

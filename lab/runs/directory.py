@@ -184,12 +184,22 @@ class Run:
         return rows_of(self.metrics_path.read_bytes()) if self.metrics_path.is_file() else []
 
     def checkpoint(self, which: str = "best") -> Path:
-        """The path of `best` or `last`, or best's stand-in when a run has only `last`. Raises UserError without any."""
-        for name in (which, "last"):
-            path = self.checkpoints / f"{name}.ckpt"
-            if path.is_file():
-                return path
-        raise UserError(f"run {str(self.path)!r} has no checkpoint yet.")
+        """The path of `best` or `last`, or best's stand-in where a run has not been evaluated.
+
+        Raises UserError without any, and when a best one was there and is gone.
+        """
+        path, last = (self.checkpoints / f"{name}.ckpt" for name in (which, "last"))
+        if path.is_file():
+            return path
+        if not last.is_file():
+            raise UserError(f"run {str(self.path)!r} has no checkpoint yet.")
+        with contextlib.suppress(UserError):
+            if self.result().get("best") is None:
+                return last
+        raise UserError(
+            f"the best checkpoint of run {str(self.path)!r} is gone; there is its last one, {str(last)!r} "
+            f"(--checkpoint last)."
+        )
 
     def is_alive(self) -> bool:
         """Whether a process is training this run now."""

@@ -37,6 +37,7 @@ def restore(
     run = run if isinstance(run, Run) else Run.open(run)
     content = checkpoint.load(run.checkpoint(which))
     with run.explaining_imports():
+        _check_kinds(run, which, content)
         experiment = override(serialization.validate(content["experiment"]), overrides)
         device = resolve_device(experiment.trainer.device)
         data = experiment.data.build(experiment.seed)
@@ -46,6 +47,18 @@ def restore(
     data.to(device)
     module.eval()
     return experiment, data, module, content
+
+
+def _check_kinds(run: Run, which: str, content: dict[str, Any]) -> None:
+    """Raise UserError when a checkpoint is another run's, which trained something else."""
+    own, given = serialization.dump(run.experiment()), content["experiment"]
+    for part in ("module", "data"):
+        kinds = [tree[part].get("kind") for tree in (given, own)]
+        if kinds[0] != kinds[1]:
+            raise UserError(
+                f"checkpoint {str(run.checkpoint(which))!r} does not fit: it is of {given['name']}, with {part}.kind="
+                f"{kinds[0]!r}, the run of {own['name']}, with {kinds[1]!r}."
+            )
 
 
 def evaluate(

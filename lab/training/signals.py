@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from lab import interrupts
+
 
 @contextmanager
 def stop_on_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
@@ -20,6 +22,7 @@ def stop_on_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
         yield
         return
 
+    interrupts.raise_if_lost()
     previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

@@ -358,6 +358,84 @@ def test_an_interrupt_that_a_destructor_swallows_comes_again() -> None:
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
+LOSES = """
+import os, signal, sys
+import lab.cli
+def run(*arguments):
+    try:
+        os.kill(os.getpid(), {number})
+        for _ in range(1000):
+            pass
+    except KeyboardInterrupt:  # as C code does that imports a module
+        {then}
+lab.cli._run = run
+sys.exit(lab.cli.main(["list"]))
+"""
+TRAINS = """
+        from lab.training.signals import stop_on_signals
+        with stop_on_signals(lambda number, frame: None):
+            return 0
+"""
+
+
+@pytest.mark.parametrize("number", ["signal.SIGTERM", "signal.SIGINT"])
+@pytest.mark.parametrize("then", ["raise AttributeError('no such name') from None", TRAINS])
+def test_an_interrupt_that_an_import_loses_is_one(number: str, then: str) -> None:
+    code = LOSES.format(number=number, then=then.strip())
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+def test_an_error_after_an_interrupt_of_an_earlier_command_is_an_error(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lab.cli as cli
+
+    def interrupted(*arguments: Any) -> int:
+        cli.interrupts.note()
+        raise KeyboardInterrupt
+
+    def fails(*arguments: Any) -> int:
+        raise AttributeError("no such name")
+
+    monkeypatch.setattr(cli, "_run", interrupted)
+    assert lab("list").code == 130
+    monkeypatch.setattr(cli, "_run", fails)
+    done = lab("list")
+    assert (done.code, "AttributeError: no such name" in done.err) == (1, True)
+
+
+def test_a_best_checkpoint_that_is_gone_is_told(lab: Lab, run: Path) -> None:
+    (run / "checkpoints" / "best.ckpt").unlink()
+    done = lab("evaluate", run)
+    assert done.code == 2
+    assert "the best checkpoint of run" in done.err
+    done = lab("evaluate", run, "--checkpoint", "last")
+    assert (done.code, "(last checkpoint, " in done.out) == (0, True)
+
+
+def test_a_checkpoint_of_another_run_is_refused(lab: Lab, run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    words = [
+        "trainer.budget=256",
+        "trainer.film=false",
+        "tracking.mode=disabled",
+        "data.num_envs=2",
+        "data.num_steps=16",
+    ]
+    assert lab("train", "pg/cartpole", *words, "--out", other, "--quiet").code == 0
+    shutil.copy(other / "checkpoints" / "best.ckpt", run / "checkpoints" / "best.ckpt")
+    done = lab("evaluate", run)
+    assert done.code == 2
+    assert "does not fit: it is of pg/cartpole, with module.kind=" in done.err
+
+
+def test_a_damaged_checkpoint_is_told_once(lab: Lab, run: Path) -> None:
+    (run / "checkpoints" / "best.ckpt").write_bytes(b"nothing")
+    done = lab("evaluate", run)
+    assert (done.code, done.err.count("is damaged")) == (2, 1)
+
+
 @pytest.mark.parametrize(
     ("words", "part"),
     [

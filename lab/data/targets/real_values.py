@@ -12,7 +12,7 @@ from lab.errors import UserError
 
 
 class RealValues(NamedTuple):
-    """Real numbers by name; a batch holds y (B, T) float32 in the data's own units.
+    """Real numbers by name; a batch holds y (B, T) float64 in the data's own units, which float32 may round.
 
     `mean` and `scale` (the standard deviation; 1 where all values are alike) are those of the training split.
     """
@@ -30,7 +30,7 @@ class RealValues(NamedTuple):
 def read_real_values(
     values: Mapping[str, Array], name: str, value_names: tuple[str, ...] = ()
 ) -> tuple[dict[str, Array], RealValues]:
-    """Rows (N, T) float32 of each split, from numbers (N,) or (N, T).
+    """Rows (N, T) float64 of each split, from numbers (N,) or (N, T).
 
     Raises UserError for what is no finite number, and for splits of other numbers of values.
     """
@@ -53,4 +53,4 @@ def read_real_values(
             )
     num = rows["train"].shape[1]
     names = value_names or (("value",) if num == 1 else tuple(f"value_{i}" for i in range(num)))
-    return {split: row.astype(np.float32) for split, row in rows.items()}, RealValues(names)
+    return {split: row.astype(np.float64) for split, row in rows.items()}, RealValues(names)

@@ -33,7 +33,8 @@ class ClassificationConfig(TaskConfig):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """share of the probability that is spread over all classes (Szegedy et al. 2016)"""
     class_weights: Literal["balanced"] | tuple[NonNegativeFloat, ...] | None = None
-    """how much each class counts in the loss; balanced: as much as if all were equally frequent in training"""
+    """by what the loss of a sample of each class is multiplied; balanced: by N / (K n), n of the N training samples
+    being of the class, as if all K were equally frequent"""
     top_k: tuple[PositiveInt, ...] = ()
     """also score whether the right class is among the k most probable ones"""
 
@@ -70,13 +71,9 @@ class Classification(Task):
 
     def loss(self, outputs: Tensor, y: Tensor) -> Loss:
         """Of class numbers (B,), or of the classes' shares (B, K) where images are mixed."""
-        smoothing = self.config.label_smoothing
-        if self.weight is None:
-            loss = F.cross_entropy(outputs, y, label_smoothing=smoothing)
-        else:  # the weighted mean, which is 0 for a minibatch whose classes all weigh nothing
-            total = (self.weight[y] if y.dim() == 1 else y @ self.weight).sum()
-            summed = F.cross_entropy(outputs, y, self.weight, label_smoothing=smoothing, reduction="sum")
-            loss = torch.where(total > 0, summed / total.clamp(min=1e-30), 0 * summed)
+        loss = F.cross_entropy(
+            outputs, y, self.weight, label_smoothing=self.config.label_smoothing, reduction="none"
+        ).mean()
         accuracy = (outputs.argmax(1) == (y if y.dim() == 1 else y.argmax(1))).float().mean()
         return Loss(loss, {"cross_entropy": loss.detach(), "accuracy": accuracy})
 

@@ -48,7 +48,7 @@ class Regression(Task):
     """A linear layer from features (B, F) to standardized values (B, T), or to logits of bins (B, T, K)."""
 
     monitor = Monitor("eval/r2", "max")
-    mean: Tensor  # (T,)
+    mean: Tensor  # (T,) float64
     scale: Tensor
     centres: Tensor  # (K,)
 
@@ -57,8 +57,8 @@ class Regression(Task):
         self.config, self.names = config, target.names
         self.binned = config.loss == "binned"
         self.head = nn.Linear(features.shapes[0][-1], len(target.names) * (config.bins if self.binned else 1))
-        self.register_buffer("mean", torch.tensor(target.mean))
-        self.register_buffer("scale", torch.tensor(target.scale))
+        self.register_buffer("mean", torch.tensor(target.mean, dtype=torch.float64))
+        self.register_buffer("scale", torch.tensor(target.scale, dtype=torch.float64))
         self.register_buffer("centres", torch.linspace(-_REACH, _REACH, config.bins), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class Regression(Task):
 
     def per_sample(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The mean absolute error of each sample's numbers."""
-        return {"mae": (self.predictions(outputs).double() - y.double()).abs().mean(1)}
+        return {"mae": (self.predictions(outputs) - y).abs().mean(1)}
 
     def scores(self) -> Scores:
         return _RegressionScores(len(self.names), self.mean)
@@ -105,7 +105,7 @@ class Regression(Task):
 
     def _losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Of each number (B, T)."""
-        standardized = (y - self.mean) / self.scale
+        standardized = ((y - self.mean) / self.scale).float()
         if self.config.loss == "smooth_l1":
             return F.smooth_l1_loss(outputs, standardized, beta=self.config.beta, reduction="none")
         if not self.binned:
@@ -121,7 +121,7 @@ class _RegressionScores:
 
     def __init__(self, num: int, mean: Tensor) -> None:
         metrics = torchmetrics().regression
-        self.mean = mean.double()
+        self.mean = mean
         self.inner = collected(
             {"r2": metrics.R2Score(multioutput="raw_values"), "mse": metrics.MeanSquaredError(num_outputs=num)},
             mean.device,
@@ -129,7 +129,7 @@ class _RegressionScores:
         self.inner.set_dtype(torch.float64)  # type: ignore[attr-defined]
 
     def update(self, predictions: Tensor, y: Tensor) -> None:
-        self.inner.update(predictions.double() - self.mean, y.double() - self.mean)
+        self.inner.update(predictions - self.mean, y - self.mean)
 
     def compute(self) -> dict[str, Tensor]:
         values = self.inner.compute()

@@ -127,6 +127,8 @@ def test_a_resumed_stream_goes_on_where_it_was(tmp_path: Path) -> None:
         (rows(50), {"target": ("a", "b")}, "data.target='b', line 2: 'u' is no number that can be predicted"),
         (rows(50), {"target": ("c",)}, "data.target='c', line 2: '' is nothing that can be predicted"),
         (rows(50), {"target": ("a", "b"), "target_kind": "classes"}, "has 2 columns; classes are the words of one"),
+        ("a;y\n" + "".join(f"{i},5;{i}\n" for i in range(50)), {}, "line 2: '0,5' has a decimal comma; numbers need"),
+        ("a;y\n" + "".join(f"{i};{i},5\n" for i in range(50)), {}, "column 'y', line 2: '0,5' has a decimal comma"),
         (rows(50), {"target_kind": "multi_label"}, "a row of 0 and 1 for each sample"),
         (rows(50), {"drop": ("a", "b", "c")}, "no column from which anything could be predicted"),
         (rows(50).replace("\n7,", "\ninf,"), {}, "column 'a', line 9: 'inf' is not finite"),

@@ -36,6 +36,22 @@ SMALL = {
         "data.validation=0.001",
         "data.test=0.001",
     ],
+    "classifier": [
+        "classifier/digits-cnn",
+        "trainer.budget=1280",
+        "data.batches_per_step=5",
+        "data.transforms={crop: 1, rotate: 5, cutout: 2, mixup: 0.4}",
+        "module.backbone.dropout=0",
+        "module.task.class_weights=balanced",
+    ],
+    "regression": ["regression/diabetes", "trainer.budget=1280", "data.batches_per_step=5", "module.task.loss=binned"],
+    "multi-label": [
+        "multi-label/digits",
+        "trainer.budget=640",
+        "data.batches_per_step=5",
+        "data.num_train=500",
+        "module.backbone={name: lenet}",
+    ],
     "a2c": ["pg/a2c-cartpole", "trainer.budget=1024", "data.num_envs=8", "data.rounds=4", "module.optimizer.lr=1e-3"],
     "dqn": ["dqn/cartpole", "trainer.budget=2000", "data.num_envs=4", "data.learning_starts=200", "data.rounds=4"],
 }
@@ -82,7 +98,7 @@ def assert_same(one: Run, other: Run, tolerance: float = 1e-3) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vae", "gan", "lm"])
+@pytest.mark.parametrize("name", ["vae", "gan", "lm", "classifier", "regression", "multi-label"])
 def test_two_ranks_compute_what_one_process_computes(name: str, two: dict[str, Run], tmp_path: Path) -> None:
     """Noise and batch normalisation included: the same losses and weights but for the order of sums."""
     alone = train(experiment_of(name), run_dir=tmp_path / "alone", on_loop=stop_after(CHUNKS.get(name, 0))).run
@@ -232,3 +248,17 @@ def test_a_table_has_no_gradients_to_average(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(ranks, "rank", lambda: 0)
     with pytest.raises(UserError, match=r"trainer\.num_workers must be 1"):
         train(resolve("q-learning/taxi", ["data.num_envs=2"]), run_dir=tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_what_one_rank_does_alone_sees_no_group(tmp_path: Path) -> None:
+    """Others' metrics gather from all ranks where they see a process group."""
+    import torch.distributed as dist
+
+    with ranks.joined(f"file://{tmp_path / 'meeting'}", 0, 1):
+        assert dist.is_initialized()
+        with ranks.alone():
+            assert not dist.is_initialized()
+            assert (ranks.rank(), ranks.num_ranks()) == (0, 1)
+        assert dist.get_world_size() == 1
+    assert not dist.is_initialized()

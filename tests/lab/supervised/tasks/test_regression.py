@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def scores_of(predictions: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
 def test_losses_are_of_standardized_values(loss: Any) -> None:
     torch.manual_seed(0)
     task = Regression(RegressionConfig(loss=loss, beta=0.7), TARGET, FEATURES)
-    outputs, y = torch.randn(6, 2), torch.randn(6, 2) * 5
+    outputs, y = torch.randn(6, 2), torch.randn(6, 2).double() * 5
     standard = (y - torch.tensor([10.0, -2.0])) / torch.tensor([4.0, 0.5])
     error = (outputs - standard).abs()
     by_hand = {
@@ -49,6 +50,7 @@ def test_losses_are_of_standardized_values(loss: Any) -> None:
     assert torch.allclose(task.predictions(standard), y, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_scikit_learn() -> None:
     from sklearn import metrics
 
@@ -78,7 +80,7 @@ def test_bins_are_learned_by_nearness() -> None:
     torch.testing.assert_close(task.loss(logits, y).value, expected)
     sharp = torch.full((1, 2, 9), -1e4)
     sharp[0, 0, 4:6], sharp[0, 1, 8] = torch.tensor([0.75, 0.25]).log(), 0.0
-    torch.testing.assert_close(task.predictions(sharp), torch.tensor([[11.0, 0.0]]))
+    torch.testing.assert_close(task.predictions(sharp), torch.tensor([[11.0, 0.0]]).double())
 
 
 def test_a_constant_target_scores_as_in_scikit_learn() -> None:
@@ -135,3 +137,20 @@ def test_the_exported_network_takes_rows_as_they_are(line: Any) -> None:
     with torch.no_grad():
         raw = batch.x * torch.tensor(data.spec.statistics.scale) + torch.tensor(data.spec.statistics.mean)
         assert torch.allclose(what.network(raw), module.judge(data, "test").predictions, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_large_offset_costs_no_digits(tmp_path: Path) -> None:
+    """Seconds since 1970, a step apart: float32 knows only each 128th of them."""
+    text = "".join(f"{i},{1_700_000_000 + i}\n" for i in range(300))
+    (tmp_path / "t.csv").write_text("a,y\n" + text)
+    words = [f"data.name={tmp_path / 't.csv'}", "trainer.budget=20000", "module.optimizer.weight_decay=0"]
+    words += ["tracking.mode=disabled", "trainer.num_threads=1"]
+    run = train(resolve("regression/diabetes", words), run_dir=tmp_path / "run")
+    assert run.metrics["eval/r2"] > 0.995
+    _, data, module, _ = restore(run.run)
+    (batch,) = data.batches("test")
+    assert batch.y.flatten().diff().unique().numel() > 30
+    with torch.no_grad():
+        predictions = module.judge(data, "test").predictions
+    assert (predictions - batch.y).abs().mean() < 8
