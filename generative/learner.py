@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from generative.evaluation.distances import NEIGHBOURS, distribution_metrics, nearest_neighbours
 from generative.export import exportable_images
-from lab.data.images import ImageModule
+from lab.data.image_module import ImageBatches
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch
 from lab.data.spec import DataSpec, TensorSpec
@@ -131,12 +131,12 @@ class GenerativeLearner(Learner[ConfigT]):
         Models that are chosen by their likelihood are measured so once, at the end: sampling takes its time. Data
         without class labels have no such distance, and neither has a handful of images.
         """
-        assert isinstance(data, ImageModule)
+        assert isinstance(data, ImageBatches)
         if split != "test" or not has_classes(data) or data.num_samples("test") <= NEIGHBOURS:
             return {}
         return self.distances(data, split, self.distance_images, full=True)
 
-    def distances(self, data: ImageModule, split: str, num: int, *, full: bool) -> dict[str, float]:
+    def distances(self, data: ImageBatches, split: str, num: int, *, full: bool) -> dict[str, float]:
         """The distances of `num` samples from a split, see `distribution_metrics`.
 
         Where pixels are bits, samples are drawn as bits too. Raises UserError for data without class labels.
@@ -153,7 +153,7 @@ class GenerativeLearner(Learner[ConfigT]):
     def pictures(self, data: LabDataModule) -> dict[str, Image]:
         """From fixed noise: samples (a class a column where conditional), and samples each beside the nearest training
         image, which shows memorising."""
-        assert isinstance(data, ImageModule)
+        assert isinstance(data, ImageBatches)
         images = data.to_images(self.sample(NUM_SAMPLES, labels=self.fixed_labels(), generator=self.fixed_generator()))
         first = images[:NUM_NEIGHBOURS]
         pairs = torch.stack([first, nearest_neighbours(first, data.image_module)], dim=1)  # (N, 2, C, H, W)
@@ -241,7 +241,7 @@ class LatentImageModel(GenerativeLearner[ConfigT]):
         return {**super().pictures(data), "interpolation": image_grid(rows.flatten(0, 1), rows.shape[1])}
 
 
-def has_classes(data: ImageModule) -> bool:
+def has_classes(data: ImageBatches) -> bool:
     """Whether the images have labels of two classes or more."""
     target = data.image_module.spec.target
     return isinstance(target, Classes) and target.num > 1

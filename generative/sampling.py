@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from generative.learner import GenerativeLearner
-from lab.data.images import ImageModule
+from lab.data.image_module import ImageBatches
 from lab.data.targets import Classes
 from lab.errors import Failure, UserError, shortened, unknown
 from lab.pictures import image_grid
@@ -97,7 +97,7 @@ def sample_run(reference: str, checkpoint: str, overrides: Sequence[str], option
         with evaluating(module, options.seed):
             if isinstance(module, LanguageModel):
                 return _sample_texts(module, options, source)
-            if isinstance(module, GenerativeLearner) and isinstance(data, ImageModule):
+            if isinstance(module, GenerativeLearner) and isinstance(data, ImageBatches):
                 return _sample_images(module, data, options, source)
     finally:
         data.close()
@@ -132,7 +132,7 @@ def _sample_texts(module: LanguageModel, options: SampleOptions, source: str) ->
 # ------------------------------------------------------------------ images
 
 
-def _sample_images(module: GenerativeLearner, data: ImageModule, options: SampleOptions, source: str) -> str:
+def _sample_images(module: GenerativeLearner, data: ImageBatches, options: SampleOptions, source: str) -> str:
     options.refuse(("prompt", "length"), "a model of images")
     out = options.out or Path("samples.png")
     if out.suffix.lower() not in _IMAGE_SUFFIXES:
@@ -148,7 +148,7 @@ def _sample_images(module: GenerativeLearner, data: ImageModule, options: Sample
     return f"{out}: {len(images)} images of {source}"
 
 
-def _draw(module: GenerativeLearner, data: ImageModule, options: SampleOptions) -> tuple[torch.Tensor, int | None]:
+def _draw(module: GenerativeLearner, data: ImageBatches, options: SampleOptions) -> tuple[torch.Tensor, int | None]:
     """Images (N, C, H, W) and the columns of their grid."""
     generator = torch.Generator(module.device).manual_seed(options.seed)
     num = options.n or _NUM_IMAGES

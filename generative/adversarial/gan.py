@@ -24,7 +24,7 @@ from generative.evaluation.distances import NEIGHBOURS, check_enough
 from generative.learner import NUM_SAMPLES, LatentImageModel
 from lab.backbones import BackboneConfig
 from lab.backbones.features import Features
-from lab.data.images import ImageModule
+from lab.data.image_module import ImageBatches
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch, Chunk
 from lab.data.spec import DataSpec
@@ -284,7 +284,7 @@ class GAN(LatentImageModel[GANConfig]):
 
         Raises UserError for data without class labels, on which there is no feature network to train.
         """
-        assert isinstance(data, ImageModule)
+        assert isinstance(data, ImageBatches)
         return self.distances(data, split, self.config.eval_images, full=split == "test")
 
     @property

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from lab.data.image_files import read_idx_folder
-from lab.data.images import Array, ImageArrays, register_images
+from lab.data.images import ImageArrays, register_images
+from lab.data.targets.arrays import Array
 
 
 @register_images("stacked-mnist")

@@ -21,7 +21,7 @@ from generative.autoregressive.sampling import Backend, KnownPixels, SampleReque
 from generative.learner import GenerativeLearner, OnProgress
 from generative.likelihoods import bits_per_dim
 from lab.backbones import BackboneConfig, build_backbone
-from lab.data.images import ImageModule
+from lab.data.image_module import ImageBatches
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch
 from lab.data.spec import DataSpec, TensorSpec
@@ -148,7 +148,7 @@ class AutoregressiveImageModel(GenerativeLearner[PixelCNNConfig]):
 
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
         """The exact negative log-likelihood of a split: nats an image, bits a dimension."""
-        assert isinstance(data, ImageModule)
+        assert isinstance(data, ImageBatches)
         metrics = split_means(data.batches(split, batch_size=250), self.per_sample)
         metrics["eval/bits_per_dim"] = bits_per_dim(metrics["eval/nll_nats"], self.image.numel)
         return metrics | self.test_distances(data, split)
@@ -202,7 +202,7 @@ class AutoregressiveImageModel(GenerativeLearner[PixelCNNConfig]):
 
     def pictures(self, data: LabDataModule) -> dict[str, Image]:
         """Samples, and completions of the upper halves of validation images: a row each, the original first."""
-        assert isinstance(data, ImageModule)
+        assert isinstance(data, ImageBatches)
         batch = next(iter(data.batches("val", batch_size=NUM_COMPLETED)))
         rows = data.to_images(self.completions(batch.x, batch.y, 7).flatten(0, 1))
         return {**super().pictures(data), "completions": image_grid(rows, 8)}

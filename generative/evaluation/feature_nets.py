@@ -26,7 +26,8 @@ from generative.evaluation.weight_files import load_weights, save_weights
 from lab.backbones import BackboneConfig
 from lab.backbones.features import Features
 from lab.data.datasets import data_folder
-from lab.data.images import ImageModule, load_images
+from lab.data.image_module import ImageBatches, ImageModule
+from lab.data.images import load_images
 from lab.data.resident import Batch
 from lab.data.spec import TensorSpec
 from lab.data.targets import Classes
@@ -156,7 +157,7 @@ def train(net: LeNet, x: Tensor, y: Tensor, *, with_bits: bool = False) -> None:
             updater.step(Batch(images, y[index]))
 
 
-def split_arrays(data: ImageModule, split: str, most: int | None = None) -> tuple[Tensor, Tensor]:
+def split_arrays(data: ImageBatches, split: str, most: int | None = None) -> tuple[Tensor, Tensor]:
     """The first `most` images (N, C, H, W) and labels (N,) of a split, by default all of them."""
     batches, num = [], 0
     for batch in data.batches(split):  # type: ignore[arg-type]

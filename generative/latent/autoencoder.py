@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab.backbones.mlp import Activation, activation_layer
-from lab.data.images import ImageModule
+from lab.data.image_module import ImageBatches
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch, Chunk
 from lab.data.spec import DataSpec, TensorSpec
@@ -138,7 +138,7 @@ class Autoencoder(Learner[AutoencoderConfig]):
 
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
         """Squared error of an image (sum over pixels), and the share of the pixels' variance that is explained."""
-        assert isinstance(data, ImageModule)
+        assert isinstance(data, ImageBatches)
         error = split_means(data.batches(split), self.per_sample)["eval/squared_error"]
         x = torch.cat([x for x, _ in data.batches(split)])
         variance = float(_squared_error(x.mean(0, keepdim=True).expand_as(x), x).sum()) / len(x)
@@ -149,7 +149,7 @@ class Autoencoder(Learner[AutoencoderConfig]):
         return {"eval/squared_error": _squared_error(self.reconstruct(batch.x), batch.x)}
 
     def pictures(self, data: LabDataModule) -> dict[str, Image]:
-        assert isinstance(data, ImageModule)
+        assert isinstance(data, ImageBatches)
         x, _ = next(iter(data.batches("val", 32)))
         pairs = torch.stack([x, self.reconstruct(x)], dim=1)
         return {"reconstructions": image_grid(pairs.flatten(0, 1), 8)}

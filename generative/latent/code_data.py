@@ -14,8 +14,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from generative.latent.vq_vae import VQVAE
-from lab.data.images import ImageData, ImageModule
-from lab.data.module import LabDataModule
+from lab.data.image_module import ImageBatches, ImageModule
 from lab.data.resident import ShuffledOrder
 from lab.data.spec import DataSpec, TensorSpec
 from lab.errors import UserError
@@ -51,12 +50,12 @@ class CodeData(DataConfig):
         return CodeModule(self, module, images, seed)
 
 
-class CodeModule(ImageModule):
+class CodeModule(ImageBatches):
     """x (B, 1, h, w) codes on K levels in [0, 1], y (B,) the classes of their images."""
 
     def __init__(self, config: CodeData, vq_vae: VQVAE, images: ImageModule, seed: int) -> None:
-        LabDataModule.__init__(self)
-        self.config = ImageData(name=config.run, batch_size=config.batch_size, batches_per_step=config.batches_per_step)
+        super().__init__()
+        self.config, self.batches_per_step = config, config.batches_per_step
         self.vq_vae, self.images, self.device = vq_vae, images, images.device
         self.levels = vq_vae.config.num_codes
         self._splits = {split: self._encode(split) for split in ("train", "val", "test")}

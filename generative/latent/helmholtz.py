@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from generative.learner import GenerativeLearner, OnProgress
 from generative.likelihoods import bits_per_dim, importance_weighted_bound
-from lab.data.images import ImageModule
+from lab.data.image_module import ImageBatches
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch
 from lab.data.spec import DataSpec
@@ -139,7 +139,7 @@ class Helmholtz(GenerativeLearner[HelmholtzConfig]):
 
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
         """ELBO and importance-weighted negative log-likelihood, in nats an image."""
-        assert isinstance(data, ImageModule)
+        assert isinstance(data, ImageBatches)
         metrics = split_means(data.batches(split), self.per_sample)
         metrics["eval/bits_per_dim"] = bits_per_dim(metrics["eval/nll_nats"], self.image.numel)
         metrics["eval/importance_samples"] = float(self.config.eval_samples)

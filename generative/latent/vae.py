@@ -21,7 +21,7 @@ from generative.latent.pixel_likelihoods import Likelihood, build_likelihood
 from generative.learner import LatentImageModel
 from lab.backbones import BackboneConfig
 from lab.backbones.features import Features
-from lab.data.images import ImageModule
+from lab.data.image_module import ImageBatches
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch
 from lab.data.spec import DataSpec
@@ -182,7 +182,7 @@ class VAE(LatentImageModel[VAEConfig]):
 
         With the Gaussian likelihood these are densities of pixels in [0, 1]; there are no bits per dimension then.
         """
-        assert isinstance(data, ImageModule)
+        assert isinstance(data, ImageBatches)
         batch_size = max(1, min(500, 64 * _EVALUATION_ROWS // self.config.eval_samples))
         metrics = split_means(data.batches(split, batch_size), self.per_sample)
         if metrics["eval/kl_nats"] < _COLLAPSED_NATS and self.counters["samples"]:
@@ -232,7 +232,7 @@ class VAE(LatentImageModel[VAEConfig]):
     def pictures(self, data: LabDataModule) -> dict[str, Image]:
         """What all latent models show, and: reconstructions beside their originals; the codes of validation images on a
         map, coloured by class; the latents that vary most over them, each gone through around an image's code."""
-        assert isinstance(data, ImageModule)
+        assert isinstance(data, ImageBatches)
         x, labels = split_arrays(data, "val", NUM_MAPPED)
         y = self.condition(labels)
         parts = torch.arange(len(x)).split(500)

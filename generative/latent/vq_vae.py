@@ -21,7 +21,7 @@ from generative.latent.pixel_likelihoods import Likelihood, build_likelihood
 from generative.learner import GenerativeLearner, OnProgress
 from generative.likelihoods import bits_per_dim
 from lab.backbones import BackboneConfig, build_backbone
-from lab.data.images import ImageModule
+from lab.data.image_module import ImageBatches
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch
 from lab.data.spec import DataSpec
@@ -146,7 +146,7 @@ class VQVAE(GenerativeLearner[VQVAEConfig]):
 
         eval/perplexity: exp of the entropy of the codes in the split; eval/used_codes: how many occur at all.
         """
-        assert isinstance(data, ImageModule)
+        assert isinstance(data, ImageBatches)
         counts = torch.zeros(self.config.num_codes, device=self.device)
 
         def per_sample(batch: Batch) -> dict[str, Tensor]:
@@ -195,7 +195,7 @@ class VQVAE(GenerativeLearner[VQVAEConfig]):
 
     def pictures(self, data: LabDataModule) -> dict[str, Image]:
         """Originals beside reconstructions, beside the samples."""
-        assert isinstance(data, ImageModule)
+        assert isinstance(data, ImageBatches)
         x, _ = next(iter(data.batches("val", 32)))
         pairs = torch.stack([x, self.net.likelihood.mean(self.decode(self.encode(x)))], dim=1)  # (N, 2, C, H, W)
         return {**super().pictures(data), "reconstructions": image_grid(pairs.flatten(0, 1), 8)}

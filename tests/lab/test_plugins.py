@@ -58,7 +58,9 @@ import numpy as np
 from pydantic import PositiveInt
 
 from lab.data.datasets import DataSet, load_named
-from lab.data.images import ImageArrays, ImageData, ImageModule
+from lab.data.image_arrays import ImageArrays
+from lab.data.image_module import ImageModule
+from lab.data.images import ImageData
 from lab.experiment import DataConfig, Shared
 from lab.registry import Registry
 

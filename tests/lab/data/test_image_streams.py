@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 
 from lab.config.overrides import resolve
-from lab.data.images import ImageData, ImageModule, StreamModule
+from lab.data.image_module import ImageModule, StreamModule
+from lab.data.images import ImageData
 from lab.data.resident import Batch
 from lab.data.transforms import TransformConfig
 from lab.errors import UserError
