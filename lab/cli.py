@@ -10,6 +10,7 @@ import atexit
 import errno
 import gc
 import io
+import math
 import os
 import re
 import signal
@@ -212,6 +213,17 @@ def path_argument(text: str) -> Path:
     if any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(text).parts):
         raise argparse.ArgumentTypeError(f"{shortened(text)} holds a name of more than {_LONGEST_NAME} bytes")
     return Path(text)
+
+
+def finite(text: str) -> float:
+    """The type of an option that is a number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{shortened(text)} is no finite number")
+    return value
 
 
 def add_import_argument(parser: argparse.ArgumentParser) -> None:

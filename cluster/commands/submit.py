@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from cluster.commands.address import add_address_arguments
-from lab.cli import INTERRUPTED, parse
+from lab.cli import INTERRUPTED, finite, parse
 
 EXAMPLE = "lab submit sweep dqn/cartpole --seeds 5"
 ORDER = 80
@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from cluster.jobs.submission import COMMANDS
 
     add_address_arguments(parser)
-    parser.add_argument("--cpus", type=float, default=0, metavar="X", help="CPUs of the command itself (default: 0)")
-    parser.add_argument("--gpus", type=float, default=0, metavar="X", help="GPUs of the command itself (default: 0)")
+    parser.add_argument("--cpus", type=finite, default=0, metavar="X", help="CPUs of the command itself (default: 0)")
+    parser.add_argument("--gpus", type=finite, default=0, metavar="X", help="GPUs of the command itself (default: 0)")
     parser.add_argument(
         "--storage",
         default=_RUNS,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from lab.cli import add_import_argument, completed, path_argument
+from lab.cli import add_import_argument, completed, finite, path_argument
 
 _SETTINGS = (
     "seeds",
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--retries", type=int, default=2, metavar="N", help="new attempts for a failed run (default: 2)"
     )
     parser.add_argument(
-        "--hang-seconds", type=float, default=600, metavar="S", help="end and retry a run silent for so long"
+        "--hang-seconds", type=finite, default=600, metavar="S", help="end and retry a run silent for so long"
     )
     parser.add_argument(
         "--out", type=path_argument, metavar="DIR", help="the sweep directory; by default a new one in ./runs"

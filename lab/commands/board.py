@@ -9,6 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from lab.cli import finite
+
 EXAMPLE = "lab board runs"
 ORDER = 150
 PORT = 8675
@@ -19,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=PORT, help=f"the port on 127.0.0.1 (default: {PORT}; 0: any)")
     parser.add_argument("--metric", metavar="NAME", help="compare by this metric; by default each run's monitored one")
     parser.add_argument("--at", choices=("last", "best"), default="last", help="each run's value (default: last)")
-    parser.add_argument("--threshold", type=float, metavar="X", help="also steps and seconds to reach this value")
+    parser.add_argument("--threshold", type=finite, metavar="X", help="also steps and seconds to reach this value")
 
 
 def run(arguments: argparse.Namespace) -> int:

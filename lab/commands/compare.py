@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 
-from lab.cli import completed, path_argument
+from lab.cli import completed, finite, path_argument
 
 EXAMPLE = "lab compare runs/sweep-*"
 ORDER = 140
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", metavar="NAME", help="compare by this metric; by default each run's monitored one")
     parser.add_argument("--mode", choices=("max", "min"), help="whether the metric is to be high or low")
     parser.add_argument("--at", choices=("last", "best"), default="last", help="each run's value (default: last)")
-    parser.add_argument("--threshold", type=float, metavar="X", help="also steps and seconds to reach this value")
+    parser.add_argument("--threshold", type=finite, metavar="X", help="also steps and seconds to reach this value")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--html", type=path_argument, metavar="FILE", help="write a page that opens offline")
 

@@ -442,6 +442,9 @@ def test_a_damaged_checkpoint_is_told_once(lab: Lab, run: Path) -> None:
         (("export", "runs/x", "--out", ""), "argument --out: a path must not be empty"),
         (("train", "dqn/cartpole", "--out="), "argument --out: a path must not be empty"),
         (("compare", "runs", "--html", "a" * 256), "holds a name of more than 255 bytes"),
+        (("compare", "runs", "--threshold", "3" + "9" * 400), "is no finite number"),
+        (("board", "--threshold", "nan"), "argument --threshold: 'nan' is no finite number"),
+        (("submit", "--cpus", "inf", "train", "dqn/cartpole"), "argument --cpus: 'inf' is no finite number"),
         (("play", "runs/x", "--video", "ü" * 128 + ".gif"), "holds a name of more than 255 bytes"),
     ],
 )
