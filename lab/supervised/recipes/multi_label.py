@@ -17,11 +17,16 @@ def digits() -> Experiment:
     """A small residual network on one to four digits somewhere in one image."""
     return Experiment(
         name="multi-label/digits",
-        data=ImageData(name="scattered-digits", batch_size=64, batches_per_step=10, transforms=TransformConfig(crop=3)),
+        data=ImageData(
+            name="scattered-digits",
+            batch_size=64,
+            batches_per_step=10,
+            transforms=TransformConfig(rotate=10, scale=(0.9, 1.1)),
+        ),
         module=SupervisedConfig(
             backbone=BackboneConfig(name="resnet", channels=(16, 32, 64)),
             task=MultiLabelConfig(),
             optimizer=OptimizerConfig(lr=2e-3, schedule=ScheduleConfig(name="cosine")),
         ),
-        trainer=TrainerConfig(budget=120_000),
+        trainer=TrainerConfig(budget=160_000),
     )

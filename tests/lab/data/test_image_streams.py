@@ -24,6 +24,7 @@ from lab.data.transforms import TransformConfig
 from lab.errors import UserError
 from lab.runs.directory import Run
 from lab.training.train import train
+from tests.lab.ranks.several import train_on_ranks
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +158,26 @@ def test_killed_and_resumed(folder: Path, tmp_path: Path) -> None:
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     _, alive = psutil.wait_procs(readers, timeout=20)
     assert not alive, "processes that read outlive the one that trains"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("transforms", ["{}", "{flip: 0.5, mixup: 0.3}"])
+def test_two_ranks_read_what_one_process_reads(folder: Path, tmp_path: Path, transforms: str) -> None:
+    words = [
+        f"data.name={folder}",
+        "data.size=[8,8]",
+        "data.stream=true",
+        "data.batch_size=8",
+        f"data.transforms={transforms}",
+    ]
+    words += ["data.batches_per_step=3", "trainer.budget=600", "trainer.num_threads=1", "tracking.mode=disabled"]
+    words += ["module.backbone.dropout=0", "trainer.log_period=1", "trainer.engine=eager"]
+    alone = train(resolve("classifier/digits-cnn", words), run_dir=tmp_path / "alone").run
+    two = [*words, "trainer.num_workers=2"]
+    (run,) = train_on_ranks(2, [(resolve("classifier/digits-cnn", two), tmp_path / "two", 0)])
+    states = [torch.load(each.last, weights_only=True)["state_dict"] for each in (alone, run)]
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
