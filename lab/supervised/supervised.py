@@ -68,6 +68,26 @@ class Judged(NamedTuple):
     worst_x: Tensor
 
 
+class _Worst:
+    """The inputs of a split that were predicted worst, the worst first, and which of its samples they are."""
+
+    wrong: Tensor
+    at: Tensor
+    x: Tensor
+
+    def __init__(self) -> None:
+        self.num_seen = 0
+
+    def add(self, wrong: Tensor, x: Tensor) -> None:
+        """Look at inputs x (B, ...) of which predictions are so wrong (B,)."""
+        first, self.num_seen = self.num_seen, self.num_seen + len(x)
+        at = torch.arange(first, self.num_seen, device=x.device)
+        if first:
+            wrong, at, x = (torch.cat(pair) for pair in ((self.wrong, wrong), (self.at, at), (self.x, x)))
+        self.wrong, order = wrong.topk(min(_NUM_MISTAKES, len(wrong)))
+        self.at, self.x = at[order], x[order]
+
+
 class Supervised(Learner[SupervisedConfig]):
     """Trains a Net."""
 
@@ -103,28 +123,20 @@ class Supervised(Learner[SupervisedConfig]):
         scores = self.task.scores()
         predictions: list[Tensor] = []
         targets: list[Tensor] = []
-        worst, worst_x, worst_at = torch.empty(0), torch.empty(0), torch.empty(0, dtype=torch.int64)
+        worst = _Worst()
 
         def per_sample(batch: Batch) -> dict[str, Tensor]:
-            nonlocal worst, worst_x, worst_at
             outputs = self.net(batch.x)
             values = self.task.per_sample(outputs, batch.y)
-            at = sum(len(each) for each in targets) + torch.arange(len(batch.y), device=batch.y.device)
             predictions.append(self.task.predictions(outputs))
             targets.append(batch.y)
             scores.update(predictions[-1], batch.y)
-            wrong = list(values.values())[-1]
-            if len(worst):
-                wrong, at, x = torch.cat([worst, wrong]), torch.cat([worst_at, at]), torch.cat([worst_x, batch.x])
-            else:
-                x = batch.x
-            worst, order = wrong.topk(min(_NUM_MISTAKES, len(wrong)))
-            worst_at, worst_x = at[order], x[order]
+            worst.add(list(values.values())[-1], batch.x)
             return values
 
         means = split_means(data.batches(split), per_sample)
         whole = {name: float(value) for name, value in scores.compute().items()}
-        return Judged({**means, **whole}, torch.cat(predictions), torch.cat(targets), worst_at, worst_x)
+        return Judged({**means, **whole}, torch.cat(predictions), torch.cat(targets), worst.at, worst.x)
 
     def pictures(self, data: LabDataModule) -> dict[str, Image]:
         key = "val", self.counters["updates"]

@@ -72,11 +72,6 @@ class Task(nn.Module):
         return {}
 
 
-def threshold_counts(predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How often each of L labels was predicted rightly, predicted, and true, of booleans (N, L): (L,) each."""
-    return (predicted & true).sum(0), predicted.sum(0), true.sum(0)
-
-
 def precision_recall_f1(
     right: Tensor, predicted: Tensor, true: Tensor, names: Sequence[str]
 ) -> dict[str, dict[str, float]]:
