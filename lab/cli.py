@@ -130,7 +130,10 @@ def _interrupted_by_sigterm() -> Iterator[None]:
     if not default or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # not where it is ignored, in the background
+        numbers.append(signal.SIGINT)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     before_hook, sys.unraisablehook = sys.unraisablehook, again
     try:
         yield
