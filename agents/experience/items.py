@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lab.data import npz
 from lab.data.items import Item, content
 from lab.data.spec import TensorSpec
 from lab.errors import UserError, shortened
@@ -40,8 +40,8 @@ def _read(source: str, inputs: Inputs) -> Sequence[Any]:
     raw = content(source)
     if raw[:6] == b"\x93NUMPY":
         try:
-            array = np.load(io.BytesIO(raw), allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
+            array = npz.read_array(raw)
+        except npz.DAMAGES as error:
             raise UserError(f"{source!r} is damaged or no .npy of plain numbers ({error}).") from None
         return _one_or_more(array, inputs)
     try:

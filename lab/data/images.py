@@ -50,7 +50,7 @@ class ImageData(DataConfig):
     """a registered data set, a .npz file, a folder, or hub:NAME"""
     root: str | None = None
     """folder of data files; by default LAB_DATA, else ./data"""
-    size: tuple[PositiveInt, PositiveInt] | None = None
+    size: tuple[Annotated[int, Field(ge=1, le=8_192)], Annotated[int, Field(ge=1, le=8_192)]] | None = None
     """rows and columns that images are brought to; by default they stay as they are"""
     fit: Fit = "resize"
     """how: resize stretches, crop cuts what is beyond the middle, pad puts ground on two sides"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
 import zlib
@@ -29,6 +30,15 @@ def read_arrays(path: Path) -> dict[str, Array]:
         return {key: archive[key] for key in archive.files}
 
 
+def read_array(content: bytes) -> Array:
+    """The array of a .npy file's content. Raises what is in DAMAGES, also where it claims more than it holds."""
+    file = io.BytesIO(content)
+    shape, dtype = _header(file)
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize > len(content) - file.tell():
+        raise ValueError(f"it claims {math.prod(shape):,} values of {dtype} and holds {len(content):,} bytes")
+    return np.asarray(np.load(io.BytesIO(content), allow_pickle=False))
+
+
 def check_arrays(path: Path) -> None:
     """Raise UserError when an archive claims more than it can hold or than there is memory, DAMAGES when it is none."""
     if path.exists() and not path.is_file():
@@ -36,14 +46,20 @@ def check_arrays(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             with archive.open(member) as file:
-                version = np.lib.format.read_magic(file)
-                reader = {(1, 0): np.lib.format.read_array_header_1_0}.get(version, np.lib.format.read_array_header_2_0)
-                shape, _, dtype = reader(file)
+                shape, dtype = _header(file)
             size = math.prod(shape) * dtype.itemsize
             if not dtype.hasobject and not size <= member.file_size <= size + _MOST_HEADER:
                 raise ValueError(f"{member.filename} claims {size:,} bytes and has {member.file_size:,}")
             check_claim(path, member.file_size, member.compress_size * MOST_PACKED + _MOST_HEADER)
         check_claim(path, sum(member.file_size for member in archive.infolist()), None)
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """The shape and type that the header of an array says, which is read."""
+    version = np.lib.format.read_magic(file)
+    reader = {(1, 0): np.lib.format.read_array_header_1_0}.get(version, np.lib.format.read_array_header_2_0)
+    shape, _, dtype = reader(file)
+    return shape, dtype
 
 
 def check_claim(path: Path, size: int, limit: int | None) -> None:

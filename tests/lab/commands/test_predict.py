@@ -164,6 +164,11 @@ def test_observations_of_agents(lab: Any, tmp_path: Path, monkeypatch: pytest.Mo
     for row, i in zip(told, (0, 0, 1, 0, 1, 0, 1), strict=True):
         assert list(row["q_values"].values()) == pytest.approx(scores[i].tolist(), rel=1e-5)
         assert row["prediction"] == str(int(actions[i]))
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (2**37,)})
+    (tmp_path / "claims.npy").write_bytes(file.getvalue() + b"12345678")
+    done = lab("predict", run, tmp_path / "claims.npy")
+    assert (done.code, "claims 137,438,953,472 values" in done.err) == (2, True)
     for text, part in (
         ("[1, 2, 3]", "has shape (4,), not (3,)"),
         ("[1, 2, 3, null]", "is no array of numbers"),
