@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from generative.evaluation.distances import NEIGHBOURS, distribution_metrics, nearest_neighbours
 from generative.export import exportable_images
-from lab.data.image_module import ImageBatches
+from lab.data.image_batches import ImageBatches
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch
 from lab.data.spec import DataSpec, TensorSpec
@@ -144,7 +144,7 @@ class GenerativeLearner(Learner[ConfigT]):
         starts = told("sampling images to compare", range(0, num, _AT_ONCE))
         parts = [data.to_images(self.sample(min(_AT_ONCE, num - start))) for start in starts]
         images, real = torch.cat(parts), data.image_module
-        if real.spec.inputs.levels == 2:  # type: ignore[union-attr]
+        if real.spec.inputs.levels == 2:
             images = torch.bernoulli(images)
         return distribution_metrics(images, real, split, full=full)
 

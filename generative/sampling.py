@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from generative.learner import GenerativeLearner
-from lab.data.image_module import ImageBatches
+from lab.data.image_batches import ImageBatches
 from lab.data.targets import Classes
 from lab.errors import Failure, UserError, shortened, unknown
 from lab.pictures import image_grid

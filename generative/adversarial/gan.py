@@ -24,7 +24,7 @@ from generative.evaluation.distances import NEIGHBOURS, check_enough
 from generative.learner import NUM_SAMPLES, LatentImageModel
 from lab.backbones import BackboneConfig
 from lab.backbones.features import Features
-from lab.data.image_module import ImageBatches
+from lab.data.image_batches import ImageBatches
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch, Chunk
 from lab.data.spec import DataSpec

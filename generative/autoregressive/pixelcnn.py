@@ -21,7 +21,7 @@ from generative.autoregressive.sampling import Backend, KnownPixels, SampleReque
 from generative.learner import GenerativeLearner, OnProgress
 from generative.likelihoods import bits_per_dim
 from lab.backbones import BackboneConfig, build_backbone
-from lab.data.image_module import ImageBatches
+from lab.data.image_batches import ImageBatches
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch
 from lab.data.spec import DataSpec, TensorSpec

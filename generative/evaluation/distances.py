@@ -13,7 +13,7 @@ from torch import Tensor
 
 from generative.evaluation.feature_nets import feature_net, split_arrays
 from generative.evaluation.inception import inception_net
-from lab.data.image_module import ImageModule
+from lab.data.images import ImageModule
 from lab.data.targets import Classes
 from lab.errors import UserError
 

@@ -26,8 +26,8 @@ from generative.evaluation.weight_files import load_weights, save_weights
 from lab.backbones import BackboneConfig
 from lab.backbones.features import Features
 from lab.data.datasets import data_folder
-from lab.data.image_module import ImageBatches, ImageModule
-from lab.data.images import load_images
+from lab.data.image_batches import ImageBatches
+from lab.data.images import ImageModule, load_images
 from lab.data.resident import Batch
 from lab.data.spec import TensorSpec
 from lab.data.targets import Classes

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab.backbones.mlp import Activation, activation_layer
-from lab.data.image_module import ImageBatches
+from lab.data.image_batches import ImageBatches
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch, Chunk
 from lab.data.spec import DataSpec, TensorSpec

@@ -14,7 +14,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from generative.latent.vq_vae import VQVAE
-from lab.data.image_module import ImageBatches, ImageModule
+from lab.data.image_batches import ImageBatches
+from lab.data.images import ImageModule
 from lab.data.resident import ShuffledOrder
 from lab.data.spec import DataSpec, TensorSpec
 from lab.errors import UserError

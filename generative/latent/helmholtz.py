@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from generative.learner import GenerativeLearner, OnProgress
 from generative.likelihoods import bits_per_dim, importance_weighted_bound
-from lab.data.image_module import ImageBatches
+from lab.data.image_batches import ImageBatches
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch
 from lab.data.spec import DataSpec

@@ -21,7 +21,7 @@ from generative.latent.pixel_likelihoods import Likelihood, build_likelihood
 from generative.learner import LatentImageModel
 from lab.backbones import BackboneConfig
 from lab.backbones.features import Features
-from lab.data.image_module import ImageBatches
+from lab.data.image_batches import ImageBatches
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch
 from lab.data.spec import DataSpec

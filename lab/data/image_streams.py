@@ -22,7 +22,10 @@ from lab.data.pictures import Reading, read_picture
 from lab.data.targets.arrays import Array
 from lab.errors import UserError
 
+_LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_TRIM_BYTES = 2**25
+"""pictures after which memory that is free goes back to the system"""
 _AHEAD = 4
 """minibatches that each process has ready"""
 
@@ -63,10 +66,15 @@ class PictureStream:
             generator=torch.Generator(),  # of its own: it draws a seed, and training goes on as if it had not
             worker_init_fn=_end_with_the_trainer,
         )
+        num_bytes = 0
         for images in loader:
             if isinstance(images, str):
                 raise UserError(images)
             yield images
+            num_bytes += images.nbytes
+            if num_bytes > _TRIM_BYTES:
+                num_bytes = 0
+                _return_free_memory()
 
 
 class _Pictures(Dataset[Any]):
@@ -106,10 +114,16 @@ def _as_they_are(images: Any) -> Any:
     return images
 
 
+def _return_free_memory() -> None:
+    """The C library may keep what large tensors have left, and take more for the next ones: gigabytes, in the end."""
+    if sys.platform == "linux" and hasattr(_LIBC, "malloc_trim"):
+        _LIBC.malloc_trim(0)
+
+
 def _end_with_the_trainer(number: int) -> None:
     """Ctrl-C in a terminal reaches all processes: those that read go on until the run has saved itself. When the
-    trainer dies, so do they, at once: they hold its lock on the run."""
+    trainer dies, so do they, at once."""
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -19,6 +19,7 @@ import fcntl
 import json
 import logging
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -33,6 +34,8 @@ from lab.runs.files import is_temporary, remove_temporary, write_atomic
 from lab.runs.metrics_file import json_safe, rows_of
 
 FORMAT = 4  # 3: a classifier that was no task
+_LOCKS: weakref.WeakSet[Any] = weakref.WeakSet()
+"""the lock files that this process holds"""
 _FILES = ("experiment.yaml", "result.json")
 _NUMBER = (int, float)
 _RESULT_TYPES: dict[str, Any] = {
@@ -227,6 +230,7 @@ class Run:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"run {str(self.path)!r} is being trained by another process.") from None
+        _LOCKS.add(self._lock_file)
         for folder in (self.path, self.checkpoints):
             remove_temporary(folder)
 
@@ -235,6 +239,15 @@ class Run:
         if self._lock_file is not None:
             self._lock_file.close()
             self._lock_file = None
+
+
+def _let_go() -> None:
+    """In a process that was forked: a lock belongs to who trains, and ends with it."""
+    for file in list(_LOCKS):
+        file.close()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def runs_root() -> Path:

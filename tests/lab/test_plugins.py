@@ -59,8 +59,7 @@ from pydantic import PositiveInt
 
 from lab.data.datasets import DataSet, load_named
 from lab.data.image_arrays import ImageArrays
-from lab.data.image_module import ImageModule
-from lab.data.images import ImageData
+from lab.data.images import ImageData, ImageModule
 from lab.experiment import DataConfig, Shared
 from lab.registry import Registry
 

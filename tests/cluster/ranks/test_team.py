@@ -68,10 +68,15 @@ def test_a_killed_worker_changes_nothing(cluster: Any, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_team_that_is_asked_to_stop_is_resumed_by_one_process(cluster: Any, tmp_path: Path) -> None:
+    def stop_when_saved(team: Any) -> None:
+        while not (team.run.checkpoints / "last.ckpt").is_file():
+            time.sleep(0.05)
+        team.ask_to_stop()
+
     stopped = train(
         small("trainer.num_workers=2", "trainer.budget=1000000"),
         run_dir=tmp_path / "run",
-        on_loop=lambda team: threading.Timer(5.0, team.ask_to_stop).start(),
+        on_loop=lambda team: threading.Thread(target=stop_when_saved, args=[team], daemon=True).start(),
     )
     assert stopped.status == "interrupted"
     before = Run.open(tmp_path / "run").result()

@@ -12,8 +12,7 @@ from generative.evaluation.distances import distribution_metrics, frechet_distan
 from generative.evaluation.feature_nets import FeatureNet, feature_net, shipped_net, split_arrays
 from generative.evaluation.weight_files import load_weights
 from lab.data.image_arrays import ImageArrays
-from lab.data.image_module import ImageModule
-from lab.data.images import ImageData
+from lab.data.images import ImageData, ImageModule
 from lab.data.spec import TensorSpec
 from lab.data.targets import Classes
 from lab.errors import Failure, UserError

@@ -18,8 +18,7 @@ import pytest
 from PIL import Image
 
 from lab.data.image_files import read_idx
-from lab.data.image_module import ImageModule
-from lab.data.images import ImageData, load_images
+from lab.data.images import ImageData, ImageModule, load_images
 from lab.data.pictures import read_picture
 from lab.data.targets import Classes
 from lab.errors import UserError

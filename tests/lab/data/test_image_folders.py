@@ -11,8 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lab.data.image_module import ImageModule
-from lab.data.images import ImageData
+from lab.data.images import ImageData, ImageModule
 from lab.data.targets import Classes, MultiLabel, RealValues
 from lab.errors import UserError
 

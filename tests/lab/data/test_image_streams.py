@@ -17,8 +17,7 @@ import torch
 from PIL import Image
 
 from lab.config.overrides import resolve
-from lab.data.image_module import ImageModule, StreamModule
-from lab.data.images import ImageData
+from lab.data.images import ImageData, ImageModule, StreamModule
 from lab.data.resident import Batch
 from lab.data.transforms import TransformConfig
 from lab.errors import UserError
@@ -153,6 +152,7 @@ def test_killed_and_resumed(folder: Path, tmp_path: Path) -> None:
     process.wait()
     run = Run.open(out)
     assert run.result()["status"] == "running"
+    assert not run.is_alive(), "what reads holds the lock of what trains"
     done = train(run.experiment(), resume=run)
     states = [torch.load(each.last, weights_only=True)["state_dict"] for each in (whole.run, done.run)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -182,7 +182,7 @@ def test_two_ranks_read_what_one_process_reads(folder: Path, tmp_path: Path, tra
 
 @pytest.mark.slow
 def test_memory_is_bounded(tmp_path: Path) -> None:
-    """A folder of 200 MB of pixels is walked through within 100 MB."""
+    """A folder whose pictures take 800 MB as floats is walked through within 160 MB."""
     rng = np.random.default_rng(0)
     tile = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
     for name in "ab":
@@ -191,7 +191,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
             Image.fromarray(np.tile(tile, (9, 9, 1))).save(tmp_path / name / f"{i:03}.jpg")
     code = f"""
 import psutil
-from lab.data.images import ImageData
+from lab.data.images import ImageData, ImageModule, StreamModule
 data = ImageData(name={str(tmp_path)!r}, batch_size=4, batches_per_step=40, stream=True, stream_processes=1).build(0)
 rss = psutil.Process().memory_info
 list(zip(range(3), data.next_chunk()))
@@ -207,4 +207,4 @@ data.close()
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 100 * 2**20
+    assert int(done.stdout) < 160 * 2**20

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from lab.data.image_arrays import ImageArrays
-from lab.data.image_module import ImageModule
-from lab.data.images import ImageData, load_images
+from lab.data.images import ImageData, ImageModule, load_images
 from lab.data.splits import held_out
 
 RNG = np.random.default_rng(0)

@@ -11,8 +11,7 @@ import torch
 
 from lab.backbones import BackboneConfig
 from lab.backbones.features import FeatureSpec
-from lab.data.image_module import ImageModule
-from lab.data.images import ImageData
+from lab.data.images import ImageData, ImageModule
 from lab.data.targets import Classes, MultiLabel, RealValues
 from lab.engine.optimizers import OptimizerConfig
 from lab.experiment import Experiment, TrackingConfig, TrainerConfig
