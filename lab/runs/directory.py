@@ -176,6 +176,10 @@ class Run:
         for name, types in _RESULT_TYPES.items():
             if name in result and not isinstance(result[name], types):
                 raise UserError(f"{str(path)!r} is damaged: {name} is {shortened(result[name])}.")
+        if "counter" in result and result["counter"] not in result:
+            raise UserError(
+                f"{str(path)!r} is damaged: counter is {shortened(result['counter'])}, which it does not hold."
+            )
         return result
 
     def write_result(self, result: dict[str, Any]) -> None:

@@ -136,6 +136,7 @@ def test_folders_that_lead_back_are_walked_once(tmp_path: Path) -> None:
         {"seed": "three"},
         {"metrics": [1]},
         {"counter": 7},
+        {"counter": "inf"},
         {"seconds": {}},
         {"best": "x"},
         {"recipe": None},
