@@ -55,7 +55,7 @@ def register_images(name: str) -> Callable[[ImageSet], ImageSet]:
 
 
 class ImageData(DataConfig):
-    """Images with class labels, resident on the device."""
+    """Images with labels, resident on the device or streamed from disk."""
 
     kind: Literal["images"] = "images"
     name: str = "digits"
@@ -134,6 +134,8 @@ class ImageModule(ImageBatches):
         target = target.fitted(splits["train"][1])
         self.spec = DataSpec(TensorSpec(shape, torch.float32, 0.0, 1.0, levels), target=target)
         self.order = ShuffledOrder(len(splits["train"][1]), config.batch_size, seed, self.device)
+        self._needs_noise = config.binarize == "dynamic" or config.transforms.changes
+        """whether something is drawn at random for the images of all ranks, so that it is as in one process"""
 
     def _hold(self, splits: dict[str, Pair]) -> tuple[int, ...]:
         """Keep the images and labels of each split; returns the shape (C, H, W) of an image."""
@@ -159,14 +161,14 @@ class ImageModule(ImageBatches):
     def _draw(self) -> Iterator[Batch]:
         images, labels = self._splits["train"]
         for _ in range(self.batches_per_step):
-            generator = self.order.generator() if self._needs_noise else None
-            index = self.order.next_of_all() if self._needs_noise else self.order.next()
+            generator, index = self._next()
             yield self._prepared(images[index], labels[index], generator)
 
-    @property
-    def _needs_noise(self) -> bool:
-        """Whether something is drawn at random for the images of all ranks, so that it is as in one process."""
-        return self.config.binarize == "dynamic" or self.config.transforms.changes
+    def _next(self) -> tuple[torch.Generator | None, Tensor]:
+        """The generator of the next minibatch, where it needs one, and the indices of this rank's, or then of all."""
+        if self._needs_noise:
+            return self.order.generator(), self.order.next_of_all()
+        return None, self.order.next()
 
     def _prepared(self, images: Tensor, labels: Tensor, generator: torch.Generator | None) -> Batch:
         """This rank's minibatch: of images of its own, or, with a generator, of those of all ranks."""
@@ -179,6 +181,8 @@ class ImageModule(ImageBatches):
     def _transformed(self, batch: Batch, generator: torch.Generator) -> Batch:
         """With what the config wants of it; pixels keep to the levels that they have, but where images are mixed."""
         transforms = self.config.transforms
+        if self.config.binarize == "dynamic" and not transforms.changes:
+            return batch
         batch = transformed(batch, transforms, self.num_classes, generator)
         steps = self.spec.inputs.levels - 1  # type: ignore[union-attr]
         return batch if transforms.mixes else batch._replace(x=(batch.x * steps).round() / steps)
@@ -244,8 +248,7 @@ class StreamModule(ImageModule):
             self._reading = self._streams["train"].read(self._ahead())
         for _ in range(self.batches_per_step):
             images = next(self._reading).to(self.device, non_blocking=True)
-            generator = self.order.generator() if self._needs_noise else None
-            index = self.order.next_of_all() if self._needs_noise else self.order.next()
+            generator, index = self._next()
             yield self._prepared(images, self._labels["train"][index], generator)
 
     def _ahead(self) -> Iterator[list[int]]:

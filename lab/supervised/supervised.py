@@ -139,16 +139,14 @@ class Supervised(Learner[SupervisedConfig]):
         return Judged({**means, **whole}, torch.cat(predictions), torch.cat(targets), worst.at, worst.x)
 
     def pictures(self, data: LabDataModule) -> dict[str, Image]:
-        key = "val", self.counters["updates"]
-        judged = self._judged[1] if self._judged is not None and self._judged[0] == key else self.judge(data, "val")
-        self._judged = None
+        judged = self._just_judged(data, "val")
         images = self.task.draw(judged.predictions, judged.y)
         if judged.worst_x.dim() == 4 and judged.worst_x.shape[1] in (1, 3):
             images["mistakes"] = captioned_grid(judged.worst_x, self._captions(judged))
         return images
 
     def table(self, data: LabDataModule, split: Literal["val", "test"]) -> dict[str, dict[str, float]]:
-        judged = self.judge(data, split)
+        judged = self._just_judged(data, split)
         return self.task.table(judged.predictions, judged.y)
 
     @torch.no_grad()
@@ -157,6 +155,11 @@ class Supervised(Learner[SupervisedConfig]):
 
     def exportable(self, data: LabDataModule) -> Exportable | None:
         return exportable(self.net, self.data_spec)
+
+    def _just_judged(self, data: LabDataModule, split: Split) -> Judged:
+        """What the last evaluation has made of a split, once; else the split is judged."""
+        last, self._judged = self._judged, None
+        return last[1] if last is not None and last[0] == (split, self.counters["updates"]) else self.judge(data, split)
 
     def _captions(self, judged: Judged) -> list[str]:
         """What was predicted of the worst samples, and what is true."""
