@@ -23,7 +23,7 @@ def learning(benchmarks: None) -> ModuleType:
 
 def make_run(root: Path, name: str, *overrides: str, status: str = "completed") -> Run:
     run = Run.create(resolve("gan/digits", overrides), root / name)
-    experiment = {"recipe": "gan/digits", "seed": run.experiment().seed, "counter": "samples"}
+    experiment = {"recipe": "gan/digits", "seed": run.experiment().seed, "counter": "samples", "samples": 64}
     run.write_result({"format": FORMAT, "status": status, **experiment})
     return run
 
