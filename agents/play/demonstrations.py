@@ -142,12 +142,7 @@ def read_episodes(folder: Path, spec: DataSpec) -> Demonstrations:
 
 def _read_episode(path: Path, spec: DataSpec) -> tuple[dict[str, Array], Array]:
     """Observations that were acted on, by key, and actions."""
-    try:
-        arrays = npz.read_arrays(path)
-    except UserError:
-        raise
-    except npz.DAMAGES:
-        raise UserError(f"{str(path)!r} is absent or no plain .npz file.") from None
+    arrays = npz.read_arrays(path)
     inputs = spec.inputs if isinstance(spec.inputs, dict) else {"obs": spec.inputs}
     names = {key: (f"obs.{key}" if isinstance(spec.inputs, dict) else "obs") for key in inputs}
     action = arrays.get("action")

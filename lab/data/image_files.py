@@ -70,12 +70,7 @@ def read_npz(path: Path) -> ImageArrays:
 
     Rows of 98 bytes are 784 packed bits of a 28x28 image.
     """
-    try:
-        arrays = npz.read_arrays(path)
-    except UserError:
-        raise
-    except npz.DAMAGES as error:
-        raise UserError(f"data file {str(path)!r} is damaged or not an .npz of plain arrays ({error}).") from None
+    arrays = npz.read_arrays(path)
 
     def split(names: tuple[str, ...]) -> tuple[Array, Array] | None:
         for name in names:

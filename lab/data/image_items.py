@@ -49,12 +49,7 @@ def image_items(sources: Sequence[str], shape: Sequence[int], reading: Reading) 
 
 
 def _images_of(path: Path) -> Array:
-    try:
-        arrays = npz.read_arrays(path)
-    except UserError:
-        raise
-    except npz.DAMAGES as error:
-        raise UserError(f"{str(path)!r} is damaged or not an .npz of plain arrays ({error}).") from None
+    arrays = npz.read_arrays(path)
     names = [name for name in _ARRAYS if name in arrays] or (list(arrays) if len(arrays) == 1 else [])
     if not names:
         raise UserError(f"{str(path)!r} holds {sorted(arrays)}; it needs one array, or one named {', '.join(_ARRAYS)}.")

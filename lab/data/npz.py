@@ -24,10 +24,15 @@ _MOST_HEADER = 65_536
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
-    """All arrays of an archive. Raises what `check_arrays` raises, and what is in DAMAGES."""
-    check_arrays(path)
-    with np.load(path, allow_pickle=False) as archive:
-        return {key: archive[key] for key in archive.files}
+    """All arrays of an archive. Raises UserError for one that is damaged, or claims what it cannot hold."""
+    try:
+        check_arrays(path)
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except UserError:
+        raise
+    except DAMAGES as error:
+        raise UserError(f"{str(path)!r} is absent, damaged, or not an .npz of plain arrays ({error}).") from None
 
 
 def read_array(content: bytes) -> Array:

@@ -166,7 +166,7 @@ def test_agents_record_too(lab: Lab, clone: Path, tmp_path: Path) -> None:
         (["data.path=/no/such"], "no data set"),
         (["data.path={demos}", "data.env=Acrobot-v1"], "not of data.env='Acrobot-v1'"),
         (["data.path={demos}", "data.env_options={{sutton_barto_reward: true}}"], "not of data.env_options="),
-        (["data.path={bad}"], "no plain .npz file"),
+        (["data.path={bad}"], "not an .npz of plain arrays"),
     ],
 )
 def test_bad_data_is_one_sentence(lab: Lab, demos: Path, tmp_path: Path, settings: list[str], says: str) -> None:
@@ -185,7 +185,7 @@ def test_a_pickle_in_a_data_set_is_not_opened(demos: Path, tmp_path: Path) -> No
     (tmp_path / "dataset.json").write_text((demos / "dataset.json").read_text())
     np.savez(tmp_path / "episode-000000.npz", obs=np.array([{}], dtype=object), action=np.zeros(1, int))
     env = InProcessEnvs([lambda: make_env("CartPole-v1")])
-    with pytest.raises(UserError, match="no plain"):
+    with pytest.raises(UserError, match=r"not an \.npz of plain"):
         read_episodes(tmp_path, env.spec)
     env.close()
 
