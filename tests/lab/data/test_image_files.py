@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import logging
-import os
-import shutil
 import struct
 import zipfile
 from collections.abc import Callable
@@ -19,7 +16,6 @@ from PIL import Image
 
 from lab.data.image_files import read_idx
 from lab.data.images import ImageData, ImageModule, load_images
-from lab.data.pictures import read_picture
 from lab.data.targets import Classes
 from lab.errors import UserError
 
@@ -98,25 +94,6 @@ def write_folder(root: Path, mode: str = "L") -> None:
         folder = root / f"class{Y[i]}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(X[i]).convert(mode).save(folder / f"{i:03d}.png")
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_folder_of_images(tmp_path: Path, mode: str) -> None:
-    write_folder(tmp_path / "flat", mode)
-    arrays = load_images(str(tmp_path / "flat"))
-    assert (len(arrays.train[0]), len(arrays.test[0])) == (36, 4)
-    assert arrays.label_names == ("class0", "class1", "class2", "class3")
-    module = ImageModule(ImageData(batch_size=4), arrays, seed=0)
-    assert module.spec.inputs.shape == ((1 if mode == "L" else 3), 6, 5)  # type: ignore[union-attr]
-    both = np.concatenate([arrays.train[0], arrays.test[0]]).reshape(40, -1)
-    assert {row.tobytes() for row in both} == {np.asarray(Image.fromarray(x).convert(mode)).tobytes() for x in X}
-
-
-def test_a_folder_with_train_and_test(tmp_path: Path) -> None:
-    write_folder(tmp_path / "train")
-    write_folder(tmp_path / "test")
-    arrays = load_images(str(tmp_path))
-    assert (len(arrays.train[0]), len(arrays.test[0])) == (40, 40)
 
 
 Prepare = Callable[[Path], Any]
@@ -347,43 +324,6 @@ def test_read_idx_refuses_other_types(tmp_path: Path) -> None:
         read_idx(tmp_path / "ints")
 
 
-def test_every_class_is_in_every_split_of_sorted_folders(tmp_path: Path) -> None:
-    write_folder(tmp_path / "train")
-    write_folder(tmp_path / "test")
-    module = ImageData(name=str(tmp_path), batch_size=4, num_train=8).build(seed=0)
-    for split in ("train", "val", "test"):
-        assert len(next(module.batches(split)).y.unique()) == 4, split  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("name", ["val", "valid", "validation"])
-def test_a_folder_val_is_the_validation_split(tmp_path: Path, name: str) -> None:
-    for split in ("train", "test", name):
-        write_folder(tmp_path / split)
-    for file in list((tmp_path / name).rglob("*.png"))[:12]:
-        file.unlink()
-    module = ImageData(name=str(tmp_path), batch_size=4).build(seed=0)
-    assert [module.num_samples(split) for split in ("train", "val", "test")] == [40, 28, 40]  # type: ignore[arg-type]
-
-
-def test_a_class_that_the_test_split_lacks_and_what_is_no_image(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    write_folder(tmp_path / "train")
-    write_folder(tmp_path / "test")
-    shutil.rmtree(tmp_path / "test" / "class1")
-    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
-    (tmp_path / "train" / "__MACOSX").mkdir()
-    (tmp_path / "train" / "class0" / "._000.png").write_bytes(b"resource fork")
-    (tmp_path / "train" / "class0" / "notes.txt").write_text("notes")
-    os.mkfifo(tmp_path / "train" / "class0" / "pipe.png")
-    with caplog.at_level(logging.WARNING, "lab"):
-        module = ImageData(name=str(tmp_path), batch_size=4).build(seed=0)
-    assert (module.num_samples("train") + module.num_samples("val"), module.num_samples("test")) == (40, 30)
-    assert module.spec.target.num == 4  # type: ignore[union-attr]
-    assert "has no class 'class1'" in caplog.text
-    assert "2 files are no images that can be read, notes.txt first" in caplog.text
-
-
 @pytest.mark.parametrize(
     ("labels", "names"),
     [
@@ -402,45 +342,3 @@ def test_labels_as_people_write_them(tmp_path: Path, labels: Any, names: tuple[s
     assert isinstance(module.spec.target, Classes)
     assert module.spec.target[:2] == (4, names or ("0", "1", "2", "3"))
     assert sum(module.spec.target.counts) == module.num_samples("train")
-
-
-GREY = np.arange(0, 256, 9, dtype=np.uint8)[:28].reshape(4, 7)
-
-
-@pytest.mark.parametrize("mode", ["L", "I;16", "1", "P", "RGBA", "LA", "CMYK", "transparent", "turned"])
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_pictures_keep_their_greys(tmp_path: Path, mode: str, suffix: str) -> None:
-    path = tmp_path / f"a.{suffix}"
-    picture = Image.fromarray(GREY)
-    expected = GREY
-    if mode == "I;16":
-        picture = Image.fromarray(GREY.astype(np.uint16) * 257)
-    elif mode == "1":
-        picture = picture.point(lambda v: 255 * (v > 127)).convert("1")
-        expected = np.where(GREY > 127, 255, 0).astype(np.uint8)
-    elif mode == "transparent":
-        alpha = Image.fromarray(np.where(GREY > 127, 255, 0).astype(np.uint8))
-        picture.putalpha(alpha)
-        expected = np.where(GREY > 127, GREY, 255)
-    elif mode == "turned":
-        exif = Image.Exif()
-        exif[0x0112] = 3  # upside down
-        picture = Image.fromarray(GREY[::-1, ::-1].copy())
-        picture.save(path, exif=exif)
-    elif mode != "L":
-        picture = picture.convert("RGB").convert(mode) if mode == "CMYK" else picture.convert(mode)
-    if mode == "CMYK" and suffix == "png":
-        pytest.skip("there is no such PNG")
-    if mode != "turned":
-        picture.save(path)
-    read = read_picture(path)
-    assert read.dtype == np.uint8
-    grey = read if read.ndim == 2 else read[..., 0]
-    assert np.abs(grey.astype(int) - expected).max() <= 1
-    assert read.ndim == (3 if mode in ("P", "RGBA", "CMYK") else 2)
-
-
-def test_grey_and_coloured_pictures_are_all_coloured(tmp_path: Path) -> None:
-    write_folder(tmp_path)
-    Image.fromarray(np.stack([X[0]] * 3, -1)).save(tmp_path / "class0" / "000.png")
-    assert load_images(str(tmp_path)).train[0].shape == (36, 6, 5, 3)
