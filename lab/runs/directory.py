@@ -27,35 +27,17 @@ from pathlib import Path
 from typing import Any
 
 from lab import __version__, catalog
-from lab.errors import Failure, UserError, shortened
+from lab.errors import Failure, UserError
 from lab.experiment import Experiment
 from lab.foreign import leads_outside, may_be_written, parse_json, read_regular
 from lab.runs.files import is_temporary, remove_temporary, write_atomic
 from lab.runs.metrics_file import json_safe, rows_of
+from lab.runs.result import check_result
 
 FORMAT = 4  # 3: a classifier that was no task
 _LOCKS: weakref.WeakSet[Any] = weakref.WeakSet()
 """the lock files that this process holds"""
 _FILES = ("experiment.yaml", "result.json")
-_NUMBER = (int, float)
-_RESULT_TYPES: dict[str, Any] = {
-    "format": int,
-    "recipe": str,
-    "status": str,
-    "seed": int,
-    "counter": str,
-    "env_steps": _NUMBER,
-    "samples": _NUMBER,
-    "budget": _NUMBER,
-    "seconds": _NUMBER,
-    "metrics": dict,
-    "monitor": dict,
-    "best": (dict, type(None)),
-    "imports": list,
-    "versions": dict,
-    "machine": dict,
-}
-"""what readers take for granted of a `result.json`"""
 _NEEDED = ("recipe", "status", "seed", "counter")
 
 
@@ -173,13 +155,7 @@ class Run:
             result = parse_json(read_regular(path))
         if not isinstance(result, dict):
             raise UserError(f"{str(path)!r} is absent or damaged.")
-        for name, types in _RESULT_TYPES.items():
-            if name in result and not isinstance(result[name], types):
-                raise UserError(f"{str(path)!r} is damaged: {name} is {shortened(result[name])}.")
-        if "counter" in result and result["counter"] not in result:
-            raise UserError(
-                f"{str(path)!r} is damaged: counter is {shortened(result['counter'])}, which it does not hold."
-            )
+        check_result(str(path), result)
         return result
 
     def write_result(self, result: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ Under a plain `lightning.pytorch.Trainer(max_steps=...)` a step is a chunk, and 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
@@ -42,7 +43,12 @@ class Monitor(NamedTuple):
     mode: Literal["max", "min"]
 
     def better(self, value: float, than: float | None) -> bool:
-        """Whether `value` is at least as good as the best so far: of two alike, the later one has learned longer."""
+        """Whether `value` is at least as good as the best so far: of two alike, the later one has learned longer.
+
+        What is not finite is never the best.
+        """
+        if not math.isfinite(value):
+            return False
         return than is None or (value >= than if self.mode == "max" else value <= than)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,15 @@ def test_code_that_wants_to_end_the_process_fails_the_run(tmp_path: Path, monkey
     with pytest.raises(Failure, match=r"wanted to end the process \(SystemExit: 3\)"):
         train(experiment(), run_dir=tmp_path / "run")
     assert Run.open(tmp_path / "run").result()["status"] == "failed"
+
+
+def test_an_evaluation_that_is_no_number_is_never_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = iter([math.nan, 0.5, math.inf, 0.5, math.nan])
+    monkeypatch.setattr(Supervised, "evaluate", lambda *_, **__: {"eval/accuracy": next(values)})
+    monkeypatch.setattr(Supervised, "pictures", lambda *_: {})
+    result = train(experiment(budget=5 * 1280), run_dir=tmp_path / "run")
+    assert result.best == {"metric": "eval/accuracy", "value": 0.5, "samples": 4 * 1280, "updates": 80}
+    assert Run.open(tmp_path / "run").result()["best"] == result.best
 
 
 def test_a_long_evaluation_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,11 @@ def sweep_of(path: Path, *overrides: str, **settings: Any) -> Sweep:
 def finish(sweep: Sweep, entry: SweepEntry, loss: float | None) -> None:
     folder = sweep.run_path(entry)
     folder.mkdir(parents=True)
-    result = {"status": "completed", "monitor": {"metric": "eval/loss", "mode": "min"}, "best": {"value": loss}}
+    result = {
+        "status": "completed",
+        "monitor": {"metric": "eval/loss", "mode": "min"},
+        "best": {"metric": "eval/loss", "value": loss},
+    }
     (folder / "result.json").write_text(json.dumps(result if loss is not None else result | {"best": None}))
     entry.status = "completed" if loss is not None else "failed"
 
