@@ -25,6 +25,8 @@ def observation_items(sources: Sequence[str], inputs: Inputs) -> Iterator[Item]:
     """
     for source in sources:
         several = _read(source, inputs)
+        if not len(several):
+            raise UserError(f"{source!r} holds no observations.")
         for i, value in enumerate(several):
             name = source if len(several) == 1 else f"{source}[{i}]"
             if not isinstance(inputs, dict):
@@ -74,6 +76,9 @@ def _tensor(value: Any, spec: TensorSpec, name: str) -> Tensor:
         raise UserError(f"{name}: an observation of this agent has shape {spec.shape}, not {array.shape}.")
     if not np.isfinite(array).all():
         raise UserError(f"{name}: it holds a number that is not finite.")
-    if spec.dtype != torch.float32 and not ((array >= spec.low) & (array <= spec.high)).all():
-        raise UserError(f"{name}: numbers of this observation are from {spec.low:g} to {spec.high:g}.")
-    return torch.from_numpy(np.array(array)).to(spec.dtype)
+    if spec.dtype != torch.float32 and not ((array >= spec.low) & (array <= spec.high) & (array % 1 == 0)).all():
+        raise UserError(f"{name}: this observation is of whole numbers from {spec.low:g} to {spec.high:g}.")
+    x = torch.from_numpy(np.array(array)).to(spec.dtype)
+    if not x.isfinite().all():
+        raise UserError(f"{name}: it holds a number that is too large.")
+    return x

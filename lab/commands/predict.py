@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import re
 import sys
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from lab.errors import UserError
+    from lab.runs.metrics_file import json_safe
     from lab.training.progress import showing_work
 
     overrides = [word for word in arguments.files if _OVERRIDE.match(word) and not Path(word).exists()]
@@ -58,13 +60,13 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError(
                 f"{str(path)!r} cannot be written: it needs the ending {suffix}, and a folder that is there."
             )
+        if path is not None and path.exists() and any(_reads(source, path) for source in sources):
+            raise UserError(f"{str(path)!r} cannot be written: it is one of the inputs.")
     rows: list[tuple[str, Answer]] = []
     pictures: list[Any] = []
     width = max(len(source) for source in sources)
     with showing_work():
-        for items, answers in _answered(
-            arguments.target, arguments.checkpoint, overrides, sources, arguments.batch_size
-        ):
+        for items, answers in _answered(arguments, overrides, sources):
             if arguments.out is not None and len(pictures) < _MOST_DRAWN:
                 pictures += [item.x for item in items]
             for item, answer in zip(items, answers, strict=True):
@@ -73,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
                 rows.append((item.name, answer))
     if arguments.json:
         told = [{"input": name, "prediction": answer.label, **answer.details} for name, answer in rows]
-        print(json.dumps(told, indent=2, ensure_ascii=False))
+        print(json.dumps(json_safe(told), indent=2, ensure_ascii=False))
     if arguments.csv is not None:
         _write_csv(arguments.csv, rows)
     if arguments.out is not None:
@@ -81,19 +83,30 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _reads(source: str, path: Path) -> bool:
+    """Whether a file is what a source stands for, or in a folder that it stands for."""
+    own = Path(source).resolve()
+    return source != "-" and path.resolve().is_relative_to(own)
+
+
 def _answered(
-    target: str, checkpoint: str, overrides: Sequence[str], sources: Sequence[str], batch_size: int
+    arguments: argparse.Namespace, overrides: Sequence[str], sources: Sequence[str]
 ) -> Iterator[tuple[list[Item], list[Answer]]]:
     """Inputs in batches of alike ones, each with what the model says of them."""
+    from lab.errors import UserError
     from lab.long_work import tell
     from lab.training.evaluation import evaluating
     from lab.training.restore import restore
 
-    _, data, module, _ = restore(target, checkpoint, overrides)
+    _, data, module, _ = restore(arguments.target, arguments.checkpoint, overrides)
     done = 0
     try:
+        if arguments.out is not None and not _are_pictures(data.spec.inputs):
+            raise UserError(
+                f"--out {str(arguments.out)!r} is for models of pictures; --csv writes what is said of other inputs."
+            )
         with evaluating(module, 0):
-            for items in _batched(data.items(sources), batch_size):
+            for items in _batched(data.items(sources), arguments.batch_size):
                 yield items, module.answers(_stacked([item.x for item in items], module.device))
                 done += len(items)
                 tell("predicting", done, 0)
@@ -125,24 +138,27 @@ def _stacked(inputs: list[Any], device: Any) -> Any:
     return torch.stack(inputs).to(device)
 
 
+def _are_pictures(inputs: Any) -> bool:
+    return not isinstance(inputs, dict) and len(inputs.shape) == 3 and inputs.shape[0] in (1, 3)
+
+
 def _line(answer: Answer) -> str:
-    """The label, and the numbers of which there is one by a name."""
-    plain = [f"{name} {value:.4g}" for name, value in answer.details.items() if not isinstance(value, dict)]
-    return "  ".join([answer.label, *(each for each in plain if not each.startswith(answer.label))])
+    """The label, and the numbers of which there is one by a name, but for one that is the label."""
+    plain = {name: value for name, value in answer.details.items() if not isinstance(value, dict)}
+    rest = [f"{name} {value:.4g}" for name, value in plain.items() if answer.label != f"{name} {value:.5g}"]
+    return "  ".join([answer.label, *rest])
 
 
 def _write_csv(path: Path, rows: list[tuple[str, Answer]]) -> None:
-    from lab.runs.files import disk_failure
+    from lab.runs.files import write_atomic
 
     flat = [{"input": name, "prediction": answer.label, **_flat(answer.details)} for name, answer in rows]
     columns = list(dict.fromkeys(key for row in flat for key in row))
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(flat)
-    except OSError as error:
-        raise disk_failure(path, error) from error
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    write_atomic(path, file.getvalue())
 
 
 def _flat(details: dict[str, Any]) -> dict[str, Any]:
@@ -160,12 +176,9 @@ def _flat(details: dict[str, Any]) -> dict[str, Any]:
 def _write_pictures(path: Path, inputs: list[Any], answers: list[Answer]) -> None:
     import torch
 
-    from lab.errors import UserError
     from lab.pictures import captioned_grid, save_png
     from lab.runs.files import disk_failure
 
-    if not isinstance(inputs[0], torch.Tensor) or inputs[0].dim() != 3 or inputs[0].shape[0] not in (1, 3):
-        raise UserError(f"--out {str(path)!r} is for models of pictures; --csv writes what is said of other inputs.")
     grid = captioned_grid(torch.stack(inputs), [answer.label for answer in answers], columns=min(len(inputs), 8))
     try:
         save_png(grid, path)

@@ -122,7 +122,7 @@ def _sentence(detail: ErrorDetails, tree: dict[str, Any]) -> str:
         choices = [f"{prefix}{name}" for name in model.model_fields] if model else []
         return str(unknown("field", where, choices, elsewhere(tree, where)))
     if detail["type"] == "missing":
-        return f"field {where!r} is missing."
+        return f"field {where!r} is missing{' from the list' if isinstance(detail['loc'][-1], int) else ''}."
     if detail["type"] == "literal_error":
         choices = re.findall(r"'([^']*)'", str(detail["ctx"]["expected"]))
         return str(unknown(f"value for {where}:", value, choices))

@@ -153,13 +153,16 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def _named_files(path: Path, table: Table, named: str) -> Array:
-    """The files (N,) of a table's rows. Raises UserError for one that is not below the folder."""
+    """The files (N,) of a table's rows. Raises UserError for one that is not below the folder, or of two rows."""
     folder = path.resolve()
     files = [path / name for name in column(table, named)]
+    line_of: dict[Path, int] = {}
     for file, line in zip(files, table.lines, strict=True):
-        if not file.resolve().is_relative_to(folder) or not file.is_file():
-            name = str(file.relative_to(path)) if file.is_relative_to(path) else str(file)
+        real, name = file.resolve(), str(file.relative_to(path)) if file.is_relative_to(path) else str(file)
+        if not real.is_relative_to(folder) or not file.is_file():
             raise UserError(f"line {line} of the labels: there is no image {name!r} in {str(path)!r}.")
+        if line_of.setdefault(real, line) != line:
+            raise UserError(f"line {line} of the labels: image {name!r} is that of line {line_of[real]}, too.")
     return np.array([str(file) for file in files])
 
 

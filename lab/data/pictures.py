@@ -49,7 +49,8 @@ def read_picture(file: Path | BinaryIO, reading: Reading = AS_THEY_ARE, name: st
             ImageOps.exif_transpose(image, in_place=True)
             return fitted(_plain(image, reading.ground), reading)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"image {name or str(file)!r} cannot be read ({error}).") from None
+        why = str(error).partition(" <")[0]  # of standard input, Pillow names the object in memory
+        raise UserError(f"image {name or str(file)!r} cannot be read ({why}).") from None
 
 
 def fitted(picture: Image.Image, reading: Reading) -> Array:

@@ -16,7 +16,7 @@ import numpy as np
 
 from lab.data.spec import Statistics
 from lab.data.targets import Labelled, TargetKind, read_targets
-from lab.data.targets.arrays import Array
+from lab.data.targets.arrays import Array, mean_and_spread
 from lab.data.targets.multi_label import are_zero_or_one
 from lab.errors import UserError, shortened, unknown
 
@@ -67,11 +67,18 @@ class Encoder(NamedTuple):
                 continue
             values = [math.nan if cell.lower() in MISSING else _number(cell) for cell in cells]
             for cell, value, line in zip(cells, values, table.lines, strict=True):
+                if value is None:
+                    _refuse_decimal_commas(table, name)
                 if value is None or math.isinf(value):
                     what = "no number" if value is None else "not finite"
                     raise UserError(f"column {name!r}, line {line}: {cell!r} is {what}.")
             numbers = np.array(values, np.float64)
-            parts.append((np.where(np.isnan(numbers), mean, numbers) - mean) / scale)
+            standardized = (np.where(np.isnan(numbers), mean, numbers) - mean) / scale
+            beyond = np.abs(standardized) > np.finfo(np.float32).max
+            if beyond.any():
+                where = int(beyond.argmax())
+                raise UserError(f"column {name!r}, line {table.lines[where]}: {cells[where]!r} is too large.")
+            parts.append(standardized)
         return np.stack(parts, 1)
 
     @property
@@ -170,18 +177,21 @@ def label_columns(table: Table, names: tuple[str, ...], kind: TargetKind = "auto
     return y if len(names) > 1 else y[:, 0]
 
 
-def encoder_of(table: Table, names: tuple[str, ...], train: Array) -> Encoder:
+def encoder_of(table: Table, names: tuple[str, ...], train: Array, categories: tuple[str, ...] = ()) -> Encoder:
     """How columns become numbers: numeric ones are standardized, others become a column of 0 and 1 for each word.
 
-    Mean, standard deviation and words are those of the training rows `train`; words are not standardized.
-    Raises UserError for a column that is empty there, or of too many words.
+    Mean, standard deviation and words are those of the training rows `train`; words are not standardized. The numbers
+    of `categories` are words, too.
+    Raises UserError for a column that is empty there, of too many words, or with a word among numbers.
     """
     columns: list[Column] = []
     for name in names:
         cells = column(table, name)
         values = [math.nan if cell.lower() in MISSING else _number(cell) for cell in cells]
-        if None in values:
-            _refuse_decimal_commas(table, name)
+        if None in values or name in categories:
+            if name not in categories:
+                _refuse_decimal_commas(table, name)
+                _refuse_a_word_among_numbers(table, name, values)
             words = sorted({cells[i] for i in train if cells[i].lower() not in MISSING})
             if len(words) > _MOST_WORDS:
                 raise UserError(
@@ -194,7 +204,13 @@ def encoder_of(table: Table, names: tuple[str, ...], train: Array) -> Encoder:
         known = numbers[np.isfinite(numbers)]
         if not len(known):
             raise UserError(f"column {name!r} holds no number in the training rows; leave it out: data.drop=[{name}].")
-        columns.append(Column(name, (), float(known.mean()), float(known.std()) or 1.0))
+        mean, spread = mean_and_spread(known)
+        if not np.isfinite(spread):
+            raise UserError(
+                f"column {name!r} holds numbers up to {np.abs(known).max():.3g}, too large to learn from; "
+                f"leave it out: data.drop=[{name}]."
+            )
+        columns.append(Column(name, (), float(mean), float(spread)))
     if not columns:
         raise UserError("the table has no column from which anything could be predicted.")
     return Encoder(tuple(columns))
@@ -217,7 +233,20 @@ def _refuse_decimal_commas(table: Table, name: str) -> None:
         )
 
 
+def _refuse_a_word_among_numbers(table: Table, name: str, values: list[float | None]) -> None:
+    """Raise UserError when most cells of a column are numbers, and some are not."""
+    if sum(value is None for value in values) <= sum(value is not None and value == value for value in values):
+        first = values.index(None)
+        cell, line = table.rows[first][table.header.index(name)], table.lines[first]
+        raise UserError(
+            f"column {name!r}, line {line}: {cell!r} is no number, as most cells of the column are; correct it, empty "
+            f"it, or say that all are words: data.categories=[{name}]."
+        )
+
+
 def _number(cell: str) -> float | None:
+    if "_" in cell:  # which Python's numbers may have
+        return None
     try:
         return float(cell)
     except ValueError:

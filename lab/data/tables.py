@@ -48,6 +48,8 @@ class TableData(DataConfig):
     """what they are: auto takes words for classes, several columns of 0 and 1 for multi_label, numbers for real"""
     drop: tuple[str, ...] = ()
     """columns to leave out"""
+    categories: tuple[str, ...] = ()
+    """columns whose cells are words, even if they look like numbers (codes, for example)"""
     batch_size: Annotated[PositiveInt, Shared("equal")] = 32
     batches_per_step: PositiveInt = 32
     """minibatches in one training step; more of them, less overhead"""
@@ -69,7 +71,8 @@ class TableModule(ResidentModule):
     def __init__(self, config: TableData, table: Table, seed: int) -> None:
         super().__init__()
         self.config = config
-        for field, names in (("target", config.target), ("drop", config.drop)):
+        for field in ("target", "drop", "categories"):
+            names: tuple[str, ...] = getattr(config, field)
             for name in names:
                 if name not in table.header:
                     raise unknown(f"data.{field} column", name, table.header)
@@ -87,7 +90,7 @@ class TableModule(ResidentModule):
         else:
             order = np.random.default_rng(config.split_seed).permutation(num)
             train, val, test = np.split(order, [num - num_val - num_test, num - num_test])
-        self.encoder = encoder_of(table, inputs, train)
+        self.encoder = encoder_of(table, inputs, train, config.categories)
         x, statistics = self.encoder.encode(table), self.encoder.statistics
         self.spec = DataSpec(
             TensorSpec((len(statistics.names),)),
@@ -111,6 +114,8 @@ class TableModule(ResidentModule):
         """Rows of CSV files whose header names the columns that these data are read from; others may stand beside."""
         for source in sources:
             table = parse_csv(text(source), repr(source))
+            if not table.rows:
+                raise UserError(f"{source!r} has a header and no rows.")
             try:
                 x = torch.from_numpy(self.encoder.encode(table)).float()
             except UserError as error:

@@ -44,7 +44,6 @@ def torchmetrics() -> Any:
         return used("torchmetrics")
 
 
-def collected(metrics: Mapping[str, Any], device: Any) -> Scores:
-    """Metrics of torchmetrics by name, as one."""
-    collection: Scores = torchmetrics().MetricCollection(dict(metrics)).to(device)
-    return collection
+def collected(metrics: Mapping[str, Any], device: Any) -> Any:
+    """Metrics of torchmetrics by name, as one collection of them, which are Scores."""
+    return torchmetrics().MetricCollection(dict(metrics)).to(device)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-import numpy as np
-
 from lab.data.targets.arrays import Array, column
 from lab.data.targets.classes import Classes, are_whole, is_one_hot, read_classes
 from lab.data.targets.multi_label import MultiLabel, are_zero_or_one, read_multi_label
@@ -48,7 +46,7 @@ def _kind_of(labels: list[Array]) -> TargetKind:
         return "classes"
     if all(y.ndim == 2 and are_zero_or_one(y) for y in plain):
         return "multi_label"
-    if all(y.dtype.kind == "f" and y.ndim <= 2 and bool(np.isfinite(y).all()) for y in plain):
+    if all(y.dtype.kind == "f" and y.ndim <= 2 for y in plain):
         return "real"
     return "classes"  # which says what labels can be
 

@@ -71,8 +71,10 @@ def is_one_hot(y: Array) -> bool:
 
 
 def are_whole(y: Array) -> bool:
-    """Whether labels (N,) are whole numbers, of whatever type."""
-    return y.ndim == 1 and (y.dtype.kind in "iub" or (y.dtype.kind == "f" and bool((y == np.floor(y)).all())))
+    """Whether labels (N,) are whole numbers, of whatever type; of floats, those that can tell two of them apart."""
+    if y.dtype.kind == "f":
+        return y.ndim == 1 and bool((y == np.floor(y)).all()) and float(np.abs(y).max(initial=0)) < 2**53
+    return y.ndim == 1 and y.dtype.kind in "iub"
 
 
 def _numbers(y: Array, split: str, name: str) -> Array:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from lab.data.targets.arrays import Array
+from lab.data.targets.arrays import Array, mean_and_spread
 from lab.errors import UserError
 
 
@@ -22,9 +23,12 @@ class RealValues(NamedTuple):
     scale: tuple[float, ...] = ()
 
     def fitted(self, y: Array) -> RealValues:
-        """With the statistics of the training values (N, T)."""
-        mean, spread = y.astype(np.float64).mean(0), y.astype(np.float64).std(0)
-        return self._replace(mean=tuple(mean.tolist()), scale=tuple(np.where(spread > 0, spread, 1.0).tolist()))
+        """With the statistics of the training values (N, T). Raises UserError for values too large to be squared."""
+        mean, spread = mean_and_spread(y.astype(np.float64))
+        for name, each in zip(self.names, spread.tolist(), strict=True):
+            if math.isinf(each):
+                raise UserError(f"the values of {name!r} go up to {np.abs(y).max():.3g}: too large to learn from.")
+        return self._replace(mean=tuple(mean.tolist()), scale=tuple(spread.tolist()))
 
 
 def read_real_values(

@@ -79,7 +79,7 @@ class Regression(Task):
         return {"mae": (self.predictions(outputs) - y).abs().mean(1)}
 
     def scores(self) -> Scores:
-        return _RegressionScores(len(self.names), self.mean)
+        return _RegressionScores(self.mean, self.scale)
 
     def answers(self, predictions: Tensor) -> list[Answer]:
         return [
@@ -94,14 +94,10 @@ class Regression(Task):
         return {"predictions": predicted_and_true(predictions, y, self.names)}
 
     def table(self, predictions: Tensor, y: Tensor) -> dict[str, dict[str, float]]:
-        error, spread = (predictions - y).double(), (y.double() - y.double().mean(0)).square().sum(0)
-        squared = error.square().sum(0)
-        r2 = torch.where(spread > 0, 1 - squared / spread, torch.where(squared > 0, 0.0, 1.0))
-        rmse, mae = error.square().mean(0).sqrt(), error.abs().mean(0)
-        return {
-            name: {"r2": float(r2[i]), "rmse": float(rmse[i]), "mae": float(mae[i])}
-            for i, name in enumerate(self.names)
-        }
+        scores = _RegressionScores(self.mean, self.scale)
+        scores.update(predictions, y)
+        columns = {**scores.of_each(), "mae": (predictions - y).abs().mean(0)}
+        return {name: {key: float(values[i]) for key, values in columns.items()} for i, name in enumerate(self.names)}
 
     def _losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Of each number (B, T)."""
@@ -117,20 +113,29 @@ class Regression(Task):
 
 
 class _RegressionScores:
-    """R2 and the root of the mean squared error, means over the T numbers, in float64 around the training mean."""
+    """R2 and the root of the mean squared error, means over the T numbers.
 
-    def __init__(self, num: int, mean: Tensor) -> None:
+    In float64 and in standard deviations of training: what torchmetrics takes for zero is 1e-4, whatever the unit.
+    """
+
+    def __init__(self, mean: Tensor, scale: Tensor) -> None:
         metrics = torchmetrics().regression
-        self.mean = mean
-        self.inner = collected(
-            {"r2": metrics.R2Score(multioutput="raw_values"), "mse": metrics.MeanSquaredError(num_outputs=num)},
+        self.mean, self.scale = mean, scale
+        self.metrics = collected(
+            {"r2": metrics.R2Score(multioutput="raw_values"), "mse": metrics.MeanSquaredError(num_outputs=len(mean))},
             mean.device,
         )
-        self.inner.set_dtype(torch.float64)  # type: ignore[attr-defined]
+        self.metrics.set_dtype(torch.float64)
 
     def update(self, predictions: Tensor, y: Tensor) -> None:
-        self.inner.update(predictions - self.mean, y - self.mean)
+        self.metrics.update((predictions - self.mean) / self.scale, (y - self.mean) / self.scale)
+
+    def of_each(self) -> dict[str, Tensor]:
+        """The scores (T,) by name."""
+        squared = self.metrics["mse"].compute().reshape(-1)
+        one = int(self.metrics["r2"].total) < 2  # of which torchmetrics gives no R2
+        r2 = (squared == 0).double() if one else self.metrics["r2"].compute().reshape(-1)
+        return {"r2": r2, "rmse": squared.sqrt() * self.scale}
 
     def compute(self) -> dict[str, Tensor]:
-        values = self.inner.compute()
-        return {"r2": values["r2"].mean(), "rmse": values["mse"].sqrt().mean()}
+        return {name: values.mean() for name, values in self.of_each().items()}

@@ -324,8 +324,8 @@ def test_a_run_that_died_before_its_first_checkpoint_holds_no_step_twice(tmp_pat
     experiment = resolve(SMALL, ["trainer.budget=2000"])
     first = train(experiment, run_dir=tmp_path / "run")
     undisturbed = rows(first.run.path)
-    for checkpoint in first.run.checkpoints.iterdir():
-        checkpoint.unlink()
+    for file in first.run.checkpoints.iterdir():
+        file.unlink()
     (first.run.path / "result.json").unlink()
     outcome = Worker(Imports([], []), {}, 0.0).train(serialization.dump(experiment), str(first.run.path))
     assert outcome.status == "completed", outcome

@@ -14,8 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
+from lab.commands.predict import _line
 from lab.config.overrides import resolve
 from lab.data.images import load_images
+from lab.training.answer import Answer
 from lab.training.restore import restore
 from lab.training.train import train
 
@@ -124,6 +126,8 @@ def test_rows_of_a_table(lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("a\n1\n", "unknown column 'b'"),
         ("a,b\nmany,u\n", "column 'a', line 2: 'many' is no number"),
         ("", "is empty"),
+        ("a,b\n", "has a header and no rows"),
+        ("a;b\n1,5;u\n", "line 2: '1,5' has a decimal comma"),
     ):
         (tmp_path / "bad.csv").write_text(text)
         done = lab("predict", run, tmp_path / "bad.csv")
@@ -174,6 +178,8 @@ def test_observations_of_agents(lab: Any, tmp_path: Path, monkeypatch: pytest.Mo
         ("[1, 2, 3, null]", "is no array of numbers"),
         ("nonsense", "neither JSON"),
         ("[1, 2, 3, Infinity]", "not finite"),
+        ("[1, 2, 3, 1e39]", "too large"),
+        ("", "holds no observations"),
     ):
         monkeypatch.setattr(sys, "stdin", Typed(text.encode()))
         done = lab("predict", run, "-")
@@ -210,13 +216,31 @@ def test_bad_input_is_one_sentence(classifier: Path, pictures: Path, lab: Any, w
     assert "Traceback" not in done.err
 
 
+def test_no_input_is_written_over(classifier: Path, lab: Any, tmp_path: Path) -> None:
+    picture = tmp_path / "folder" / "a.png"
+    picture.parent.mkdir()
+    Image.new("L", (8, 8)).save(picture)
+    before = picture.read_bytes()
+    for source in (picture, picture.parent):
+        done = lab("predict", classifier, source, "--out", picture)
+        assert (done.code, "cannot be written: it is one of the inputs" in done.err) == (2, True)
+        assert picture.read_bytes() == before
+    assert lab("predict", classifier, picture, "--out", tmp_path / "folder" / "b.png").code == 0
+
+
+@pytest.mark.parametrize("name", ["p", "probability"])
+def test_a_line_leaves_out_only_the_number_that_is_the_label(name: str) -> None:
+    assert _line(Answer(name, {"probability": 1.0})) == f"{name}  probability 1"
+    assert _line(Answer("elbo_nats -139.17", {"elbo_nats": -139.1732, "kl": 2.0})) == "elbo_nats -139.17  kl 2"
+
+
 def test_a_damaged_picture_is_named(classifier: Path, lab: Any, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
     done = lab("predict", classifier, tmp_path)
     assert (done.code, "a.png' cannot be read" in done.err) == (2, True)
     (tmp_path / "b.npz").write_bytes(b"PK")
     done = lab("predict", classifier, tmp_path / "b.npz")
-    assert (done.code, "b.npz' is damaged" in done.err) == (2, True)
+    assert (done.code, "b.npz' is absent, damaged, or not" in done.err) == (2, True)
 
 
 def test_models_that_answer_nothing_say_so(lab: Any, pictures: Path, tmp_path: Path) -> None:

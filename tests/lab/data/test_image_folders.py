@@ -131,6 +131,8 @@ def test_without_a_column_split_a_tenth_is_for_testing(attributes: Path) -> None
     ("change", "options", "part"),
     [
         (("images/03.png", "images/99.png"), {}, "line 5 of the labels: there is no image 'images/99.png'"),
+        (("images/03.png", "images/02.png"), {}, "line 5 of the labels: image 'images/02.png' is that of line 4, too"),
+        (("images/03.png", "images/../images/02.png"), {}, "02.png' is that of line 4, too"),
         (("images/03.png", "../../etc/passwd"), {}, "there is no image '../../etc/passwd'"),
         ((",a\n", ",\n"), {"target": ("kind",)}, "data.target='kind', line 2: '' is nothing that can be predicted"),
         ((",0,", ",7,"), {}, "split '7' is none of train, val, test"),

@@ -72,6 +72,28 @@ def split_rows(data: TableModule) -> dict[str, list[float]]:
     return {name: torch.cat([b.y for b in data.batches(name)])[:, 0].tolist() for name in ("train", "val", "test")}  # type: ignore[arg-type]
 
 
+def test_a_column_of_one_value_is_divided_by_one(tmp_path: Path) -> None:
+    text = "a,b,y\n" + "".join(f"0.1,{i},0.1\n" for i in range(60))
+    module = TableData(name=written(tmp_path, text)).build(0)
+    assert isinstance(module.spec.target, RealValues)
+    assert (module.spec.target.mean, module.spec.target.scale) == ((0.1,), (1.0,))
+    assert not next(module.batches("train")).x[:, 0].any()
+    (tmp_path / "new.csv").write_text("a,b\n0.1,1\n0.6,1\n1e39,1\n")
+    with pytest.raises(UserError, match=r"new.csv': column 'a', line 4: '1e39' is too large"):
+        list(module.items([str(tmp_path / "new.csv")]))
+    (tmp_path / "new.csv").write_text("a,b\n0.1,1\n0.6,1\n")
+    assert [float(item.x[0]) for item in module.items([str(tmp_path / "new.csv")])] == pytest.approx([0, 0.5])
+
+
+def test_numbers_that_are_names_are_categories(tmp_path: Path) -> None:
+    text = "code,y\n" + "".join(f"{'20B' if i == 3 else i % 3},{i}\n" for i in range(60))
+    module = TableData(name=written(tmp_path, text), categories=("code",)).build(0)
+    assert module.spec.statistics is not None
+    assert set(module.spec.statistics.names) <= {"code=0", "code=1", "code=2", "code=20B"}
+    x = torch.cat([next(module.batches(split)).x for split in ("train", "val", "test")])
+    assert set(x.unique().tolist()) == {0.0, 1.0}
+
+
 def test_splits_are_drawn_whole_and_stay(tmp_path: Path) -> None:
     name = written(tmp_path, rows(100))
     first, other_seed, other_split = (
@@ -132,6 +154,10 @@ def test_a_resumed_stream_goes_on_where_it_was(tmp_path: Path) -> None:
         (rows(50), {"target_kind": "multi_label"}, "a row of 0 and 1 for each sample"),
         (rows(50), {"drop": ("a", "b", "c")}, "no column from which anything could be predicted"),
         (rows(50).replace("\n7,", "\ninf,"), {}, "column 'a', line 9: 'inf' is not finite"),
+        (rows(50).replace("\n7,", "\nmany,"), {}, "line 9: 'many' is no number, as most cells of the column are"),
+        (rows(50).replace("\n7,", "\n1_000,"), {}, "line 9: '1_000' is no number"),
+        ("a,y\n" + "".join(f"{i}e300,{i}\n" for i in range(50)), {}, "column 'a' holds numbers up to"),
+        ("a,y\n" + "".join(f"{i},{i}.5e300\n" for i in range(50)), {}, "values of 'y' go up to"),
         ("a,y\n" + "".join(f"word{i},{i}\n" for i in range(300)), {}, "leave it out: data.drop=[a]"),
         ("a,y\n" + "".join(f"NA,{i}\n" for i in range(50)), {}, "column 'a' holds no number"),
     ],

@@ -30,6 +30,7 @@ BITS[:2] = [[1, 1, 0], [0, 0, 0]]
         (BITS.astype(bool), MultiLabel),
         (RNG.normal(size=30), RealValues),
         (RNG.normal(size=(30, 2)), RealValues),
+        (np.round(RNG.normal(size=30), 1) * 1e100, RealValues),
         (RNG.normal(size=(30, 1)).astype(np.float16), RealValues),
     ],
 )
@@ -64,6 +65,7 @@ def test_both_ways_to_write_labels_are_one() -> None:
         ({"train": BITS, "test": BITS[:, :2]}, "multi_label", "the test split of 'data' has 2 labels a sample"),
         ({"train": BITS + 1}, "multi_label", "a row of 0 and 1 for each sample"),
         ({"train": np.array([1.0, np.nan])}, "real", "[nan] at sample 1: not finite"),
+        ({"train": np.array([1.5, np.nan])}, "auto", "[nan] at sample 1: not finite"),
         ({"train": np.array(["1", "2"])}, "real", "numbers, one or a row of them"),
         ({"train": BITS * 0.5, "test": BITS[:, :1] * 0.5}, "real", "has 1 values a sample, the train split has 3"),
     ],

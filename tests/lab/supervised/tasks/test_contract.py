@@ -167,6 +167,9 @@ def test_a_single_sample_can_be_judged(example: Example) -> None:
         assert all(value.shape == (1,) for value in task.per_sample(outputs[:1], y[:1]).values())
         task.answers(predictions)
         task.table(predictions, y[:1])
+        scores = task.scores()
+        scores.update(predictions, y[:1])
+        assert all(value.isfinite() for value in scores.compute().values())
 
 
 @pytest.mark.slow

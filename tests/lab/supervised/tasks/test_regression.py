@@ -83,10 +83,23 @@ def test_bins_are_learned_by_nearness() -> None:
     torch.testing.assert_close(task.predictions(sharp), torch.tensor([[11.0, 0.0]]).double())
 
 
-def test_a_constant_target_scores_as_in_scikit_learn() -> None:
-    y = torch.full((5, 2), 3.0)
-    assert scores_of(y, y)["r2"] == 1.0
-    assert scores_of(y + 1, y)["r2"] == 0.0
+@pytest.mark.parametrize("value", [3.0, 0.1])
+def test_a_constant_target_scores_as_in_scikit_learn(value: float) -> None:
+    y = torch.full((5, 2), value, dtype=torch.float64)
+    table = Regression(RegressionConfig(), TARGET, FEATURES).table
+    for predictions, r2 in ((y, 1.0), (y + 1, 0.0)):
+        assert scores_of(predictions, y)["r2"] == r2
+        assert [row["r2"] for row in table(predictions, y).values()] == [r2, r2]
+
+
+def test_targets_of_a_small_unit_are_scored_alike() -> None:
+    y, unit = torch.randn(50, 1, dtype=torch.float64), 1e-9
+    predictions = y + 0.5 * torch.randn(50, 1, dtype=torch.float64)
+    small = Regression(RegressionConfig(), RealValues(("a",), (0.0,), (unit,)), FEATURES).scores()
+    small.update(predictions * unit, y * unit)
+    whole = float(1 - (predictions - y).square().sum() / (y - y.mean()).square().sum())
+    assert float(small.compute()["r2"]) == pytest.approx(whole)
+    assert float(small.compute()["rmse"]) == pytest.approx(unit * float((predictions - y).square().mean().sqrt()))
 
 
 def test_other_targets_and_inputs_are_refused() -> None:
