@@ -6,7 +6,7 @@ T time steps, N environments, B batch, L sequence length; S rows and F features 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -19,7 +19,7 @@ from agents.policies.normalization import RewardScaler
 from agents.returns import gae
 from agents.types import Obs, Rollout, map_obs
 from lab.data.spec import DataSpec
-from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
+from lab.engine.optimizers import OptimizerConfig, ScheduleConfig, of_progress
 from lab.engine.tracing import record
 from lab.errors import UserError
 from lab.training.learner import StepMetrics
@@ -35,7 +35,7 @@ class ActorCriticConfig(PolicyConfig):
     gamma: float = Field(default=0.99, ge=0, le=1)
     value_coef: NonNegativeFloat = 0.5
     entropy_coef: NonNegativeFloat = 0.0
-    entropy_schedule: ScheduleConfig = ScheduleConfig()
+    entropy_schedule: Annotated[ScheduleConfig, of_progress] = ScheduleConfig()
     normalize_rewards: bool = False
     """by the running deviation of the discounted return"""
     sequence_length: PositiveInt | None = None

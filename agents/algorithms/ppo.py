@@ -21,7 +21,7 @@ from agents.experience.data import OnPolicyExperience
 from agents.types import Rollout
 from lab.data.spec import DataSpec
 from lab.engine.loss import Loss, Metrics
-from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
+from lab.engine.optimizers import OptimizerConfig, ScheduleConfig, of_progress
 from lab.experiment import Shared
 from lab.ranks import collectives
 from lab.training.learner import StepMetrics
@@ -39,7 +39,7 @@ class PPOConfig(ActorCriticConfig):
     """environment steps in a minibatch; recurrent policies take as many whole sequences"""
     clip: PositiveFloat = 0.2
     """how far the probability ratio may move from 1"""
-    clip_schedule: ScheduleConfig = ScheduleConfig()
+    clip_schedule: Annotated[ScheduleConfig, of_progress] = ScheduleConfig()
     value_clip: PositiveFloat | None = None
     """how far a value may move from its old one in one update"""
     target_kl: PositiveFloat | None = None

@@ -7,7 +7,7 @@ T time steps, N environments, S states, A actions.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -21,7 +21,7 @@ from agents.returns import td_target
 from agents.types import Obs, Rollout
 from lab.data.spec import DataSpec, TensorSpec
 from lab.engine.loss import Metrics
-from lab.engine.optimizers import ScheduleConfig
+from lab.engine.optimizers import ScheduleConfig, of_progress
 from lab.errors import UserError
 
 
@@ -31,7 +31,7 @@ class QLearningConfig(QConfig):
     kind: Literal["q_learning"] = "q_learning"
     alpha: float = Field(default=0.1, gt=0, le=1)
     """share of the way to the target that one step goes"""
-    alpha_schedule: ScheduleConfig = ScheduleConfig()
+    alpha_schedule: Annotated[ScheduleConfig, of_progress] = ScheduleConfig()
 
     def build(self, spec: DataSpec) -> QLearning:
         return QLearning(self, spec)

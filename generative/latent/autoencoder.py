@@ -22,6 +22,7 @@ from lab.data.resident import Batch, Chunk
 from lab.data.spec import DataSpec, TensorSpec
 from lab.engine.loss import Loss, LossFunction, Metrics
 from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
+from lab.engine.updater import Updater
 from lab.errors import UserError
 from lab.experiment import ModuleConfig
 from lab.pictures import Image, image_grid
@@ -74,8 +75,9 @@ class Autoencoder(Learner[AutoencoderConfig]):
             Layer(num_in, num_out, config, code=i == len(sizes) - 2, first=i == 0)
             for i, (num_in, num_out) in enumerate(itertools.pairwise(sizes))
         )
+        layer_optimizer = config.optimizer.model_copy(update={"rates": {}})  # its patterns name parameters of the whole
         self.layer_updaters = [
-            self.add_updater(f"layer{i}", layer, self.layer_loss(i), config.optimizer)
+            self.add_updater(f"layer{i}", layer, self.layer_loss(i), layer_optimizer)
             for i, layer in enumerate(self.layers)
             if config.pretraining
         ]
@@ -116,8 +118,17 @@ class Autoencoder(Learner[AutoencoderConfig]):
     def set_progress(self, progress: float) -> None:
         """Each phase has a schedule of its own."""
         self.progress = progress
-        phase, within = self.phase()
-        (self.updater if phase is None else self.layer_updaters[phase]).set_progress(within)
+        self.phase_updater.set_progress(self.phase()[1])
+
+    def follow_evaluation(self, value: float) -> None:
+        """An evaluation tells of the phase in which it is."""
+        self.phase_updater.follow_evaluation(value, self.monitor.mode)
+
+    @property
+    def phase_updater(self) -> Updater:
+        """The updater of the phase."""
+        phase, _ = self.phase()
+        return self.updater if phase is None else self.layer_updaters[phase]
 
     def phase(self) -> tuple[int | None, float]:
         """The layer that is pretrained now, or None for all together, and the progress within the phase."""
@@ -132,8 +143,7 @@ class Autoencoder(Learner[AutoencoderConfig]):
         return super().training_step(chunk) | {"charts/phase": float(len(self.layers) if phase is None else phase)}
 
     def update(self, batch: Batch) -> Metrics:
-        phase, _ = self.phase()
-        metrics, _ = (self.updater if phase is None else self.layer_updaters[phase]).step(batch)
+        metrics, _ = self.phase_updater.step(batch)
         return metrics
 
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:

@@ -2,8 +2,9 @@
 
     resolve("dqn/cartpole", ["module.gamma=0.97", "seed=3"])
 
-Values are read as YAML, in which 1e5 is a number too, as in YAML 1.2. An override that changes a `kind` or a backbone's
-`name` keeps the fields that the new sort has too, and their values where they are valid there.
+Values are read as YAML, in which 1e5 is a number too, as in YAML 1.2. An override that changes a `kind`, or the `name`
+of a backbone, an optimizer or a schedule, keeps the fields that the new sort has too, and their values where they are
+valid there.
 """
 
 from __future__ import annotations
@@ -110,9 +111,14 @@ def _keep_common(tree: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def _fits(owner: type[BaseModel], name: str, key: str, node: dict[str, Any]) -> bool:
-    """Whether an option that is set now is a valid one of the backbone `name` too."""
+    """Whether an option that is set now is a valid one of the sort `name` too."""
+    alone = {"name": name}
+    return _num_errors(owner, {**alone, key: node[key]} if key in node else alone) <= _num_errors(owner, alone)
+
+
+def _num_errors(owner: type[BaseModel], fields: dict[str, Any]) -> int:
     try:
-        owner.model_validate({"name": name, key: node[key]} if key in node else {"name": name})
-    except ValidationError:
-        return False
-    return True
+        owner.model_validate(fields)
+    except ValidationError as error:
+        return error.error_count()
+    return 0

@@ -49,7 +49,9 @@ def fused_step(
 ) -> Callable[[FlatGradients], None] | None:
     """The step of an optimizer that has made its state, on that state; None where there is no quicker one."""
     settings = optimizer.param_groups[0]
-    if settings["weight_decay"]:
+    if len(optimizer.param_groups) > 1 or settings["weight_decay"]:
+        return None
+    if len({float(optimizer.state[p].get("step", -1)) for p in parameters}) > 1:  # some were frozen before
         return None
     if isinstance(optimizer, torch.optim.Adam):
         return _Adam(optimizer, parameters)

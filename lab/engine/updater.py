@@ -11,7 +11,7 @@ An `Updater` is given a loss function of a batch and runs it by one of two engin
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,11 @@ from torch import Tensor, nn
 from lab.engine.cuda_graphs import recording
 from lab.engine.flat_step import FlatGradients, fused_step
 from lab.engine.loss import LossFunction, Metrics
-from lab.engine.optimizers import OptimizerConfig
+from lab.engine.optimizers import SECOND_ORDER, OptimizerConfig
+from lab.engine.rates import parameter_groups, rate_factors
+from lab.engine.regularizers import add_l1_, limit_norms_, weights_of
+from lab.engine.schedules import Plateau
+from lab.engine.second_order import Repeated, minimize
 from lab.engine.tracing import trace, undone
 from lab.errors import UserError
 from lab.ranks import collectives, ranks
@@ -35,17 +39,33 @@ class Updater:
     Args:
         module: whose parameters are trained.
         loss: a minibatch (NamedTuple of tensors) -> Loss.
-        config: optimizer, schedule, clipping.
+        config: optimizer, schedules, rates of layers, regularisation, clipping.
         engine: "eager" or "traced".
+
+    Raises UserError when the optimizer does not fit the module, the engine or several workers.
     """
 
     def __init__(self, module: nn.Module, loss: LossFunction, config: OptimizerConfig, engine: str = "eager") -> None:
-        self.module, self.loss, self.config, self.engine = module, loss, config, engine
-        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-        self.names = [name for name, _ in named]
-        self.parameters: list[Tensor] = [p for _, p in named]
-        self.optimizer = config.build(self.parameters)
+        self.module, self.loss, self.config = module, loss, config
+        self.is_second_order = config.name in SECOND_ORDER
+        self.set_engine(engine)
+        if self.is_second_order and ranks.num_ranks() > 1:
+            raise UserError(f"optimizer.name={config.name!r} updates in one process: trainer.num_workers must be 1.")
+        trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        factors = rate_factors(list(trainable), config.rates)
+        self.names = [name for name, factor in zip(trainable, factors, strict=True) if factor]
+        self.parameters: list[Tensor] = [trainable[name] for name in self.names]
+        groups = parameter_groups(self.parameters, [factor for factor in factors if factor], config.lr)
+        embeddings = [layer.weight for layer in module.modules() if isinstance(layer, nn.Embedding)]
+        self.optimizer = config.build(groups, embeddings)
         self.num_updates = 0
+        schedule = config.schedule
+        self.plateau: Plateau | None = None
+        if schedule.name == "plateau":
+            self.plateau = Plateau(schedule.gamma, schedule.patience, schedule.final)
+        self._l1, self._max_norm, self._momentum_schedule = config.l1, config.max_norm, config.momentum_schedule
+        self._weights = weights_of(module, self.names)
+        self._position = {id(p): i for i, p in enumerate(trainable.values())}
         self._traces: dict[tuple[Any, ...], Callable[..., Any]] = {}
         self._gradients: FlatGradients | None = None
         self._fused_step: Callable[[FlatGradients], None] | None = None
@@ -54,8 +74,13 @@ class Updater:
         """One update on one minibatch.
 
         Returns:
-            The loss function's metrics, with `grad_norm` when gradients are clipped, and its extras.
+            The loss function's metrics, with `grad_norm` when gradients are clipped, and its extras, all of the
+            parameters before the update.
         """
+        if self.is_second_order:
+            loss = minimize(self.optimizer, Repeated(self.module, self.loss, batch), self.config.weight_decay)
+            self._end_update()
+            return loss.metrics, loss.extras
         gradients, metrics, extras = self.gradients(batch)
         self.apply(gradients, metrics)
         return metrics, extras
@@ -68,35 +93,63 @@ class Updater:
         return list(torch.autograd.grad(value, self.parameters, materialize_grads=True)), metrics, extras
 
     def apply(self, gradients: list[Tensor], metrics: Metrics) -> None:
-        """Mean over ranks, clip, step, count; writes `grad_norm` into `metrics` when clipping."""
+        """Mean over ranks, clip, step, count; writes `grad_norm` into `metrics` when clipping.
+
+        Raises UserError for an optimizer that needs the loss itself.
+        """
         buffer = self._buffer()
         buffer.take(gradients)
         _mean_over_ranks(buffer.buffer)
         if self.config.max_grad_norm is not None:
             metrics["grad_norm"] = buffer.clip_(self.config.max_grad_norm)
+        if self._l1:
+            add_l1_(buffer.views, self._weights, self._l1)
         self._optimizer_step(buffer)
-        torch.clear_autocast_cache()  # autocast would go on with the bf16 copies of the weights before this update
-        self.num_updates += 1
+        self._end_update()
+
+    def set_engine(self, engine: str) -> None:
+        """Choose how loss and gradient are computed. Raises UserError when the optimizer runs in eager only."""
+        if engine == "traced" and self.is_second_order:
+            raise UserError(
+                f"trainer.engine='traced' does not fit optimizer.name={self.config.name!r}, which needs the loss "
+                f"itself and not a recorded gradient; use trainer.engine=eager."
+            )
+        self.engine = engine
 
     @property
     def rate(self) -> float:
-        """The learning rate now."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        """The learning rate now, before the factors of `rates`."""
+        group = self.optimizer.param_groups[0]
+        return float(group["lr"] / group["factor"])
 
     def set_progress(self, progress: float) -> float:
-        """Set the learning rate for `progress` in [0, 1] through the budget, and return it."""
+        """Set learning rate and momentum for `progress` in [0, 1] through the budget, and return the rate."""
         lr = self.config.lr * self.config.schedule.factor(progress)
+        if self.plateau is not None:
+            lr *= self.plateau.factor
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["factor"]
+        if self._momentum_schedule is not None:
+            momentum = self.config.initial_momentum * self._momentum_schedule.factor(progress)
+            for group in self.optimizer.param_groups:
+                if "momentum" in group:
+                    group["momentum"] = momentum
         return lr
 
+    def follow_evaluation(self, value: float, mode: Literal["max", "min"]) -> None:
+        """Let a plateau schedule know of an evaluation of the monitored metric."""
+        if self.plateau is not None:
+            self.plateau.update(value, mode)
+
     def state_dict(self) -> dict[str, Any]:
-        """Optimizer state and the number of updates."""
-        return {
+        """Optimizer state by the number of the parameter, the number of updates, and the plateau schedule's state."""
+        state = self.optimizer.state_dict()["state"]
+        own = {
             "name": self.config.name,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": {"state": {number: state[i] for i, number in enumerate(self._numbers()) if i in state}},
             "num_updates": self.num_updates,
         }
+        return own if self.plateau is None else {**own, "plateau": self.plateau.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave; rates, betas and the like stay those of the config.
@@ -107,12 +160,23 @@ class Updater:
             raise UserError(
                 f"optimizer.name={self.config.name!r} cannot go on with the checkpoint's state of {state['name']!r}."
             )
-        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer"])
-        for group, setting in zip(self.optimizer.param_groups, settings, strict=True):
-            group.update(setting)
+        saved = state["optimizer"]["state"]
+        own = {i: _with_own_step(saved[number]) for i, number in enumerate(self._numbers()) if number in saved}
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": own})
         self.num_updates = state["num_updates"]
         self._fused_step = None
+        if self.plateau is not None and "plateau" in state:
+            self.plateau.load_state_dict(state["plateau"])
+
+    def _numbers(self) -> list[int]:
+        """The numbers of the optimizer's parameters among all that can be trained, which `rates` does not change."""
+        return [self._position[id(p)] for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _end_update(self) -> None:
+        if self._max_norm is not None:
+            limit_norms_(self._weights, self._max_norm)
+        torch.clear_autocast_cache()  # autocast would go on with the bf16 copies of the weights before this update
+        self.num_updates += 1
 
     def _buffer(self) -> FlatGradients:
         if self._gradients is None:
@@ -120,11 +184,15 @@ class Updater:
         return self._gradients
 
     def _optimizer_step(self, gradients: FlatGradients) -> None:
-        if self._fused_step is None and self.optimizer.state:
+        if self._fused_step is None and self.optimizer.state and self._momentum_schedule is None:
             self._fused_step = fused_step(self.optimizer, self.parameters)
         if self._fused_step is not None:
             self._fused_step(gradients)
             return
+        if self.is_second_order:
+            raise UserError(
+                f"optimizer.name={self.config.name!r} does not fit this module, whose updates are gradients alone."
+            )
         for p, gradient in zip(self.parameters, gradients.views, strict=True):
             p.grad = gradient
         self.optimizer.step()
@@ -170,6 +238,11 @@ class Updater:
                 f"since the loss reaches it by another way than its inputs and the updater's module; "
                 f"use trainer.engine=eager."
             )
+
+
+def _with_own_step(state: dict[str, Any]) -> dict[str, Any]:
+    """A parameter's state with a count of its own: where the step is a quick one, all share a tensor."""
+    return state | {"step": state["step"].clone()} if isinstance(state.get("step"), Tensor) else state
 
 
 def _mean_over_ranks(gradients: Tensor) -> None:

@@ -149,12 +149,22 @@ class Learner(LightningModule, Generic[ConfigT]):
             choices = ", ".join(("auto", *self.engines))
             raise UserError(f"trainer.engine={engine!r} does not fit this kind of module. Valid choices: {choices}.")
         for updater in self.updaters.values():
-            updater.engine = chosen
+            updater.set_engine("eager" if engine == "auto" and updater.is_second_order else chosen)
 
     def set_progress(self, progress: float) -> None:
         """Called before each chunk with the share of the budget that is used; sets the learning rates."""
         for updater in self.updaters.values():
             updater.set_progress(progress)
+
+    @property
+    def follows_evaluations(self) -> bool:
+        """Whether a schedule waits for `follow_evaluation`."""
+        return any(updater.plateau is not None for updater in self.updaters.values())
+
+    def follow_evaluation(self, value: float) -> None:
+        """Called after each evaluation with the monitored metric, the same on all ranks; for plateau schedules."""
+        for updater in self.updaters.values():
+            updater.follow_evaluation(value, self.monitor.mode)
 
     def on_started_from(self) -> None:
         """Called when weights of another run have been taken, before training: what follows them is set to them."""
