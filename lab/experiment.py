@@ -120,6 +120,8 @@ class TrainerConfig(Config):
     """save `last` when so many seconds have passed since it was last saved"""
     max_seconds: PositiveFloat | None = None
     """stop after so many seconds of training, whatever the budget says"""
+    patience: PositiveInt | None = None
+    """stop after so many evaluations in a row that do not improve the monitored metric, whatever the budget says"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:1"""
     precision: Literal["32", "bf16"] = "32"

@@ -14,6 +14,8 @@ def report(result: Result) -> None:
     path, best = result.run.path, result.best
     if best is not None:
         console.print(f"best {best['metric']}: {best['value']:.4g}")
+    if reason := result.run.result().get("reason"):
+        console.print(reason)
     console.print(f"{result.status}: {path}")
     if result.status == "interrupted":
         console.print(f"go on with: lab resume {path}{catalog.import_options()}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,8 +40,12 @@ class Evaluator:
     def __init__(self, run: Run, data: LabDataModule, seed: int) -> None:
         self.run, self.data, self.seed = run, data, seed
 
-    def evaluate(self, module: Learner[Any], *, film: bool) -> dict[str, Any]:
-        """Metrics, the paths of `pictures` by name, and of `films` where one is wanted and the module makes one."""
+    def evaluate(self, module: Learner[Any], *, film: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Metrics, the paths of `pictures` by name, and of `films` where one is wanted and the module makes one.
+
+        Args:
+            film: says of the metrics whether a film is wanted.
+        """
         count, dead_units = module.counters[module.counter], DeadUnits()
         with evaluating(module, derive_seed(self.seed, "evaluation", count)):
             with dead_units.watching(module):
@@ -51,7 +55,7 @@ class Evaluator:
             if warning and count:
                 module.warn_once("dead units", warning)
             pictures = module.pictures(self.data)
-            path = module.film(self.data, self.run.media) if film else None
+            path = module.film(self.data, self.run.media) if film(row) else None
         if pictures:
             row["pictures"] = {name: self._save(image, name, count) for name, image in pictures.items()}
         if path is not None:

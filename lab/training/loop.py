@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from lab.config import serialization
 from lab.data.module import LabDataModule
+from lab.engine.schedules import Stagnation
 from lab.experiment import Experiment
 from lab.lightning import Callback, Trainer
 from lab.long_work import listening
@@ -83,6 +84,8 @@ class RunLoop(Callback):
         self.recorder = Recorder(experiment, run, tracker)
         self.writes = ranks.rank() == 0
         self.status = "running"
+        self.reason: str | None = None
+        """why a completed run ended before its budget, where that is not the time"""
         self.pause_at: int | None = None
         """the count at which the run saves itself and ends, resumable"""
         self.best: Best = None
@@ -91,6 +94,7 @@ class RunLoop(Callback):
         self.state: dict[str, Any] = {
             "next_eval": self.eval_period,
             "evaluation_due": False,
+            "stagnation": tuple(Stagnation()),
             "next_log": self.log_period,
             "seconds": 0.0,
         }
@@ -202,15 +206,15 @@ class RunLoop(Callback):
             self._write_result(pl_module)
         for observer in self.observers:
             observer.start(self._status(pl_module))
-        done = pl_module.counters[pl_module.counter] >= self.budget
+        done = pl_module.counters[pl_module.counter] >= self.budget or self._is_stagnant()
         if self.state["evaluation_due"]:
             done = done or self._is_out_of_time()
             self._evaluate(pl_module, last=done)
-            done = done and not self.state["evaluation_due"]
+            done = (done or self._is_stagnant()) and not self.state["evaluation_due"]
             self._save(pl_module)
         if done or self._paused(pl_module) or self.state["evaluation_due"]:
             trainer.should_stop = True
-            self.status = "completed" if done else "interrupted"
+            self._end(pl_module, done=done)
         self._clock = time.perf_counter()
         self._module = pl_module
         self._in_chunk = not trainer.should_stop
@@ -241,8 +245,10 @@ class RunLoop(Callback):
             self._evaluate(module, last=done)
             if self.state["evaluation_due"]:
                 stopping, done = True, False
+            elif self._is_stagnant():
+                stopping = done = True
         if stopping:
-            self.status = "completed" if done else "interrupted"
+            self._end(module, done=done)
         self._can_give_up = stopping or agreed.save
         if self._can_give_up:
             self._save(module)
@@ -293,17 +299,48 @@ class RunLoop(Callback):
         limit = self.experiment.trainer.max_seconds
         return limit is not None and self.state["seconds"] >= limit
 
+    def _stagnation_after(self, module: Learner[Any], value: float) -> Stagnation:
+        return Stagnation(*self.state["stagnation"]).after(value, module.monitor.mode)
+
+    def _is_stagnant(self, stagnation: Stagnation | None = None) -> bool:
+        """Whether the monitored metric has not improved for so long that the run is to end."""
+        patience = self.experiment.trainer.patience
+        stagnation = stagnation or Stagnation(*self.state["stagnation"])
+        return patience is not None and stagnation.num_evaluations >= patience
+
+    def _end(self, module: Learner[Any], *, done: bool) -> None:
+        self.status = "completed" if done else "interrupted"
+        if done and self._is_stagnant():
+            num_evaluations = self.state["stagnation"][1]
+            self.reason = f"{module.monitor.metric} did not improve in {num_evaluations} evaluations (trainer.patience)"
+            log.info("%s", self.reason)
+
     def _evaluate(self, module: Learner[Any], *, last: bool) -> None:
-        """Evaluate in the first rank. What is given up, since the run is to stop, stays due: a resumed run begins with
-        it. Of several ranks the first cannot stop alone, and evaluates to the end."""
+        """Evaluate in the first rank, and let all of them follow what it measured, where something does."""
         self.state["evaluation_due"] = self.writes
-        if not self.writes:
+        value = self._measure(module, last=last) if self.writes else 0.0
+        if value is None or not (module.follows_evaluations or self.experiment.trainer.patience):
             return
+        value = collectives.total(value)
+        module.follow_evaluation(value)
+        self.state["stagnation"] = tuple(self._stagnation_after(module, value))
+
+    def _measure(self, module: Learner[Any], *, last: bool) -> float | None:
+        """Evaluate, record it, and return the monitored metric.
+
+        What is given up, since the run is to stop, gives None and stays due: a resumed run begins with it. Of several
+        ranks the first cannot stop alone, and evaluates to the end.
+        """
+
+        def film(row: dict[str, Any]) -> bool:
+            stagnation = self._stagnation_after(module, row[module.monitor.metric])
+            return self.experiment.trainer.film and (last or self._is_stagnant(stagnation))
+
         try:
             with listening(self._hear):
-                row = self.evaluator.evaluate(module, film=last and self.experiment.trainer.film)
+                row = self.evaluator.evaluate(module, film=film)
         except _EvaluationEnded:
-            return
+            return None
         self.state["evaluation_due"] = False
         self.recorder.add(module, row, self.state["seconds"])
         value = row[module.monitor.metric]
@@ -312,6 +349,7 @@ class RunLoop(Callback):
             self.saver.save_best(module, self.best)
         if self.on_evaluation is not None:
             self.on_evaluation({**module.counters, **self.recorder.latest})
+        return float(value)
 
     def _hear(self, work: str, done: int, total: int) -> None:
         if self._stop_asked.is_set() and ranks.num_ranks() == 1:
@@ -344,6 +382,7 @@ class RunLoop(Callback):
             module,
             self._counted if self.gave_up else module.counters,
             status=self.status,
+            reason=self.reason,
             error=error,
             budget=self.budget,
             seconds=round(self.state["seconds"], 3),

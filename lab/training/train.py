@@ -153,10 +153,15 @@ def resume(
     experiment = override(run.experiment(), overrides)
     if overrides and (run.path / "result.json").is_file():
         result = run.result()
-        if result.get("status") == "completed" and result["budget"] >= experiment.trainer.budget:
+        if result.get("reason"):
+            field, before, now = "patience", run.experiment().trainer.patience or 0, experiment.trainer.patience
+        else:
+            field, before, now = "budget", result["budget"], experiment.trainer.budget
+        is_over = now is not None and now <= before
+        if result.get("status") == "completed" and is_over:
             raise UserError(
                 f"run {str(run.path)!r} is complete: {' '.join(overrides)} changes nothing that is still to train. "
-                f"trainer.budget above {result['budget']:,} goes on; lab train begins another run."
+                f"trainer.{field} above {before:,} goes on; lab train begins another run."
             )
     return train(experiment, resume=run, progress=progress, callbacks=callbacks, on_evaluation=on_evaluation)
 
