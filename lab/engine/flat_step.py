@@ -51,7 +51,7 @@ def fused_step(
     settings = optimizer.param_groups[0]
     if len(optimizer.param_groups) > 1 or settings["weight_decay"]:
         return None
-    if len({float(optimizer.state[p].get("step", -1)) for p in parameters}) > 1:  # some were frozen before
+    if len({float(optimizer.state[p].get("step", 0)) for p in parameters}) > 1:  # some were frozen before
         return None
     if isinstance(optimizer, torch.optim.Adam):
         return _Adam(optimizer, parameters)

@@ -35,7 +35,7 @@ class ScheduleConfig(Config):
     """
 
     name: Literal["constant", "linear", "cosine", "exponential", "step", "inverse", "one_cycle", "plateau"] = "constant"
-    """plateau follows the monitored metric's evaluations, not p"""
+    """plateau follows a run's evaluations of the monitored metric, not p"""
     warmup: float = Field(default=0.0, ge=0, lt=1)
     """share of the budget over which the rate first rises from 0"""
     final: NonNegativeFloat = 0.0
@@ -67,22 +67,23 @@ class ScheduleConfig(Config):
 
     def factor(self, progress: float) -> float:
         """The factor at `progress`; for plateau, before any fall."""
+        name = self.name
         if progress < self.warmup:
             return progress / self.warmup
+        if name in ("constant", "plateau"):
+            return 1.0
         p = min((progress - self.warmup) / (1 - self.warmup), 1.0)
-        if self.name == "linear":
+        if name == "linear":
             return schedules.linear(p, self.final)
-        if self.name == "cosine":
+        if name == "cosine":
             return schedules.cosine(p, self.final)
-        if self.name == "exponential":
+        if name == "exponential":
             return schedules.exponential(p, self.final)
-        if self.name == "step":
+        if name == "step":
             return schedules.step(progress, self.milestones, self.gamma)
-        if self.name == "inverse":
+        if name == "inverse":
             return schedules.inverse(p, self.decay)
-        if self.name == "one_cycle":
-            return schedules.one_cycle(p, self.start, self.peak, self.final)
-        return 1.0
+        return schedules.one_cycle(p, self.start, self.peak, self.final)
 
 
 def _refuse_plateau(schedule: ScheduleConfig | None) -> ScheduleConfig | None:
@@ -94,7 +95,7 @@ def _refuse_plateau(schedule: ScheduleConfig | None) -> ScheduleConfig | None:
 of_progress = AfterValidator(_refuse_plateau)
 """marks a field with a schedule of something else than a learning rate: `Annotated[ScheduleConfig, of_progress]`"""
 
-_FIRST_ORDER = ("rates", "l1", "max_norm", "max_grad_norm")
+_FIRST_ORDER = ("schedule", "rates", "l1", "max_norm", "max_grad_norm")
 _OPTIONS = {
     "adam": (*_FIRST_ORDER, "betas", "eps"),
     "adamw": (*_FIRST_ORDER, "betas", "eps"),
@@ -106,7 +107,7 @@ _OPTIONS = {
     "adadelta": (*_FIRST_ORDER, "rho", "eps"),
     "muon": (*_FIRST_ORDER, "betas", "eps", "momentum", "nesterov", "momentum_schedule"),
     "lbfgs": ("history_size", "max_iter"),
-    "newton": ("max_norm", "damping"),
+    "newton": ("schedule", "max_norm", "damping"),
 }
 SECOND_ORDER = ("lbfgs", "newton")
 """optimizers that are given a minibatch's loss, not its gradient"""
@@ -123,7 +124,7 @@ class OptimizerConfig(Config):
     ] = "adam"
     """muon: matrices but embeddings, and adamw for all others; lbfgs and newton: the eager engine, one worker"""
     lr: PositiveFloat = 1e-3
-    """lbfgs and newton: by default 1, also where an override changes `name`"""
+    """lbfgs and newton: by default 1, also where an override changes `name`; of lbfgs where a line search begins"""
     betas: tuple[float, float] = (0.9, 0.999)
     """adam family, and adamw beside muon: decay of the first and second moment"""
     eps: PositiveFloat = 1e-8
@@ -159,7 +160,7 @@ class OptimizerConfig(Config):
     def options_of(name: str) -> tuple[str, ...]:
         """The fields that an optimizer uses; those that it takes over when `name` becomes another."""
         rate = () if name in SECOND_ORDER else ("lr",)
-        return (*_OPTIONS.get(name, ()), *rate, "weight_decay", "schedule")
+        return (*_OPTIONS.get(name, ()), *rate, "weight_decay")
 
     @model_validator(mode="before")
     @classmethod

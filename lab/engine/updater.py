@@ -65,10 +65,13 @@ class Updater:
             self.plateau = Plateau(schedule.gamma, schedule.patience, schedule.final)
         self._l1, self._max_norm, self._momentum_schedule = config.l1, config.max_norm, config.momentum_schedule
         self._weights = weights_of(module, self.names)
-        self._position = {id(p): i for i, p in enumerate(trainable.values())}
+        position = {id(p): i for i, p in enumerate(trainable.values())}
+        self._numbers = [position[id(p)] for group in self.optimizer.param_groups for p in group["params"]]
+        """of the optimizer's parameters among all that can be trained, which `rates` does not change"""
         self._traces: dict[tuple[Any, ...], Callable[..., Any]] = {}
         self._gradients: FlatGradients | None = None
         self._fused_step: Callable[[FlatGradients], None] | None = None
+        self._may_be_fused = config.momentum_schedule is None
 
     def step(self, batch: Any) -> tuple[Metrics, dict[str, Tensor]]:
         """One update on one minibatch.
@@ -146,7 +149,7 @@ class Updater:
         state = self.optimizer.state_dict()["state"]
         own = {
             "name": self.config.name,
-            "optimizer": {"state": {number: state[i] for i, number in enumerate(self._numbers()) if i in state}},
+            "optimizer": {"state": {number: state[i] for i, number in enumerate(self._numbers) if i in state}},
             "num_updates": self.num_updates,
         }
         return own if self.plateau is None else {**own, "plateau": self.plateau.state_dict()}
@@ -161,16 +164,12 @@ class Updater:
                 f"optimizer.name={self.config.name!r} cannot go on with the checkpoint's state of {state['name']!r}."
             )
         saved = state["optimizer"]["state"]
-        own = {i: _with_own_step(saved[number]) for i, number in enumerate(self._numbers()) if number in saved}
+        own = {i: _with_own_step(saved[number]) for i, number in enumerate(self._numbers) if number in saved}
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": own})
         self.num_updates = state["num_updates"]
-        self._fused_step = None
+        self._fused_step, self._may_be_fused = None, self._momentum_schedule is None
         if self.plateau is not None and "plateau" in state:
             self.plateau.load_state_dict(state["plateau"])
-
-    def _numbers(self) -> list[int]:
-        """The numbers of the optimizer's parameters among all that can be trained, which `rates` does not change."""
-        return [self._position[id(p)] for group in self.optimizer.param_groups for p in group["params"]]
 
     def _end_update(self) -> None:
         if self._max_norm is not None:
@@ -184,8 +183,8 @@ class Updater:
         return self._gradients
 
     def _optimizer_step(self, gradients: FlatGradients) -> None:
-        if self._fused_step is None and self.optimizer.state and self._momentum_schedule is None:
-            self._fused_step = fused_step(self.optimizer, self.parameters)
+        if self._may_be_fused and self.optimizer.state:
+            self._fused_step, self._may_be_fused = fused_step(self.optimizer, self.parameters), False
         if self._fused_step is not None:
             self._fused_step(gradients)
             return

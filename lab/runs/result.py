@@ -25,6 +25,7 @@ class _Result(TypedDict, total=False):
     format: int
     recipe: str
     status: str
+    reason: str | None  # why a completed run ended before its budget
     seed: int
     counter: str
     env_steps: float

@@ -224,6 +224,7 @@ def test_traced_updates_equal_eager_ones(name: str) -> None:
     [
         (["name=adam", "momentum=0.9"], "momentum=0.9 is not used by 'adam', only by sgd, rmsprop, muon"),
         (["name=lbfgs", "l1=0.1"], "l1=0.1 is not used by 'lbfgs', only by adam,"),
+        (["name=lbfgs", "schedule={name: linear}"], "schedule is not used by 'lbfgs', only by adam,"),
         (["name=newton", "rates={'*': 0.5}"], "rates=.* is not used by 'newton'"),
         (["momentum_schedule.name=linear"], "momentum_schedule is not used by 'adam'"),
         (["name=sgd", "nesterov=true"], "nesterov needs a momentum above 0"),
