@@ -3,6 +3,7 @@ import torch
 
 from generative.latent.autoencoder import AutoencoderConfig
 from lab.data.images import ImageData
+from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,17 @@ def test_a_layers_pretraining_changes_that_layer_alone(data):
     phase, within = model.phase()
     assert phase is None
     assert within == pytest.approx(0.5)
+
+
+def test_evaluations_lower_the_rate_of_their_phase_alone_and_rates_name_parameters_of_the_whole(data):
+    plateau = ScheduleConfig(name="plateau", patience=1, gamma=0.5)
+    model = build(data, pretraining=0.6, optimizer=OptimizerConfig(schedule=plateau, rates={"2.*": 0.0}))
+    model.set_progress(0.3)
+    model.follow_evaluation(1.0)
+    model.follow_evaluation(1.0)
+    assert [updater.plateau.factor for updater in model.updaters.values()] == [1.0, 0.5, 1.0, 1.0]
+    assert not any(name.startswith("2.") for name in model.updater.names)
+    assert len(model.layer_updaters[2].names) == len(list(model.layers[2].parameters()))
 
 
 def test_a_single_linear_layer_comes_near_the_principal_components(data):
