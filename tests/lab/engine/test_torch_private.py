@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -131,3 +132,24 @@ def test_operators_that_write_are_known() -> None:
     assert [writes_arguments(target) for target in (OPERATOR, torch.ops.aten.mm.out)] == [True, True]
     assert [writes_arguments(target) for target in (to_copy, torch.ops.aten.add.Tensor, torch.add)] == [False] * 3
     assert to_copy(torch.ones(2), dtype=torch.float64).dtype == torch.float64
+
+
+def test_operators_are_seen_as_they_were_called_with_their_arguments_by_name() -> None:
+    from lab.engine.torch_private import DispatchMode, bound_arguments, cpu_attention
+
+    calls = {}
+
+    class Watch(DispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            calls[func.overloadpacket] = bound_arguments(func, args, kwargs or {})
+            return func(*args, **(kwargs or {}))
+
+    x = torch.zeros(1, 2, 4, 4)
+    with torch.inference_mode(), Watch():
+        nn.MaxPool2d(2)(nn.Conv2d(2, 1, 3, stride=2, padding=1)(x))
+    conv, pool = calls[torch.ops.aten.conv2d], calls[torch.ops.aten.max_pool2d]
+    assert (conv["stride"], conv["padding"], conv["groups"]) == ([2, 2], [1, 1], 1)
+    assert (pool["kernel_size"], pool["dilation"], pool["ceil_mode"]) == ([2, 2], [1, 1], False)
+    with Watch():
+        torch.nn.functional.scaled_dot_product_attention(x, x, x)
+    assert cpu_attention in calls
