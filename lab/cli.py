@@ -192,8 +192,12 @@ def _say(error: object, code: int) -> int:
     return code
 
 
-def completed(argument: argparse.Action, *kinds: Literal["recipes", "runs"]) -> None:
-    """Let the shell complete an argument with the names of recipes or runs (`lab completion`)."""
+Completed = Literal["recipes", "runs", "backbone"]
+"""the names of recipes, of runs; the word `backbone`, after which a backbone's name and options come"""
+
+
+def completed(argument: argparse.Action, *kinds: Completed) -> None:
+    """Let the shell complete an argument with names (`lab completion`)."""
     vars(argument)["completes"] = kinds
 
 
@@ -201,7 +205,7 @@ def add_override_arguments(
     parser: argparse.ArgumentParser,
     target: str,
     nargs: str | None = None,
-    completes: Sequence[Literal["recipes", "runs"]] = ("runs",),
+    completes: Sequence[Completed] = ("runs",),
 ) -> None:
     """The arguments that every command with a recipe or run and overrides takes."""
     completed(parser.add_argument("target", nargs=nargs, help=target), *completes)

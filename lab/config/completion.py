@@ -51,7 +51,7 @@ def source() -> Source:
     found = Source({}, {}, {})
     for module, path in catalog.sources():
         text = path.read_text(encoding="utf-8")
-        if "Config" in text or "kind: Literal[" in text:
+        if any(mark in text for mark in ("Config", "kind: Literal[", "@register(")):
             for node in ast.parse(text).body:
                 if isinstance(node, ast.ClassDef):
                     found.bases[node.name] = tuple(base.id for base in node.bases if isinstance(base, ast.Name))
@@ -118,7 +118,7 @@ def _paths(
         for child, inner in _fields(name, found).items():
             yield from _paths(f"{path}.{child}", inner, found, named, depth + 1)
         if name == "BackboneConfig":
-            yield from ((f"{path}.{option}", ()) for option in _backbone_options(found))
+            yield from ((f"{path}.{option}", ()) for option in backbone_options())
 
 
 def _members(name: str, found: Source, named: set[str]) -> list[str]:
@@ -133,12 +133,17 @@ def _is_config(name: str, found: Source) -> bool:
     return name == "Config" or "Config" in _ancestors(name, found)
 
 
-def _backbone_options(found: Source) -> list[str]:
-    """The keyword options of all registered backbones."""
+def backbone_names() -> list[str]:
+    """The names of all registered backbones."""
+    return sorted(catalog.scan().section("backbones"))
+
+
+def backbone_options(*names: str) -> list[str]:
+    """The keyword options of some registered backbones, by default of all."""
     options: dict[str, None] = {}
-    for entry in catalog.scan().section("backbones").values():
-        node = found.functions.get((entry.module, entry.attribute))
-        if node is not None:
+    for name, entry in catalog.scan().section("backbones").items():
+        node = source().functions.get((entry.module, entry.attribute))
+        if node is not None and (not names or name in names):
             options |= dict.fromkeys(argument.arg for argument in node.args.kwonlyargs)
     return list(options)
 
@@ -146,5 +151,5 @@ def _backbone_options(found: Source) -> list[str]:
 def _registered(path: str) -> tuple[str, ...]:
     """The names that a registry gives a field."""
     if path.endswith("backbone.name"):
-        return tuple(sorted(catalog.scan().section("backbones")))
+        return tuple(backbone_names())
     return tuple(sorted(catalog.scan().section("datasets"))) if path == "data.name" else ()

@@ -50,20 +50,24 @@ def override(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
         return experiment
     tree = dump(experiment)
     for item in overrides:
-        path, value = _parse(item)
-        _assign(tree, path, value, item)
+        key, value = assignment(item)
+        _assign(tree, key.split("."), value, item)
     return validate(tree)
 
 
-def _parse(item: str) -> tuple[list[str], Any]:
+def assignment(item: str, example: str = "module.gamma=0.97") -> tuple[str, Any]:
+    """The key of `key=value`, and its value read as YAML; a typed `package.module:name` allows that module.
+
+    Raises UserError for anything else, and then gives the example.
+    """
     key, equals, text = item.partition("=")
     if not equals or not key:
-        raise UserError(f"{item!r} is not an override; write field=value, for example module.gamma=0.97.")
+        raise UserError(f"{item!r} is not an override; write field=value, for example {example}.")
     module = _MODULE_NAME.match(text)
     if module:
         catalog.allow_import(module.group())
     try:
-        return key.split("."), plain_yaml.parse(text)
+        return key, plain_yaml.parse(text)
     except yaml.YAMLError:
         raise UserError(f"the value of {key}={text!r} cannot be read as YAML.") from None
 

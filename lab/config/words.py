@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lab import catalog
-from lab.config.completion import fields_of
+from lab.config.completion import backbone_names, backbone_options, fields_of
 
 
 def candidates(words: Sequence[str]) -> list[str]:
@@ -37,8 +37,11 @@ def candidates(words: Sequence[str]) -> list[str]:
     if target is None:
         return _starting(last, [str(choice) for action in arguments for choice in action.choices or ()])
     if not words_before or target.nargs == "+":
-        names = {"recipes": _recipes, "runs": lambda: _runs(last)}
+        names = {"recipes": _recipes, "runs": lambda: _runs(last), "backbone": lambda: ["backbone"]}
         return _starting(last, [name for kind in target.completes for name in names[kind]()])
+    if words_before[0] == "backbone" and "backbone" in target.completes:
+        options_of = backbone_options(*words_before[1:2])
+        return _starting(last, [f"{option}=" for option in options_of] if words_before[1:] else backbone_names())
     return _overrides(words_before[0], last) if any(action.dest == "overrides" for action in arguments) else []
 
 

@@ -43,6 +43,15 @@ def test_fields_and_values():
     assert candidates(["train", "classifier/digits-cnn", "data.name=dig"]) == ["data.name=digits"]
 
 
+def test_backbones_and_their_options():
+    assert candidates(["show", "back"]) == ["backbone"]
+    assert "resnet" in candidates(["show", "backbone", ""])
+    assert candidates(["show", "backbone", "--json", "nature"]) == ["nature_cnn"]
+    assert candidates(["show", "backbone", "resnet", ""]) == ["channels=", "blocks=", "norm=", "hidden="]
+    assert "backbone" not in candidates(["train", ""])
+    assert "module.backbone.channels=" in candidates(["train", "classifier/digits-cnn", "module.backbone."])
+
+
 @pytest.mark.parametrize("name", sorted(catalog.scan().recipes))
 def test_every_field_of_every_recipe_is_offered(name):
     """What the source says agrees with what the recipe holds when it is really made."""
