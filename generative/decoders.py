@@ -15,8 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.backbones.conv import norm_layer
-from lab.backbones.mlp import Activation, activation_layer
+from lab.backbones.layers import Activation, activation_layer, norm_layer
 from lab.errors import UserError
 from lab.experiment import KindConfig
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.backbones.mlp import Activation, activation_layer
+from lab.backbones.layers import Activation, activation_layer
 from lab.data.image_batches import ImageBatches
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch, Chunk

@@ -6,23 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.backbones.mlp import Activation, activation_layer
+from lab.backbones.layers import Activation, AsImage, activation_layer, channels_of, norm_layer
 from lab.backbones.registry import register
 from lab.backbones.staged import Staged
-
-
-class AsImage(nn.Module):
-    """(B, D) or (B, C, H, W) -> (B, C, H, W)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x if x.dim() == 4 else x.reshape(*x.shape[:2], *x.shape[2:], *([1] * (4 - x.dim())))
-
-
-def channels_of(input_shape: tuple[int, ...]) -> int:
-    """Channels of an image (C, H, W) or vector (D,) shape. Raises ValueError for any other rank."""
-    if len(input_shape) not in (1, 3):
-        raise ValueError("it needs an image (channels, height, width) or a vector")
-    return input_shape[0]
 
 
 @register("lenet", example_shape=(1, 28, 28), staged=True)
@@ -90,15 +76,6 @@ class ResidualBlock(nn.Module):
         h = self.conv2(F.relu(self.norm2(self.conv1(h))))
         out: Tensor = self.shortcut(x) + h
         return out
-
-
-def norm_layer(norm: str, channels: int) -> nn.Module:
-    """batch, group (up to 8 groups) or none."""
-    if norm == "batch":
-        return nn.BatchNorm2d(channels)
-    if norm == "group":
-        return nn.GroupNorm(next(g for g in (8, 4, 2, 1) if channels % g == 0), channels)
-    return nn.Identity()
 
 
 @register("resnet", example_shape=(3, 32, 32), staged=True)

@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import nn
 
-from lab.backbones.conv import channels_of, norm_layer
+from lab.backbones.layers import channels_of, norm_layer
 from lab.backbones.registry import register
 
 

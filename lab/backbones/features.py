@@ -4,19 +4,20 @@
     features.spec.shapes      ((16, 32, 32), (32, 16, 16), (64, 8, 8))
     features.spec.strides     (1, 2, 4)
 
-Any backbone gives a vector. Maps come from networks that are Staged, sequences from recurrent ones, which read an image
-row by row. B batch, C channels, H rows, W columns, T steps, D numbers of a step, F features.
+Any backbone gives a vector. Maps come from networks that are Staged, sequences from those that read some, an image row
+by row. B batch, C channels, H rows, W columns, T steps, D numbers of a step, F features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lab.backbones.registry import BACKBONES, BackboneConfig, build_backbone
+from lab.backbones.registry import BACKBONES, BackboneConfig, Registered, build_backbone
 from lab.backbones.staged import Staged
 from lab.errors import UserError
 
@@ -47,9 +48,10 @@ class Features(nn.Module):
     def __init__(self, config: BackboneConfig, input_shape: Sequence[int], kind: FeatureKind = "vector") -> None:
         super().__init__()
         self.kind: FeatureKind = kind
-        self.recurrent = config.recurrent
-        self.num_steps, step_shape = _steps(config, input_shape) if self.recurrent else (0, tuple(input_shape))
-        self.backbone = build_backbone(config, step_shape)
+        self.recurrent, self.sequential = config.recurrent, BACKBONES[config.name].sequential
+        shape = tuple(input_shape)
+        self.num_steps, step_shape = _steps(config, shape) if self.recurrent or self.sequential else (0, shape)
+        self.backbone = build_backbone(config, (self.num_steps, *step_shape) if self.sequential else step_shape)
         self.spec = self._specify(config, input_shape)
 
     @property
@@ -58,7 +60,7 @@ class Features(nn.Module):
         return self.spec.shapes[0][-1]
 
     def forward(self, x: Tensor) -> Any:
-        if self.recurrent:
+        if self.recurrent or self.sequential:
             return self._read(x)
         if self.kind == "vector":
             return torch.flatten(self.backbone(x), 1)
@@ -66,6 +68,9 @@ class Features(nn.Module):
         return maps[-1] if self.kind == "map" else maps
 
     def _read(self, x: Tensor) -> Tensor:
+        if self.sequential:
+            outputs = self.backbone(x.transpose(1, 2).flatten(2) if x.dim() == 4 else x)  # (B, T, F)
+            return outputs if self.kind == "sequence" else self.backbone.net.summary(outputs)  # type: ignore[operator]
         steps = x.permute(2, 0, 1, 3).flatten(2) if x.dim() == 4 else x.transpose(0, 1)  # (T, B, D)
         reset = torch.zeros(steps.shape[:2], dtype=torch.bool, device=x.device)
         outputs, _ = self.backbone(steps, self.backbone.initial_state(x.shape[0]), reset)  # (T, B, F)
@@ -74,17 +79,16 @@ class Features(nn.Module):
 
     def _specify(self, config: BackboneConfig, input_shape: Sequence[int]) -> FeatureSpec:
         if self.kind == "vector":
-            return FeatureSpec("vector", ((self.backbone.num_features,),))
+            shape = self.backbone.output_shape
+            return FeatureSpec("vector", (shape[-1:] if self.sequential else (math.prod(shape),),))
         if self.kind == "sequence":
-            if not self.recurrent:
-                raise _refusal(
-                    config.name, "a sequence", [name for name, each in BACKBONES.imported().items() if each.recurrent]
-                )
-            return FeatureSpec("sequence", ((self.num_steps, self.backbone.num_features),))
+            if not self.recurrent and not self.sequential:
+                raise _refusal(config.name, "a sequence", lambda each: each.recurrent or each.sequential)
+            return FeatureSpec("sequence", ((self.num_steps, self.backbone.output_shape[-1]),))
         net = self.backbone.net
         if not isinstance(net, Staged):
             wanted = "a map" if self.kind == "map" else "a pyramid of maps"
-            raise _refusal(config.name, wanted, [name for name, each in BACKBONES.imported().items() if each.staged])
+            raise _refusal(config.name, wanted, lambda each: each.staged)
         with torch.no_grad():
             shapes = tuple(tuple(each.shape[1:]) for each in net.maps(torch.zeros(1, *input_shape)))
         if self.kind == "map":
@@ -105,7 +109,8 @@ def _steps(config: BackboneConfig, input_shape: Sequence[int]) -> tuple[int, tup
     )
 
 
-def _refusal(name: str, wanted: str, choices: list[str]) -> UserError:
+def _refusal(name: str, wanted: str, gives: Callable[[Registered], bool]) -> UserError:
+    choices = [each for each in BACKBONES.names() if gives(BACKBONES[each])]
     return UserError(
         f"module.backbone.name={name!r} gives no {wanted.removeprefix('a ')}, which the task needs. "
         f"Valid choices: {', '.join(sorted(choices))}."

@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons."""
+"""Networks over flattened inputs: none at all, or a multi-layer perceptron."""
 
 from __future__ import annotations
 
@@ -8,25 +8,16 @@ from typing import Literal
 
 from torch import nn
 
+from lab.backbones.layers import Activation, DropConnect, Maxout, Share, activation_layer
 from lab.backbones.registry import register
 
-Activation = Literal["relu", "tanh", "sigmoid", "elu", "gelu", "silu", "leaky_relu", "softplus"]
-
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "leaky_relu": nn.LeakyReLU,
-    "softplus": nn.Softplus,
-}
+_PIECES = 2
 
 
-def activation_layer(name: Activation) -> nn.Module:
-    """The layer of an activation's name."""
-    return _ACTIVATIONS[name]()
+@register("linear", example_shape=(4,))
+def linear(input_shape: tuple[int, ...]) -> nn.Module:
+    """The flattened input itself, of which a head makes a linear model (softmax regression, least squares, a SVM)."""
+    return nn.Flatten()
 
 
 @register("mlp", example_shape=(4,))
@@ -34,14 +25,21 @@ def mlp(
     input_shape: tuple[int, ...],
     *,
     hidden: tuple[int, ...] = (64, 64),
-    activation: Activation = "relu",
-    layer_norm: bool = False,
+    activation: Activation | Literal["maxout"] = "relu",
+    norm: Literal["none", "layer", "batch"] = "none",
+    dropout: Share = 0.0,
+    dropconnect: Share = 0.0,
 ) -> nn.Module:
-    """Multi-layer perceptron over the flattened input."""
+    """Multi-layer perceptron over the flattened input; maxout takes the larger of two linear functions a unit."""
     layers: list[nn.Module] = [nn.Flatten()] if len(input_shape) != 1 else []
+    pieces = _PIECES if activation == "maxout" else 1
     for before, after in itertools.pairwise((math.prod(input_shape), *hidden)):
-        layers.append(nn.Linear(before, after))
-        if layer_norm:
-            layers.append(nn.LayerNorm(after))
-        layers.append(activation_layer(activation))
+        layers.append(
+            DropConnect(before, pieces * after, dropconnect) if dropconnect else nn.Linear(before, pieces * after)
+        )
+        if norm != "none":
+            layers.append((nn.LayerNorm if norm == "layer" else nn.BatchNorm1d)(pieces * after))
+        layers.append(Maxout(pieces) if activation == "maxout" else activation_layer(activation))
+        if dropout:
+            layers.append(nn.Dropout(dropout))
     return nn.Sequential(*layers)

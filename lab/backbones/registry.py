@@ -27,20 +27,24 @@ from pydantic import (
 )
 from torch import Tensor, nn
 
+from lab.backbones.initialization import Init, initialize
 from lab.errors import UserError, reason, unknown
 from lab.experiment import Config
 from lab.registry import Registry
 
 
 class Registered(NamedTuple):
-    """A registered backbone: its factory, an input shape that it accepts, whether it reads sequences, and whether its
-    network is Staged."""
+    """A registered backbone: its factory, an input shape that it accepts, and what it is (see `register`)."""
 
     factory: Callable[..., nn.Module]
     example_shape: tuple[int, ...]
-    recurrent: bool
-    staged: bool
+    recurrent: bool = False
+    staged: bool = False
+    sequential: bool = False
 
+
+_COMMON: dict[str, Any] = {"init": (Init, "default"), "bias": (float | None, None)}
+"""options that every backbone has: how its weights are drawn, and what its biases begin with"""
 
 BACKBONES: Registry[Registered] = Registry("register", "backbone", "backbones")
 
@@ -132,17 +136,25 @@ class BackboneConfig(Config):
 
 
 def register(
-    name: str, example_shape: Sequence[int], *, recurrent: bool = False, staged: bool = False
+    name: str,
+    example_shape: Sequence[int],
+    *,
+    recurrent: bool = False,
+    staged: bool = False,
+    sequential: bool = False,
 ) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
     """Register a backbone factory under `name`; `example_shape` is an input that it accepts (a step's, if recurrent).
 
-    Where `staged`, the factory gives a network that is Staged, whose maps a head may ask for.
+    Args:
+        recurrent: it reads sequences step by step and carries a state.
+        staged: it is Staged, whose maps a head may ask for.
+        sequential: it is a SequenceNet, which reads a whole sequence at once.
 
     Raises ValueError when another function has the name already.
     """
 
     def decorate(factory: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-        BACKBONES.add(name, Registered(factory, tuple(example_shape), recurrent, staged), factory)
+        BACKBONES.add(name, Registered(factory, tuple(example_shape), recurrent, staged, sequential), factory)
         _options_model.cache_clear()
         return factory
 
@@ -151,10 +163,12 @@ def register(
 
 def build_backbone(config: BackboneConfig, input_shape: Sequence[int]) -> Backbone:
     """Build a backbone. Raises UserError when it cannot take `input_shape`."""
-    options = {key: value for key, value in config if key != "name"}
+    options = {key: value for key, value in config if key not in ("name", *_COMMON)}
     entry = BACKBONES[config.name]
     try:
-        return Backbone(entry.factory(tuple(input_shape), **options), tuple(input_shape), entry.recurrent)
+        net = entry.factory(tuple(input_shape), **options)
+        initialize(net, getattr(config, "init", "default"), getattr(config, "bias", None))
+        return Backbone(net, tuple(input_shape), entry.recurrent)
     except (ValueError, IndexError, RuntimeError) as error:
         raise UserError(
             f"backbone {config.name!r} cannot take inputs of shape {tuple(input_shape)}: {error}"
@@ -169,7 +183,7 @@ def _options_model(name: str) -> type[BaseModel]:
         key: (_counting(hints.get(key, Any), parameter.default), parameter.default)
         for key, parameter in list(inspect.signature(factory).parameters.items())[1:]
     }
-    return create_model(f"{name}_options", __config__=ConfigDict(extra="forbid"), **fields)
+    return create_model(f"{name}_options", __config__=ConfigDict(extra="forbid"), **fields, **_COMMON)
 
 
 def _counting(hint: Any, default: Any) -> Any:

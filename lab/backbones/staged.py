@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -13,11 +13,14 @@ class Staged(nn.Sequential):
     Args:
         ends: the index of each layer that ends a stage, finest first, with its stride: how many pixels of the input lie
             between two places of its map. A part of such layers has none.
+        auxiliary: indices of layers whose outputs may feed auxiliary heads.
     """
 
-    def __init__(self, *layers: nn.Module, ends: Mapping[int, int] | None = None) -> None:
+    def __init__(
+        self, *layers: nn.Module, ends: Mapping[int, int] | None = None, auxiliary: Sequence[int] = ()
+    ) -> None:
         super().__init__(*layers)
-        self.ends = dict(ends or {})
+        self.ends, self.auxiliary = dict(ends or {}), tuple(auxiliary)
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -26,11 +29,19 @@ class Staged(nn.Sequential):
 
     def maps(self, x: Tensor) -> tuple[Tensor, ...]:
         """The output of each stage, finest first."""
-        maps = []
+        return self._outputs(x, self.ends, max(self.ends, default=-1))[1]
+
+    def with_auxiliary(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The output of all layers, and the maps that auxiliary heads read."""
+        return self._outputs(x, self.auxiliary, len(self) - 1)
+
+    def _outputs(self, x: Tensor, places: Collection[int], last: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The output of the layer `last`, and those of layers at or before it."""
+        inner = []
         for index, layer in enumerate(self):
-            x = layer(x)
-            if index in self.ends:
-                maps.append(x)
-            if len(maps) == len(self.ends):
+            if index > last:
                 break
-        return tuple(maps)
+            x = layer(x)
+            if index in places:
+                inner.append(x)
+        return x, tuple(inner)
