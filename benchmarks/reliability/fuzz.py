@@ -267,13 +267,19 @@ def _run_here(case: Case, folder: Path, output: Path) -> None:
 
 
 def _wait(child: int, began: float) -> tuple[int, float, float]:
-    """Exit code, peak memory in GB and seconds of a process, which is ended after twice its time."""
+    """Exit code, peak memory in GB and seconds of a process, which is ended after twice its time.
+
+    Of one that works, seconds are those that it had a core, which others may have had in between; of one that waits, by
+    the clock.
+    """
     while True:
         pid, status, usage = os.wait4(child, os.WNOHANG)
         seconds = time.monotonic() - began
         if pid:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)  # what it may have left
+            worked = usage.ru_utime + usage.ru_stime
+            seconds = min(worked, seconds) if worked > seconds / 2 else seconds
             return os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024 / _GB, seconds
         if seconds > 2 * _SECONDS:
             with contextlib.suppress(ProcessLookupError):

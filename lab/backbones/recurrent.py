@@ -95,7 +95,7 @@ def lstm(
     encoder: BackboneConfig | None = None,
 ) -> nn.Module:
     """Long short-term memory (Hochreiter and Schmidhuber 1997)."""
-    sizes = {"hidden_size": hidden, "num_layers": num_layers, "dropout": dropout}
+    sizes = {"hidden_size": hidden, "num_layers": num_layers, "dropout": dropout if num_layers > 1 else 0.0}
     return Recurrent(nn.LSTM, input_shape, encoder, **sizes)
 
 
@@ -110,7 +110,12 @@ def rnn(
     encoder: BackboneConfig | None = None,
 ) -> nn.Module:
     """Recurrent network without gates (Elman 1990); of relu, its weights begin as the identity (Le et al. 2015)."""
-    sizes = {"hidden_size": hidden, "num_layers": num_layers, "dropout": dropout, "nonlinearity": activation}
+    sizes = {
+        "hidden_size": hidden,
+        "num_layers": num_layers,
+        "dropout": dropout if num_layers > 1 else 0.0,
+        "nonlinearity": activation,
+    }
     net = Recurrent(nn.RNN, input_shape, encoder, **sizes)
     if activation == "relu":
         for layer in range(num_layers):
@@ -129,5 +134,5 @@ def gru(
     encoder: BackboneConfig | None = None,
 ) -> nn.Module:
     """Gated recurrent unit (Cho et al. 2014)."""
-    sizes = {"hidden_size": hidden, "num_layers": num_layers, "dropout": dropout}
+    sizes = {"hidden_size": hidden, "num_layers": num_layers, "dropout": dropout if num_layers > 1 else 0.0}
     return Recurrent(nn.GRU, input_shape, encoder, **sizes)

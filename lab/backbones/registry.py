@@ -123,10 +123,9 @@ class BackboneConfig(Config):
         except ValidationError as error:
             detail = error.errors()[0]
             where = ".".join(str(key) for key in detail["loc"])
-            raise UserError(
-                f"{where}={detail['input']!r} is not valid for backbone {name!r}: "
-                f"{reason(detail['type'], detail['input'], detail['msg'])}."
-            ) from None
+            message = str(detail["ctx"]["error"]) if detail["type"] == "value_error" else detail["msg"]
+            why = reason(detail["type"], detail["input"], message).removesuffix(".")
+            raise UserError(f"{where}={detail['input']!r} is not valid for backbone {name!r}: {why}.") from None
         return {"name": name, **{key: getattr(checked, key) for key in given}}
 
     @staticmethod

@@ -75,6 +75,8 @@ def assignment(item: str, example: str = "module.gamma=0.97") -> tuple[str, Any]
 def _assign(tree: dict[str, Any], path: list[str], value: Any, item: str) -> None:
     node: Any = tree
     for i, key in enumerate(path[:-1]):
+        if isinstance(node, dict) and key not in node and key in _options(tree, path[:i], node):
+            node[key] = {}
         if not isinstance(node, dict) or key not in node:
             where = ".".join(path[: i + 1])
             raise unknown("field", where, _children(tree, path[:i]), elsewhere(tree, where))
@@ -86,6 +88,15 @@ def _assign(tree: dict[str, Any], path: list[str], value: Any, item: str) -> Non
     if path[-1] in ("kind", "name") and len(path) > 1 and node.get(path[-1]) != value:
         _keep_common(tree, path, value)
     node[path[-1]] = value
+
+
+def _options(tree: dict[str, Any], path: list[str], node: dict[str, Any]) -> dict[str, Any]:
+    """The options that a backbone at `path` has, set or not; none of another node."""
+    owner = model_at(tree, path)
+    if owner is None or not hasattr(owner, "options_of"):
+        return {}
+    options: dict[str, Any] = owner.options_of(str(node.get("name")))
+    return options
 
 
 def _children(tree: dict[str, Any], path: list[str]) -> list[str]:
