@@ -28,12 +28,21 @@ class Recurrent(nn.Module):
     """
 
     def __init__(
-        self, kind: Callable[..., Any], input_shape: tuple[int, ...], encoder: BackboneConfig | None, **options: Any
+        self,
+        kind: Callable[..., Any],
+        input_shape: tuple[int, ...],
+        encoder: BackboneConfig | None,
+        hidden: int,
+        num_layers: int,
+        dropout: float,
+        **options: Any,
     ) -> None:
         super().__init__()
         self.encoder = None if encoder is None else build_backbone(encoder, input_shape)
         size = math.prod(input_shape) if self.encoder is None else self.encoder.num_features
-        core: nn.RNN | nn.LSTM | nn.GRU = kind(size, **options)
+        core: nn.RNN | nn.LSTM | nn.GRU = kind(
+            size, hidden, num_layers, dropout=dropout if num_layers > 1 else 0.0, **options
+        )
         self.core = core
         self.is_lstm = isinstance(core, nn.LSTM)
         self.cell = _CELLS[core.mode]
@@ -95,8 +104,7 @@ def lstm(
     encoder: BackboneConfig | None = None,
 ) -> nn.Module:
     """Long short-term memory (Hochreiter and Schmidhuber 1997)."""
-    sizes = {"hidden_size": hidden, "num_layers": num_layers, "dropout": dropout if num_layers > 1 else 0.0}
-    return Recurrent(nn.LSTM, input_shape, encoder, **sizes)
+    return Recurrent(nn.LSTM, input_shape, encoder, hidden, num_layers, dropout)
 
 
 @register("rnn", example_shape=(8,), recurrent=True)
@@ -110,13 +118,7 @@ def rnn(
     encoder: BackboneConfig | None = None,
 ) -> nn.Module:
     """Recurrent network without gates (Elman 1990); of relu, its weights begin as the identity (Le et al. 2015)."""
-    sizes = {
-        "hidden_size": hidden,
-        "num_layers": num_layers,
-        "dropout": dropout if num_layers > 1 else 0.0,
-        "nonlinearity": activation,
-    }
-    net = Recurrent(nn.RNN, input_shape, encoder, **sizes)
+    net = Recurrent(nn.RNN, input_shape, encoder, hidden, num_layers, dropout, nonlinearity=activation)
     if activation == "relu":
         for layer in range(num_layers):
             nn.init.eye_(getattr(net.core, f"weight_hh_l{layer}"))
@@ -134,5 +136,4 @@ def gru(
     encoder: BackboneConfig | None = None,
 ) -> nn.Module:
     """Gated recurrent unit (Cho et al. 2014)."""
-    sizes = {"hidden_size": hidden, "num_layers": num_layers, "dropout": dropout if num_layers > 1 else 0.0}
-    return Recurrent(nn.GRU, input_shape, encoder, **sizes)
+    return Recurrent(nn.GRU, input_shape, encoder, hidden, num_layers, dropout)
