@@ -116,19 +116,20 @@ def _keep_common(tree: dict[str, Any], path: list[str], value: Any) -> None:
     fields: set[str] | None = None
     if path[-1] == "kind" and owner is not None and issubclass(owner, KindConfig):
         with contextlib.suppress(UserError):
-            fields = set(owner.family.member(str(value)).model_fields)
+            member = owner.family.member(str(value))
+            fields = {"kind", *(key for key in member.model_fields if _fits(member, {"kind": value}, key, node))}
     elif owner is not None and hasattr(owner, "options_of"):
         with contextlib.suppress(UserError):
-            fields = {"name", *(key for key in owner.options_of(str(value)) if _fits(owner, str(value), key, node))}
+            options = owner.options_of(str(value))
+            fields = {"name", *(key for key in options if _fits(owner, {"name": str(value)}, key, node))}
     if fields is not None:
         for key in [key for key in node if key not in fields]:
             del node[key]
 
 
-def _fits(owner: type[BaseModel], name: str, key: str, node: dict[str, Any]) -> bool:
-    """Whether an option that is set now is a valid one of the sort `name` too."""
-    alone = {"name": name}
-    return _num_errors(owner, {**alone, key: node[key]} if key in node else alone) <= _num_errors(owner, alone)
+def _fits(owner: type[BaseModel], base: dict[str, Any], key: str, node: dict[str, Any]) -> bool:
+    """Whether what is set now at `key` is valid beside `base`, too."""
+    return _num_errors(owner, base | {key: node[key]} if key in node else base) <= _num_errors(owner, base)
 
 
 def _num_errors(owner: type[BaseModel], fields: dict[str, Any]) -> int:

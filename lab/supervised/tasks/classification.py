@@ -1,11 +1,12 @@
-"""Classification: one class of several from features, by cross-entropy. B batch, N samples, F features, K classes."""
+"""Classification: one class of several from features. B batch, N samples, F features, K classes."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,6 +15,7 @@ from lab.data.targets import Classes
 from lab.engine.loss import Loss
 from lab.errors import UserError
 from lab.pictures import Image, confusion_matrix
+from lab.supervised.losses import LOSSES, above_right, focal, of_shares
 from lab.supervised.scores import Scores, collected, torchmetrics
 from lab.supervised.tasks.base import Task, TaskConfig, precision_recall_f1
 from lab.training.answer import Answer
@@ -30,13 +32,25 @@ class ClassificationConfig(TaskConfig):
 
     kind: Literal["classification"] = "classification"
     target: ClassVar = Classes
+    loss: Literal["cross_entropy", "hinge", "squared_hinge", "perceptron", "exponential", "squared", "focal"] = (
+        "cross_entropy"
+    )
+    """what is descended (lab/supervised/losses.py): of the softmax, of margins between scores, or of probabilities"""
+    gamma: NonNegativeFloat = 2.0
+    """focal: how much less samples count that are predicted well"""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """share of the probability that is spread over all classes (Szegedy et al. 2016)"""
+    """cross_entropy: share of the probability that is spread over all classes (Szegedy et al. 2016)"""
     class_weights: Literal["balanced"] | tuple[NonNegativeFloat, ...] | None = None
     """by what the loss of a sample of each class is multiplied; balanced: by N / (K n), n of the N training samples
     being of the class, as if all K were equally frequent"""
     top_k: tuple[PositiveInt, ...] = ()
     """also score whether the right class is among the k most probable ones"""
+
+    @model_validator(mode="after")
+    def _smooths_cross_entropy(self) -> ClassificationConfig:
+        if self.label_smoothing and self.loss != "cross_entropy":
+            raise ValueError(f"label_smoothing is of loss=cross_entropy, not of {self.loss}")
+        return self
 
     def build(self, target: Classes, features: FeatureSpec) -> Classification:
         return Classification(self, target, features)
@@ -71,11 +85,9 @@ class Classification(Task):
 
     def loss(self, outputs: Tensor, y: Tensor) -> Loss:
         """Of class numbers (B,), or of the classes' shares (B, K) where images are mixed."""
-        loss = F.cross_entropy(
-            outputs, y, self.weight, label_smoothing=self.config.label_smoothing, reduction="none"
-        ).mean()
+        loss = self._losses(outputs, y).mean()
         accuracy = (outputs.argmax(1) == (y if y.dim() == 1 else y.argmax(1))).float().mean()
-        return Loss(loss, {"cross_entropy": loss.detach(), "accuracy": accuracy})
+        return Loss(loss, {self.config.loss: loss.detach(), "accuracy": accuracy})
 
     def predictions(self, outputs: Tensor) -> Tensor:
         return outputs.softmax(1)
@@ -86,7 +98,10 @@ class Classification(Task):
             for k in dict.fromkeys(self.config.top_k)
         }
         right = outputs.argmax(1) == y
-        return {"accuracy": right, **ranks, "cross_entropy": F.cross_entropy(outputs, y, reduction="none")}
+        losses = {"cross_entropy": F.cross_entropy(outputs, y, reduction="none")}
+        if self.config.loss != "cross_entropy":
+            losses = {self.config.loss: self._losses(outputs, y, weighted=False), **losses}
+        return {"accuracy": right, **ranks, **losses}
 
     def scores(self) -> Scores:
         """Macro F1, and the expected calibration error of 15 bins (Guo et al. 2017)."""
@@ -123,6 +138,17 @@ class Classification(Task):
         right = torch.bincount(y[predictions.argmax(1) == y], minlength=self.target.num)
         names = [self.target.name(i) for i in range(self.target.num)]
         return precision_recall_f1(right, counts, torch.bincount(y, minlength=self.target.num), names)
+
+    def _losses(self, outputs: Tensor, y: Tensor, weighted: bool = True) -> Tensor:
+        """Of each sample (B,)."""
+        weight = self.weight if weighted else None
+        if self.config.loss == "cross_entropy":
+            return F.cross_entropy(outputs, y, weight, label_smoothing=self.config.label_smoothing, reduction="none")
+        loss = partial(focal, gamma=self.config.gamma) if self.config.loss == "focal" else LOSSES[self.config.loss]
+        if y.dim() == 1:
+            losses = loss(above_right(outputs, y))
+            return losses if weight is None else losses * weight[y]
+        return of_shares(loss, outputs, y if weight is None else y * weight)
 
     def _confusion(self, predictions: Tensor, y: Tensor) -> Tensor:
         """How often each class (rows) was taken for each (columns): (K, K)."""

@@ -22,8 +22,8 @@ class MultiLabelConfig(TaskConfig):
 
     kind: Literal["multi_label"] = "multi_label"
     target: ClassVar = MultiLabel
-    loss: Literal["logistic", "hinge"] = "logistic"
-    """of each label: cross-entropy of a logistic unit, or max(0, 1 - t s) of a score s and t = -1 or 1"""
+    loss: Literal["logistic", "hinge", "squared_hinge"] = "logistic"
+    """of each label: cross-entropy of a logistic unit; max(0, 1 - t s) of a score s and t = -1 or 1; or its square"""
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """logistic: the probability from which a label is predicted; a hinge's scores are predicted above 0"""
 
@@ -96,7 +96,8 @@ class MultiLabels(Task):
     def _losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         if self.config.loss == "logistic":
             return F.binary_cross_entropy_with_logits(outputs, y, reduction="none")
-        return F.relu(1 - (2 * y - 1) * outputs)
+        margins = F.relu(1 - (2 * y - 1) * outputs)
+        return margins.square() if self.config.loss == "squared_hinge" else margins
 
 
 class _Thresholded:

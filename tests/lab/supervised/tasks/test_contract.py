@@ -45,6 +45,10 @@ EXAMPLES = {
         Classes(K, ("a", "b", "c", "d")),
         CORNER,
     ),
+    **{
+        f"classification-{loss}": Example(ClassificationConfig(loss=loss), Classes(K), CORNER)
+        for loss in ("hinge", "squared")
+    },
     "multi_label": Example(
         MultiLabelConfig(), MultiLabel(("top", "left")), np.stack([CORNER < 2, CORNER % 2 == 0], 1).astype(int)
     ),
