@@ -127,7 +127,7 @@ class ActorCritic(Policy):
     def prepared(self, obs: Obs) -> Tensor:
         """Observations (B, ...) as the one tensor that backbones take, not yet normalised."""
         x = self.actor.prepare(obs)
-        return x.flatten(1) if self.recurrent else x
+        return x.flatten(1) if self.recurrent and len(self.actor.backbone.input_shape) == 1 else x
 
     def normalized(self, x: Tensor) -> Tensor:
         """By the running moments, if the policy has any; float32."""

@@ -23,7 +23,8 @@ class Encoder(nn.Module):
     """A backbone for observations of any spec, and `prepare`, which makes them the one tensor that it takes.
 
     Discrete observations become one-hot vectors; the parts of a dict lie side by side. Where some of them are pictures
-    (C, H, W), the backbone is `JoinedNetworks`; one with a memory reads all parts as one vector.
+    (C, H, W), the backbone is `JoinedNetworks`; one with a memory reads all parts as one vector, but for a picture that
+    its own encoder reads.
     """
 
     def __init__(self, config: BackboneConfig, inputs: TensorSpec | dict[str, TensorSpec]) -> None:
@@ -31,6 +32,8 @@ class Encoder(nn.Module):
         self.inputs = inputs
         if isinstance(inputs, dict) and not config.recurrent and any(map(_is_picture, inputs.values())):
             self.backbone = Backbone(JoinedNetworks(config, inputs), (_num_inputs(inputs),))
+        elif not isinstance(inputs, dict) and _is_picture(inputs) and getattr(config, "encoder", None) is not None:
+            self.backbone = build_backbone(config, inputs.shape)
         elif config.recurrent or isinstance(inputs, dict) or inputs.dtype == torch.int64:
             self.backbone = build_backbone(config, (_num_inputs(inputs),))
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import SerializeAsAny
+from pydantic import NonNegativeFloat, SerializeAsAny
 from torch import Tensor, nn
 
 from lab.backbones import BackboneConfig
@@ -23,6 +23,7 @@ from lab.errors import UserError
 from lab.experiment import ModuleConfig
 from lab.export import Exportable
 from lab.pictures import Image, captioned_grid
+from lab.supervised.auxiliary import auxiliary_heads
 from lab.supervised.predictor import exportable
 from lab.supervised.tasks import Task, TaskConfig, task_for
 from lab.training.answer import Answer
@@ -39,6 +40,8 @@ class SupervisedConfig(ModuleConfig):
     backbone: BackboneConfig = BackboneConfig(name="mlp")
     task: SerializeAsAny[TaskConfig] | None = None
     """how the target is predicted; by default the task that predicts this kind of target"""
+    auxiliary_weight: NonNegativeFloat = 0.3
+    """of the losses at inner maps while it learns, where the backbone has places for them (googlenet); 0: none"""
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3)
 
     def build(self, spec: DataSpec) -> Supervised:
@@ -102,7 +105,9 @@ class Supervised(Learner[SupervisedConfig]):
         features = Features(config.backbone, inputs.shape, task.features)
         self.net = Net(features, task.build(spec.target, features.spec))
         self.monitor = self.net.task.monitor  # type: ignore[misc]
-        self.updater = self.add_updater("net", self.net, self.loss, config.optimizer)
+        self.auxiliary = auxiliary_heads(features, task, spec.target) if config.auxiliary_weight else nn.ModuleList()
+        trained = nn.ModuleList([self.net, self.auxiliary]) if self.auxiliary else self.net
+        self.updater = self.add_updater("net", trained, self.loss, config.optimizer)
         self._judged: tuple[tuple[Split, int], Judged] | None = None
 
     @property
@@ -110,7 +115,13 @@ class Supervised(Learner[SupervisedConfig]):
         return self.net.task
 
     def loss(self, batch: Batch) -> Loss:
-        return self.task.loss(self.net(batch.x), batch.y)
+        if not self.auxiliary:
+            return self.task.loss(self.net(batch.x), batch.y)
+        features, maps = self.net.features.backbone.net.with_auxiliary(batch.x)  # type: ignore[operator]
+        value, metrics, extras = self.task.loss(self.task(features), batch.y)
+        for head, inner in zip(self.auxiliary, maps, strict=True):
+            value = value + self.config.auxiliary_weight * head.loss(inner, batch.y)  # type: ignore[operator]
+        return Loss(value, metrics, extras)
 
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
         judged = self.judge(data, split)
