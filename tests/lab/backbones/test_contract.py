@@ -9,10 +9,8 @@ from torch import Tensor, nn
 from lab.backbones import BackboneConfig, build_backbone
 from lab.backbones.registry import BACKBONES, Backbone
 from lab.errors import UserError
+from tests.lab.backbones.registered import NAMES
 
-DEEPER = {"vgg13", "vgg19", "resnet101", "resnet152", "densenet169"}
-"""those that differ from others in their numbers of layers alone, which test_published.py counts"""
-NAMES = [name for name in BACKBONES.names() if name not in DEEPER]
 FEED_FORWARD = [name for name in NAMES if not BACKBONES[name].recurrent]
 RECURRENT = [name for name in NAMES if BACKBONES[name].recurrent]
 

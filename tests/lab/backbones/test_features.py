@@ -10,11 +10,10 @@ import torch
 from lab.backbones import BACKBONES, BackboneConfig, build_backbone
 from lab.backbones.features import Features
 from lab.errors import UserError
+from tests.lab.backbones.registered import NAMES
 
 IMAGE = (2, 5, 3)
-DEEPER = {"vgg13", "vgg19", "resnet101", "resnet152", "densenet169"}
-"""those that differ from others in their numbers of layers alone"""
-STAGED = [name for name in BACKBONES.names() if BACKBONES[name].staged and name not in DEEPER]
+STAGED = [name for name in NAMES if BACKBONES[name].staged]
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])

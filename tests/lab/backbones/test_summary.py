@@ -21,10 +21,11 @@ from lab.backbones.layer_kinds import kind_of
 from lab.backbones.layer_trace import Row, trace_layers
 from lab.backbones.registry import Backbone
 from lab.backbones.summary import Summary, summarize
+from tests.lab.backbones.registered import NAMES
 
-NAMES = [
+SUMMARIZED = [
     pytest.param(name, marks=() if BACKBONES[name].factory.__module__.startswith("lab.") else pytest.mark.slow)
-    for name in BACKBONES.names()
+    for name in NAMES
 ]
 """the networks of other packages call operators for which torch first loads its compiler: a second, once a process"""
 
@@ -58,16 +59,17 @@ def counted_by_torch(backbone: Backbone, batch_size: int, num_steps: int) -> int
     return counter.get_total_flops() // 2
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SUMMARIZED)
 def test_rows_add_up_to_the_whole(name: str) -> None:
     backbone, summary = example(name), summary_of(name)
     assert sum(row.multiply_adds for row in summary.rows) == summary.multiply_adds == counted_by_torch(backbone, 1, 4)
     assert sum(row.parameters for row in summary.rows) == sum(p.numel() for p in backbone.parameters())
-    assert summary.output_bytes == sum(row.output_bytes for row in summary.rows) > 0
+    assert summary.output_bytes == sum(row.output_bytes for row in summary.rows)
+    assert summary.output_bytes > 0 or name == "linear"  # which hands on what it is given
     assert len({(row.name, row.kind, row.output_shape) for row in summary.rows}) == len(summary.rows)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SUMMARIZED)
 def test_batches_and_steps_count_as_they_run(name: str) -> None:
     backbone = example(name)
     one, summary = summary_of(name), summarize(backbone, 3, 4)
@@ -77,13 +79,13 @@ def test_batches_and_steps_count_as_they_run(name: str) -> None:
     assert (summary.parameters, summary.weight_bytes) == (one.parameters, one.weight_bytes)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SUMMARIZED)
 def test_convolutions_and_linear_layers_multiply_as_the_formula_says(name: str) -> None:
     """Each number of the output is a sum over the kernel and the channels of its group."""
     backbone = example(name)
     modules = dict(backbone.net.named_modules())
     for row in summary_of(name).rows:
-        module = modules[row.name.partition(" ")[0]]
+        module = modules.get(row.name.partition(" ")[0])  # none for a parameter outside of layers
         if type(module) in (nn.Conv1d, nn.Conv2d, nn.Linear):
             outputs = torch.Size(row.output_shape or ()).numel() * row.calls
             assert row.multiply_adds == outputs * module.weight[0].numel(), row
