@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lab.backbones import BackboneConfig, build_backbone
 from lab.backbones.registry import BACKBONES, Backbone
 from lab.errors import UserError
-from tests.lab.backbones.registered import NAMES
+from tests.lab.backbones.registered import NAMES, each
 
 FEED_FORWARD = [name for name in NAMES if not BACKBONES[name].recurrent]
 RECURRENT = [name for name in NAMES if BACKBONES[name].recurrent]
@@ -45,7 +45,7 @@ def example(backbone: Backbone, batch: int = 3, steps: int = 5) -> Tensor:
     return torch.rand(*lead, *backbone.input_shape, generator=generator)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each(NAMES)
 def test_output_has_the_promised_shape(name: str) -> None:
     backbone = build(name)
     x = example(backbone)
@@ -55,7 +55,7 @@ def test_output_has_the_promised_shape(name: str) -> None:
     assert BACKBONES.summaries()[name]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each(NAMES)
 def test_samples_of_a_batch_do_not_see_each_other(name: str) -> None:
     backbone = build(name).eval()
     x = example(backbone, batch=4)
@@ -64,7 +64,7 @@ def test_samples_of_a_batch_do_not_see_each_other(name: str) -> None:
     torch.testing.assert_close(run(backbone, x), alone, rtol=1e-4, atol=1e-5 * max(1, float(alone.abs().max())))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each(NAMES)
 def test_gradients_reach_every_parameter(name: str) -> None:
     backbone = without_noise(build(name))
     parameters = dict(backbone.named_parameters())
@@ -75,14 +75,14 @@ def test_gradients_reach_every_parameter(name: str) -> None:
     assert [key for key, p in parameters.items() if p.grad is None or not p.grad.any()] == []
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each(NAMES)
 def test_the_output_depends_on_the_input(name: str) -> None:
     backbone = build(name).eval()
     x = example(backbone)
     assert not torch.equal(run(backbone, x), run(backbone, x + 0.5))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each(NAMES)
 def test_weights_are_a_function_of_the_seed_and_survive_a_state_dict(name: str) -> None:
     first, second = without_noise(build(name)), without_noise(build(name))
     x = example(first)
@@ -93,7 +93,7 @@ def test_weights_are_a_function_of_the_seed_and_survive_a_state_dict(name: str) 
     torch.testing.assert_close(run(first, x), run(second, x), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each(NAMES)
 def test_options_have_defaults_and_wrong_ones_are_refused(name: str) -> None:
     options = BackboneConfig.options_of(name)
     assert BackboneConfig(name=name, **options).name == name
@@ -101,7 +101,7 @@ def test_options_have_defaults_and_wrong_ones_are_refused(name: str) -> None:
         BackboneConfig(name=name, no_such_option=1)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each(NAMES)
 @pytest.mark.parametrize("shape", [(), (0,), (2, 3, 4, 5, 6)])
 def test_shapes_that_no_backbone_takes_are_one_sentence(name: str, shape: tuple[int, ...]) -> None:
     try:
@@ -115,7 +115,7 @@ def test_shapes_that_no_backbone_takes_are_one_sentence(name: str, shape: tuple[
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@each(RECURRENT)
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_a_sequence_equals_its_steps(name: str, num_layers: int) -> None:
     backbone = build(name, num_layers=num_layers).eval()
@@ -132,7 +132,7 @@ def test_a_sequence_equals_its_steps(name: str, num_layers: int) -> None:
     torch.testing.assert_close(last, state, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@each(RECURRENT)
 def test_a_reset_forgets_what_came_before_and_nothing_else(name: str) -> None:
     backbone = build(name).eval()
     x = example(backbone, batch=2, steps=5)
@@ -146,7 +146,7 @@ def test_a_reset_forgets_what_came_before_and_nothing_else(name: str) -> None:
     assert not torch.allclose(with_reset[2:, 0], without[2:, 0])
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@each(RECURRENT)
 def test_no_gradient_passes_a_reset(name: str) -> None:
     backbone = build(name)
     x = example(backbone, batch=1, steps=4).requires_grad_()
@@ -158,7 +158,7 @@ def test_no_gradient_passes_a_reset(name: str) -> None:
     assert x.grad[2:].any()
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@each(RECURRENT)
 def test_reset_at_the_first_step_ignores_the_given_state(name: str) -> None:
     backbone = build(name).eval()
     x = example(backbone, batch=2)
@@ -184,7 +184,7 @@ def test_mlp_equals_its_own_matrix_products() -> None:
     torch.testing.assert_close(backbone(x), expected)
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@each(RECURRENT)
 def test_recurrent_backbones_equal_torchs_own_layers(name: str) -> None:
     backbone = build(name, hidden=16)
     x = example(backbone, batch=2, steps=4)

@@ -10,7 +10,7 @@ import torch
 from lab.backbones import BACKBONES, BackboneConfig, build_backbone
 from lab.backbones.features import Features
 from lab.errors import UserError
-from tests.lab.backbones.registered import NAMES
+from tests.lab.backbones.registered import NAMES, each
 
 IMAGE = (2, 5, 3)
 STAGED = [name for name in NAMES if BACKBONES[name].staged]
@@ -99,7 +99,7 @@ def test_other_backbones_give_their_output_as_a_vector(options: dict[str, Any]) 
     assert net(x).shape == (3, net.num_features)
 
 
-@pytest.mark.parametrize("name", STAGED)
+@each(STAGED)
 def test_maps_are_what_the_spec_says(name: str) -> None:
     """Also of sizes that strides do not divide; the last map of the pyramid is the map; the vector follows from it."""
     torch.manual_seed(0)
@@ -111,8 +111,8 @@ def test_maps_are_what_the_spec_says(name: str) -> None:
         assert pyramid.spec.shapes == tuple(tuple(each.shape[1:]) for each in maps)
         assert len(maps) == len(pyramid.spec.strides) > 1
         assert list(pyramid.spec.strides) == sorted(pyramid.spec.strides)
-        for each, stride in zip(maps, pyramid.spec.strides, strict=True):
-            assert abs(each.shape[2] - shape[1] / stride) <= 4  # convolutions without padding lose a few
+        for inner, stride in zip(maps, pyramid.spec.strides, strict=True):
+            assert abs(inner.shape[2] - shape[1] / stride) <= 4  # convolutions without padding lose a few
         net = pyramid.backbone.net
         assert torch.equal(net[max(net.ends) + 1 :](maps[-1]), net(x))
         last = Features(BackboneConfig(name=name), shape, "map")

@@ -21,12 +21,9 @@ from lab.backbones.layer_kinds import kind_of
 from lab.backbones.layer_trace import Row, trace_layers
 from lab.backbones.registry import Backbone
 from lab.backbones.summary import Summary, summarize
-from tests.lab.backbones.registered import NAMES
+from tests.lab.backbones.registered import NAMES, each
 
-SUMMARIZED = [
-    pytest.param(name, marks=() if BACKBONES[name].factory.__module__.startswith("lab.") else pytest.mark.slow)
-    for name in NAMES
-]
+each_summary = each(NAMES, slow=lambda name: not BACKBONES[name].factory.__module__.startswith("lab."))
 """the networks of other packages call operators for which torch first loads its compiler: a second, once a process"""
 
 
@@ -59,7 +56,7 @@ def counted_by_torch(backbone: Backbone, batch_size: int, num_steps: int) -> int
     return counter.get_total_flops() // 2
 
 
-@pytest.mark.parametrize("name", SUMMARIZED)
+@each_summary
 def test_rows_add_up_to_the_whole(name: str) -> None:
     backbone, summary = example(name), summary_of(name)
     assert sum(row.multiply_adds for row in summary.rows) == summary.multiply_adds == counted_by_torch(backbone, 1, 4)
@@ -69,7 +66,7 @@ def test_rows_add_up_to_the_whole(name: str) -> None:
     assert len({(row.name, row.kind, row.output_shape) for row in summary.rows}) == len(summary.rows)
 
 
-@pytest.mark.parametrize("name", SUMMARIZED)
+@each_summary
 def test_batches_and_steps_count_as_they_run(name: str) -> None:
     backbone = example(name)
     one, summary = summary_of(name), summarize(backbone, 3, 4)
@@ -79,7 +76,7 @@ def test_batches_and_steps_count_as_they_run(name: str) -> None:
     assert (summary.parameters, summary.weight_bytes) == (one.parameters, one.weight_bytes)
 
 
-@pytest.mark.parametrize("name", SUMMARIZED)
+@each_summary
 def test_convolutions_and_linear_layers_multiply_as_the_formula_says(name: str) -> None:
     """Each number of the output is a sum over the kernel and the channels of its group."""
     backbone = example(name)
