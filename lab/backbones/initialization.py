@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 Init = Literal["default", "zero", "small", "inverse_sqrt", "he", "xavier", "sparse", "orthogonal"]
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _SMALL = 0.01
 _NUM_LINKS = 10
 
@@ -25,7 +26,7 @@ def initialize(net: nn.Module, init: Init = "default", bias: float | None = None
     """
     bias = 0.0 if bias is None and init != "default" else bias
     for layer in net.modules():
-        if not isinstance(layer, nn.Linear | nn.modules.conv._ConvNd | nn.RNNBase):
+        if not isinstance(layer, (nn.Linear, *_CONVOLUTIONS, nn.RNNBase)):
             continue
         for name, parameter in layer.named_parameters(recurse=False):
             if name.startswith("weight") and init != "default":

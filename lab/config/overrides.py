@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +90,12 @@ def _assign(tree: dict[str, Any], path: list[str], value: Any, item: str) -> Non
     node[path[-1]] = value
 
 
-def _options(tree: dict[str, Any], path: list[str], node: dict[str, Any]) -> dict[str, Any]:
+def _options(tree: dict[str, Any], path: list[str], node: dict[str, Any]) -> Collection[str]:
     """The options that a backbone at `path` has, set or not; none of another node."""
     owner = model_at(tree, path)
     if owner is None or not hasattr(owner, "options_of"):
-        return {}
-    options: dict[str, Any] = owner.options_of(str(node.get("name")))
+        return ()
+    options: Collection[str] = owner.options_of(str(node.get("name")))
     return options
 
 
