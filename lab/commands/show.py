@@ -61,9 +61,9 @@ def _show_backbone(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from lab.backbones import BACKBONES, build_backbone
-    from lab.backbones.layer_kinds import times
     from lab.backbones.summary import summarize
-    from lab.backbones.summary_table import summary_table
+    from lab.backbones.summary.kinds import times
+    from lab.backbones.summary.table import summary_table
 
     config = _config(arguments.overrides)
     entry = BACKBONES[config.name]

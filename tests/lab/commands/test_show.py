@@ -9,7 +9,7 @@ import pytest
 
 from lab.backbones import BACKBONES, BackboneConfig, build_backbone
 from lab.backbones.summary import summarize
-from lab.backbones.summary_table import short
+from lab.backbones.summary.table import short
 from tests.lab.backbones.test_summary import NAMES
 
 
@@ -48,7 +48,7 @@ def test_steps_of_recurrent_backbones(lab: Any) -> None:
 def test_tables_fit_the_terminal(columns: int) -> None:
     from rich.console import Console
 
-    from lab.backbones.summary_table import summary_table
+    from lab.backbones.summary.table import summary_table
 
     console = Console(width=columns, force_terminal=True, color_system=None)
     with console.capture() as capture:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.backbones.layer_trace import trace_layers
+from lab.backbones.summary.trace import trace_layers
 
 
 def fields(net: nn.Module, *shape: int) -> list[Any]:

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lab.backbones.layer_kinds import PASSES_ON, is_layer, kind_of, times
-from lab.backbones.receptive_field import ReceptiveFields, tensors_of
+from lab.backbones.summary.kinds import PASSES_ON, is_layer, kind_of, times
+from lab.backbones.summary.receptive_field import ReceptiveFields, tensors_of
 from lab.engine.torch_private import DispatchMode, cpu_attention, writes_arguments
 
 

@@ -8,9 +8,9 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from lab.backbones.layer_kinds import times
-from lab.backbones.layer_trace import Row
-from lab.backbones.summary import Summary
+from lab.backbones.summary.kinds import times
+from lab.backbones.summary.totals import Summary
+from lab.backbones.summary.trace import Row
 
 _HEADINGS = ("output", "parameters", "mult-adds", "memory", "field")
 

@@ -17,10 +17,10 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.utils.flop_counter import FlopCounterMode
 
 from lab.backbones import BACKBONES, BackboneConfig, build_backbone
-from lab.backbones.layer_kinds import kind_of
-from lab.backbones.layer_trace import Row, trace_layers
 from lab.backbones.registry import Backbone
 from lab.backbones.summary import Summary, summarize
+from lab.backbones.summary.kinds import kind_of
+from lab.backbones.summary.trace import Row, trace_layers
 from tests.lab.backbones.registered import NAMES, each
 
 each_summary = each(NAMES, slow=lambda name: not BACKBONES[name].factory.__module__.startswith("lab."))

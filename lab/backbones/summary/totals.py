@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lab.backbones.layer_trace import Row, place, trace_layers
 from lab.backbones.registry import Backbone
+from lab.backbones.summary.trace import Row, place, trace_layers
 
 
 class Summary(NamedTuple):
