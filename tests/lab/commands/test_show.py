@@ -10,10 +10,10 @@ import pytest
 from lab.backbones import BACKBONES, BackboneConfig, build_backbone
 from lab.backbones.summary import summarize
 from lab.backbones.summary.table import short
-from tests.lab.backbones.test_summary import NAMES
+from tests.lab.backbones.registered import NAMES, each
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each(NAMES)
 def test_every_backbone_is_shown(lab: Any, name: str) -> None:
     done = lab("show", "backbone", name)
     summary = summarize(build_backbone(BackboneConfig(name), BACKBONES[name].example_shape))
@@ -32,7 +32,8 @@ def test_options_input_and_batch(lab: Any) -> None:
     assert "for 2 samples" in done.out
     shown = json.loads(lab(*words, "--json").out)
     assert (shown["name"], shown["input_shape"], shown["batch_size"]) == ("resnet", [3, 64, 48], 2)
-    assert shown["options"] == {"channels": [4, 8], "blocks": 1, "norm": "group", "hidden": 0}
+    options = {"channels": [4, 8], "blocks": 1, "norm": "group", "hidden": 0, "init": "default", "bias": None}
+    assert shown["options"] == options
     assert sum(each["multiply_adds"] for each in shown["rows"]) == shown["multiply_adds"]
     assert [each["receptive_field"] for each in shown["rows"][::10]] == [[3, 3], [13, 13]]
 
@@ -62,7 +63,7 @@ def test_tables_fit_the_terminal(columns: int) -> None:
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        ([], "say which backbone: dcgan, "),
+        ([], "say which backbone: alexnet, "),
         (["resnt"], "unknown backbone 'resnt'. Did you mean 'resnet'?"),
         (["resnet", "chanels=[3]"], "unknown option of backbone 'resnet' 'chanels'. Did you mean 'channels'?"),
         (["resnet", "name=lenet"], "unknown option of backbone 'resnet' 'name'"),
