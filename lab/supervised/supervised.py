@@ -25,6 +25,7 @@ from lab.export import Exportable
 from lab.pictures import Image, captioned_grid
 from lab.supervised.auxiliary import auxiliary_heads
 from lab.supervised.predictor import exportable
+from lab.supervised.preprocessing import Preprocessing, PreprocessingConfig
 from lab.supervised.tasks import Task, TaskConfig, task_for
 from lab.training.answer import Answer
 from lab.training.learner import Learner, split_means
@@ -40,6 +41,8 @@ class SupervisedConfig(ModuleConfig):
     backbone: BackboneConfig = BackboneConfig(name="mlp")
     task: SerializeAsAny[TaskConfig] | None = None
     """how the target is predicted; by default the task that predicts this kind of target"""
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
+    """of inputs, by statistics of the training split"""
     auxiliary_weight: NonNegativeFloat = 0.3
     """of the losses at inner maps while it learns, where the backbone has places for them (googlenet); 0: none"""
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3)
@@ -51,12 +54,12 @@ class SupervisedConfig(ModuleConfig):
 class Net(nn.Module):
     """The task's outputs of inputs (B, ...)."""
 
-    def __init__(self, features: Features, task: Task) -> None:
+    def __init__(self, preprocessing: Preprocessing, features: Features, task: Task) -> None:
         super().__init__()
-        self.features, self.task = features, task
+        self.preprocessing, self.features, self.task = preprocessing, features, task
 
     def forward(self, x: Tensor) -> Tensor:
-        outputs: Tensor = self.task(self.features(x))
+        outputs: Tensor = self.task(self.features(self.preprocessing(x)))
         return outputs
 
 
@@ -102,8 +105,9 @@ class Supervised(Learner[SupervisedConfig]):
                 f"module.kind='supervised' needs images or rows of numbers (data.kind=images or table), not {inputs!r}."
             )
         task = task_for(config.task, spec.target)
-        features = Features(config.backbone, inputs.shape, task.features)
-        self.net = Net(features, task.build(spec.target, features.spec))
+        preprocessing = Preprocessing(config.preprocessing, inputs.shape)
+        features = Features(config.backbone, preprocessing.output_shape, task.features)
+        self.net = Net(preprocessing, features, task.build(spec.target, features.spec))
         self.monitor = self.net.task.monitor  # type: ignore[misc]
         self.auxiliary = auxiliary_heads(features, task, spec.target) if config.auxiliary_weight else nn.ModuleList()
         trained = nn.ModuleList([self.net, self.auxiliary]) if self.auxiliary else self.net
@@ -114,10 +118,15 @@ class Supervised(Learner[SupervisedConfig]):
     def task(self) -> Task:
         return self.net.task
 
+    def fit_to(self, data: Any) -> None:
+        if self.config.preprocessing.name != "none":
+            self.net.preprocessing.fit(batch.x for batch in data.batches("train"))
+
     def loss(self, batch: Batch) -> Loss:
         if not self.auxiliary:
             return self.task.loss(self.net(batch.x), batch.y)
-        features, maps = self.net.features.backbone.net.with_auxiliary(batch.x)  # type: ignore[operator]
+        x = self.net.preprocessing(batch.x)
+        features, maps = self.net.features.backbone.net.with_auxiliary(x)  # type: ignore[operator]
         value, metrics, extras = self.task.loss(self.task(features), batch.y)
         for head, inner in zip(self.auxiliary, maps, strict=True):
             value = value + self.config.auxiliary_weight * head.loss(inner, batch.y)  # type: ignore[operator]

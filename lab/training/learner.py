@@ -166,6 +166,9 @@ class Learner(LightningModule, Generic[ConfigT]):
         for updater in self.updaters.values():
             updater.follow_evaluation(value, self.monitor.mode)
 
+    def fit_to(self, data: LabDataModule) -> None:
+        """Called once, before a run that begins: take from the training split what is not learned by updates."""
+
     def on_started_from(self) -> None:
         """Called when weights of another run have been taken, before training: what follows them is set to them."""
 

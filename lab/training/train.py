@@ -110,6 +110,8 @@ def train(
         )
     content = None if resume is None else last_checkpoint(resume)
     weights = None
+    if content is None:
+        module.fit_to(data)
     if experiment.trainer.start_from is not None and content is None:
         weights = start_from(module, experiment.trainer.start_from)
     run = resume or Run.create(experiment, run_dir, root)
