@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=("val", "test"), default="test", help="which data (default: test)")
     parser.add_argument("--episodes", type=int, default=100, help="greedy episodes of an agent (default: 100)")
     parser.add_argument("--seed", type=int, default=1234, help="seed of the episodes or the noise (default: 1234)")
+    parser.add_argument(
+        "--ensemble", action="store_true", help="also the mean of what several runs predict: lab evaluate RUN RUN ..."
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -30,6 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     from lab.training.progress import showing_work
     from lab.training.restore import measure
 
+    if arguments.ensemble:
+        return _ensemble(arguments)
     run = Run.open(arguments.target)
     with showing_work():
         metrics, table = measure(
@@ -54,6 +59,32 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"  {name:<{width}}  {value:.5g}")
     if table:
         print(*_lines(table), sep="\n")
+    return 0
+
+
+def _ensemble(arguments: argparse.Namespace) -> int:
+    """Each member's metrics beside those of all together."""
+    from lab.comparison.summary import mode_of
+    from lab.supervised.ensemble import measure_ensemble
+    from lab.training.progress import showing_work
+
+    runs = [arguments.target, *(word for word in arguments.overrides if "=" not in word)]
+    overrides = [word for word in arguments.overrides if "=" in word]
+    with showing_work():
+        ensemble = measure_ensemble(runs, checkpoint=arguments.checkpoint, split=arguments.split, overrides=overrides)
+    if arguments.json:
+        summary = {"members": ensemble.members, "split": arguments.split, "metrics": ensemble.together}
+        print(json.dumps({**summary, "classes": ensemble.table}, indent=2))
+        return 0
+    width = max(map(len, ensemble.together))
+    print(f"{len(runs)} runs: the mean of the members, the best of them, and the mean of their predictions")
+    for name, together in ensemble.together.items():
+        values = [member[name] for member in ensemble.members.values() if name in member]
+        if values:
+            best = min(values) if mode_of(name, []) == "min" else max(values)
+            print(f"  {name:<{width}}  {sum(values) / len(values):>9.5g}  {best:>9.5g}  {together:>9.5g}")
+    if ensemble.table:
+        print(*_lines(ensemble.table), sep="\n")
     return 0
 
 

@@ -17,7 +17,8 @@ from lab.errors import UserError, unknown
 Mode = Literal["max", "min"]
 At = Literal["last", "best"]
 _MINIMIZED = (
-    "loss", "nll", "error", "entropy", "fid", "kid", "perplexity", "bits", "seconds", "mse", "mae", "kl",
+    "loss", "nll", "error", "entropy", "fid", "kid", "perplexity", "bits", "seconds", "mse", "mae", "rmse", "kl",
+    "l1", "l2", "binned", "logistic", "hinge", "perceptron", "exponential", "squared", "focal",
 )  # fmt: skip
 _PROFILE_POINTS = 101
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lab.backbones.features import FeatureKind, FeatureSpec
 from lab.engine.loss import Loss
+from lab.errors import UserError
 from lab.experiment import KindConfig
 from lab.pictures import Image
 from lab.supervised.scores import NoScores, Scores
@@ -46,6 +47,18 @@ class Task(nn.Module):
     @abstractmethod
     def predictions(self, outputs: Tensor) -> Tensor:
         """What the outputs say of the target (B, ...), in the data's own units; of classes, their probabilities."""
+
+    def outputs_of(self, predictions: Tensor) -> Tensor:
+        """Outputs of which these are the predictions: for the mean of several models' predictions.
+
+        Raises UserError where there are none.
+        """
+        raise UserError(f"{type(self).__name__} has no outputs that give certain predictions, as an ensemble needs.")
+
+    @property
+    def meaning(self) -> tuple[str, ...]:
+        """What the numbers of predictions mean: those of two models are comparable if these are equal."""
+        return ()
 
     @abstractmethod
     def per_sample(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:

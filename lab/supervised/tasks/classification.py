@@ -92,6 +92,13 @@ class Classification(Task):
     def predictions(self, outputs: Tensor) -> Tensor:
         return outputs.softmax(1)
 
+    def outputs_of(self, predictions: Tensor) -> Tensor:
+        return predictions.clamp(min=torch.finfo(predictions.dtype).tiny).log()
+
+    @property
+    def meaning(self) -> tuple[str, ...]:
+        return tuple(self.target.name(i) for i in range(self.target.num))
+
     def per_sample(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
         ranks = {
             f"top{k}_accuracy": (outputs.topk(k, 1).indices == y[:, None]).any(1)

@@ -55,6 +55,13 @@ class MultiLabels(Task):
         """The probability of each label, or a hinge's scores."""
         return outputs.sigmoid() if self.config.loss == "logistic" else outputs
 
+    def outputs_of(self, predictions: Tensor) -> Tensor:
+        return predictions.logit(eps=1e-7) if self.config.loss == "logistic" else predictions
+
+    @property
+    def meaning(self) -> tuple[str, ...]:
+        return ("probability" if self.config.loss == "logistic" else "score", *self.target.names)
+
     def per_sample(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
         right = (self.predictions(outputs) > self.cut) == (y > 0.5)
         return {

@@ -74,6 +74,17 @@ class Regression(Task):
             outputs = outputs.softmax(2) @ self.centres
         return self.mean + self.scale * outputs
 
+    def outputs_of(self, predictions: Tensor) -> Tensor:
+        standardized = (predictions - self.mean) / self.scale
+        if not self.binned:
+            return standardized
+        nearness = self._nearness(standardized.clamp(-_REACH, _REACH).float())
+        return nearness.clamp(min=torch.finfo(nearness.dtype).tiny).log()
+
+    @property
+    def meaning(self) -> tuple[str, ...]:
+        return self.names
+
     def per_sample(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The mean absolute error of each sample's numbers."""
         return {"mae": (self.predictions(outputs) - y).abs().mean(1)}
@@ -106,10 +117,13 @@ class Regression(Task):
             return F.smooth_l1_loss(outputs, standardized, beta=self.config.beta, reduction="none")
         if not self.binned:
             return _LOSSES[self.config.loss](outputs, standardized, reduction="none")
+        return -(self._nearness(standardized.clamp(-_REACH, _REACH)) * outputs.log_softmax(2)).sum(2)
+
+    def _nearness(self, standardized: Tensor) -> Tensor:
+        """The shares (B, T, K) of the bins on either side of values (B, T) within their reach, by nearness."""
         width = self.centres[1] - self.centres[0]
-        place = ((standardized.clamp(-_REACH, _REACH) + _REACH) / width).clamp(max=self.config.bins - 1)  # (B, T)
-        nearness = F.relu(1 - (place[..., None] - torch.arange(self.config.bins, device=y.device)).abs())  # (B, T, K)
-        return -(nearness * outputs.log_softmax(2)).sum(2)
+        place = ((standardized + _REACH) / width).clamp(max=self.config.bins - 1)  # (B, T)
+        return F.relu(1 - (place[..., None] - torch.arange(self.config.bins, device=place.device)).abs())
 
 
 class _RegressionScores:

@@ -164,6 +164,16 @@ def test_a_prediction_that_is_right_scores_best(example: Example) -> None:
 
 
 @each_task
+def test_outputs_follow_from_predictions(example: Example) -> None:
+    """So the mean of several models' predictions is scored as one model's are."""
+    task, outputs, _ = parts(example)
+    with torch.no_grad():
+        predictions = task.predictions(outputs)
+        torch.testing.assert_close(task.predictions(task.outputs_of(predictions)), predictions, rtol=1e-4, atol=1e-5)
+    assert task.meaning
+
+
+@each_task
 def test_a_single_sample_can_be_judged(example: Example) -> None:
     task, outputs, y = parts(example)
     with torch.no_grad():

@@ -1,0 +1,85 @@
+"""Ensembles: the mean of what several trained models predict (Hansen and Salamon 1990; Lakshminarayanan et al. 2017).
+
+Members are runs on the same data: seeds, or the best of a sweep. N samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lab.errors import UserError
+from lab.supervised.supervised import Supervised
+from lab.supervised.tasks.base import Task
+from lab.training.evaluation import evaluating
+from lab.training.restore import restore
+
+
+class Ensemble(NamedTuple):
+    """Metrics `eval/...` of each member by its run, of all together, and numbers of each class of all together."""
+
+    members: dict[str, dict[str, float]]
+    together: dict[str, float]
+    table: dict[str, dict[str, float]]
+
+
+def measure_ensemble(
+    runs: Sequence[Path | str],
+    *,
+    checkpoint: Literal["best", "last"] = "best",
+    split: Literal["val", "test"] = "test",
+    overrides: Sequence[str] = (),
+) -> Ensemble:
+    """Measure several supervised runs and the mean of their predictions (of classes, of their probabilities).
+
+    Raises UserError for less than two runs, for other kinds of runs, and for runs on other data or of other tasks.
+    """
+    if len(runs) < 2:
+        raise UserError("an ensemble needs at least two runs.")
+    members: dict[str, dict[str, float]] = {}
+    total: Tensor | None = None
+    first: Task | None = None
+    truth = torch.empty(0)
+    for run in runs:
+        _, data, module, _ = restore(Path(run), checkpoint, overrides)
+        try:
+            if not isinstance(module, Supervised):
+                raise UserError(f"{str(run)!r} is no supervised model, of which --ensemble takes the mean.")
+            with evaluating(module, 0):
+                judged = module.judge(data, split)
+        finally:
+            data.close()
+        if first is None or total is None:
+            first, truth, total = module.task, judged.y.cpu(), judged.predictions.cpu()
+        else:
+            _check_alike(str(run), str(runs[0]), module.task, first, judged.y.cpu(), truth)
+            total = total + judged.predictions.cpu()
+        members[str(run)] = {f"eval/{name}": value for name, value in judged.scores.items()}
+    assert first is not None
+    assert total is not None
+    first = first.cpu()
+    mean = total / len(runs)
+    return Ensemble(members, _scores(first, mean, truth), first.table(mean, truth))
+
+
+def _check_alike(run: str, other: str, task: Task, first: Task, y: Tensor, truth: Tensor) -> None:
+    if type(task) is not type(first) or task.meaning != first.meaning:
+        raise UserError(f"{run!r} predicts something else than {other!r}; an ensemble's members predict the same.")
+    if y.shape != truth.shape or not torch.equal(y, truth):
+        raise UserError(
+            f"{run!r} is on other data than {other!r}; an ensemble's members are judged on the same ones."
+        )
+
+
+@torch.no_grad()
+def _scores(task: Task, predictions: Tensor, y: Tensor) -> dict[str, float]:
+    scores = task.scores()
+    scores.update(predictions, y)
+    per_sample: dict[str, Any] = task.per_sample(task.outputs_of(predictions), y)
+    means = {name: float(value.double().mean()) for name, value in per_sample.items()}
+    whole = {name: float(value) for name, value in scores.compute().items()}
+    return {f"eval/{name}": value for name, value in {**means, **whole}.items()}
