@@ -35,7 +35,7 @@ def alexnet(
     strides = (2, 4, 8) if small else (8, 16, 32)
     side = 4 if small else 6
     layers.append(nn.AdaptiveAvgPool2d(side))
-    layers += _perceptron(256 * side**2, hidden or ((512, 512) if small else (4096, 4096)), dropout)
+    layers += _perceptron(256 * side**2, _hidden(hidden, (512, 512) if small else (4096, 4096)), dropout)
     return initialized(Staged(*layers, ends=dict(zip((2, 5, 12), strides, strict=True))))
 
 
@@ -60,10 +60,10 @@ def _vgg(
         ends[len(layers) - 1] = 2 ** (stage + 1)
     if small:
         features = 512 * pooled(input_shape[1], 5) * pooled(input_shape[2], 5)
-        layers += _perceptron(features, hidden or (512,), dropout)
+        layers += _perceptron(features, _hidden(hidden, (512,)), dropout)
     else:
         layers.append(nn.AdaptiveAvgPool2d(7))
-        layers += _perceptron(512 * 49, hidden or (4096, 4096), dropout)
+        layers += _perceptron(512 * 49, _hidden(hidden, (4096, 4096)), dropout)
     return initialized(Staged(*layers, ends=ends))
 
 
@@ -117,6 +117,10 @@ def vgg19(
 ) -> nn.Module:
     """VGG-19 (Simonyan and Zisserman 2015, configuration E): 144 M parameters at 224 pixels, 1,000 classes."""
     return _vgg(input_shape, (2, 2, 4, 4, 4), form, batch_norm, hidden, dropout)
+
+
+def _hidden(hidden: tuple[int, ...] | None, default: tuple[int, ...]) -> tuple[int, ...]:
+    return default if hidden is None else hidden
 
 
 def _perceptron(before: int, hidden: tuple[int, ...], dropout: float) -> list[nn.Module]:

@@ -38,6 +38,8 @@ class Recurrent(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        if encoder is not None and encoder.recurrent:
+            raise ValueError(f"its encoder {encoder.name!r} reads sequences, too; it needs a feed-forward one")
         self.encoder = None if encoder is None else build_backbone(encoder, input_shape)
         size = math.prod(input_shape) if self.encoder is None else self.encoder.num_features
         core: nn.RNN | nn.LSTM | nn.GRU = kind(

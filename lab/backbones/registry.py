@@ -177,7 +177,7 @@ def build_backbone(config: BackboneConfig, input_shape: Sequence[int]) -> Backbo
 @lru_cache
 def _options_model(name: str) -> type[BaseModel]:
     factory = BACKBONES[name].factory
-    hints = get_type_hints(factory)
+    hints = get_type_hints(factory, include_extras=True)
     fields: dict[str, Any] = {
         key: (_counting(hints.get(key, Any), parameter.default), parameter.default)
         for key, parameter in list(inspect.signature(factory).parameters.items())[1:]

@@ -70,9 +70,7 @@ def _check_alike(run: str, other: str, task: Task, first: Task, y: Tensor, truth
     if type(task) is not type(first) or task.meaning != first.meaning:
         raise UserError(f"{run!r} predicts something else than {other!r}; an ensemble's members predict the same.")
     if y.shape != truth.shape or not torch.equal(y, truth):
-        raise UserError(
-            f"{run!r} is on other data than {other!r}; an ensemble's members are judged on the same ones."
-        )
+        raise UserError(f"{run!r} is on other data than {other!r}; an ensemble's members are judged on the same ones.")
 
 
 @torch.no_grad()

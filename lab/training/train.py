@@ -36,6 +36,8 @@ from lab.training.warm_start import start_from
 
 log = logging.getLogger("lab")
 
+_NORMALISES_ONE = "Expected more than 1 value per channel when training"
+"""what torch says of a batch norm layer that is given one number a channel"""
 _UNTRACKED = TrackingConfig(mode="disabled")
 
 
@@ -221,6 +223,11 @@ def _fit(
             loop.close(module, f"{type(error).__name__}: {error}")
             if second_interrupt:
                 raise KeyboardInterrupt from None  # Lightning makes a second Ctrl-C an exit with code 1
+            if _NORMALISES_ONE in str(error):
+                raise UserError(
+                    "batch normalisation needs more than one number of each channel: take larger minibatches "
+                    "(batch_size), larger pictures, or a network without it."
+                ) from error
             if isinstance(error, SystemExit):
                 raise Failure(f"code of this run wanted to end the process (SystemExit: {error}).") from error
             raise

@@ -110,6 +110,7 @@ def test_orthogonal_zero_biases_and_default() -> None:
         ("wide_resnet", (3, 32, 32), {"depth": 27}, "depth=27 is none of 10, 16, 22, 28"),
         ("resnet_cifar", (3, 32, 32), {"depth": 21}, "depth=21 is none of 8, 14, 20"),
         ("densenet_bc", (3, 32, 32), {"depth": 41}, "depth=41 is none of 10, 16, 22"),
+        ("lstm", (8,), {"encoder": {"name": "gru"}}, "its encoder 'gru' reads sequences, too"),
         ("transformer", (4,), {}, "it needs a sequence (steps, numbers of a step)"),
     ],
 )
@@ -119,3 +120,11 @@ def test_what_a_network_cannot_read_is_said(
     with pytest.raises(UserError) as error:
         build_backbone(BackboneConfig(name, **options), shape)
     assert part in str(error.value)
+
+
+def test_probabilities_and_empty_layers_are_taken_at_their_word() -> None:
+    for name in ("alexnet", "mlp", "googlenet"):
+        with pytest.raises(ValueError, match="dropout=1"):
+            BackboneConfig(name, dropout=1)
+    bare = build_backbone(BackboneConfig("alexnet", hidden=()), (3, 32, 32))
+    assert bare.output_shape == (256 * 16,)

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback
 
 from lab.config.overrides import resolve
+from lab.errors import UserError
 from lab.training.train import train
 
 
@@ -67,3 +68,9 @@ def test_tiny_numbers_are_zero_while_a_run_trains(flushed_before: bool, tmp_path
         assert (float(torch.full((), 1e-40).mul(1)) == 0) == flushed_before
     finally:
         torch.set_flush_denormal(False)
+
+
+def test_batch_normalisation_of_one_number_is_a_sentence(tmp_path: Path) -> None:
+    words = ["module.backbone.name=mlp", "module.backbone.norm=batch", "data.batch_size=1", "tracking.mode=disabled"]
+    with pytest.raises(UserError, match="needs more than one number of each channel"):
+        train(resolve("classifier/digits-cnn", words), run_dir=tmp_path / "run")
