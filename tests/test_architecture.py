@@ -19,7 +19,7 @@ MAY_IMPORT = {"lab": set(), "agents": {"lab"}, "generative": {"lab"}, "cluster":
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 FLOORS = {  # from the top; what is named here in none stands on the ground floor, below all
     "lab": (
-        *("commands", "cli", "comparison", "supervised", "training", "export"),
+        *("commands", "cli", "comparison", "diagnostics", "supervised", "training", "export"),
         *("data", "backbones", "engine", "ranks", "runs", "config"),
     ),
     "agents": ("commands", "algorithms", "play", "episodes", "experience", "policies", "replay", "envs"),

@@ -20,7 +20,7 @@ from agents.algorithms.actor_critic_agent import ActorCriticAgent, ActorCriticCo
 from agents.experience.data import OnPolicyExperience
 from agents.types import Rollout
 from lab.data.spec import DataSpec
-from lab.engine.loss import Loss, Metrics
+from lab.engine.loss import Loss, LossFunction, Metrics
 from lab.engine.optimizers import OptimizerConfig, ScheduleConfig, of_progress
 from lab.experiment import Shared
 from lab.ranks import collectives
@@ -157,6 +157,9 @@ class PPO(ActorCriticAgent[PPOConfig]):
             "clip_fraction": clip_fraction,
         }
         return Loss(loss, metrics)
+
+    def descended(self, name: str) -> LossFunction:
+        return self.loss
 
     @property
     def clip(self) -> float:

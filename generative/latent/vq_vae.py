@@ -130,6 +130,9 @@ class VQVAE(GenerativeLearner[VQVAEConfig]):
         extras = {"vectors": flat.detach(), "codes": codes}
         return Loss(distortion + self.config.commitment * commitment, metrics, extras)
 
+    def descended(self, name: str) -> None:
+        """None: the gradient goes straight through the codes."""
+
     def update(self, batch: Batch) -> Metrics:
         """One step of the networks by gradient, then one of the codebook."""
         if not self.codebook.started:

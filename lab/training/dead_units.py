@@ -46,15 +46,15 @@ class DeadUnits:
         fired = [each for layer in self._fired.values() for each in layer.tolist()]
         return {"eval/dead_units": 1 - sum(fired) / len(fired)} if fired else {}
 
-    def warning(self) -> str | None:
-        """A sentence about the worst layer, where nearly all of its units are dead."""
+    def warning(self, inputs: str = "of the evaluation") -> str | None:
+        """A sentence about the worst layer, where nearly all of its units are dead; `inputs` says what was watched."""
         shares = {name: 1 - float(fired.double().mean()) for name, fired in self._fired.items()}
         worst = max(shares, key=shares.__getitem__, default=None)
         if worst is None or shares[worst] < MANY:
             return None
         name, num = worst
         return (
-            f"{round(shares[worst] * num)} of the {num} units of {name} are 0 for every input of the evaluation, and "
+            f"{round(shares[worst] * num)} of the {num} units of {name} are 0 for every input {inputs}, and "
             f"learn nothing any more. A lower module.optimizer.lr or another activation keeps them alive"
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,6 @@ import torch
 from lab.errors import UserError
 from lab.experiment import TrainerConfig
 from lab.lightning import Callback, Trainer
-from lab.runs.directory import Run
 
 
 def resolve_device(name: str) -> torch.device:
@@ -32,7 +32,7 @@ def resolve_device(name: str) -> torch.device:
 def build_trainer(
     trainer_config: TrainerConfig,
     *,
-    run: Run,
+    folder: Path,
     logger: Any,
     callbacks: Sequence[Callback],
 ) -> Trainer:
@@ -51,7 +51,7 @@ def build_trainer(
             max_epochs=-1,
             logger=logger or False,
             callbacks=list(callbacks),
-            default_root_dir=run.path,
+            default_root_dir=folder,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,

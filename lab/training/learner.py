@@ -142,6 +142,13 @@ class Learner(LightningModule, Generic[ConfigT]):
         self.updaters[name] = Updater(module, loss, config)
         return self.updaters[name]
 
+    def descended(self, name: str) -> LossFunction | None:
+        """The function of a minibatch whose gradient the updater of this name follows; `lab check` compares them.
+
+        None where it is no function's gradient, as with straight-through estimators.
+        """
+        return self.updaters[name].loss
+
     def set_engine(self, engine: Literal["auto", "eager", "traced"]) -> None:
         """Choose how updates run. Raises UserError when this module cannot run so."""
         chosen = self.auto_engine if engine == "auto" else engine

@@ -204,7 +204,7 @@ def _fit(
         on_loop(loop)
     trainer = build_trainer(
         experiment.trainer,
-        run=run,
+        folder=run.path,
         logger=tracker.logger,
         callbacks=[loop, *callbacks],
     )

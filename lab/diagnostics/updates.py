@@ -1,0 +1,79 @@
+"""What updates do: whether every parameter gets a gradient, and by how much weights change."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from lab.diagnostics.finding import Finding, not_applicable
+from lab.diagnostics.warm_up import WarmUp
+
+GRADIENTS, RATE = "gradients", "update to weight"
+TOO_HIGH, TOO_LOW, USUAL = 1e-1, 1e-5, 1e-3
+_MOST_NAMED = 3
+
+
+def check_missing_gradients(warm_up: WarmUp) -> Finding:
+    """Parameters that no loss depends on, weights whose gradient is always 0, and gradients that are not finite.
+
+    Of a vector 0 may be right: a Wasserstein critic's last bias cancels.
+    """
+    unused, zero, strange, num = [], [], [], 0
+    for record in warm_up.records.values():
+        num += len(record.names)
+        unused += record.unused
+        for name, shape, largest in zip(record.names, record.shapes, record.largest.tolist(), strict=True):
+            if not math.isfinite(largest):
+                strange.append(name)
+            elif largest == 0 and len(shape) > 1 and name not in record.unused:
+                zero.append(name)
+    counts = {"parameters": num, "unused": len(unused), "zero": len(zero), "not_finite": len(strange)}
+    numbers = {name: float(count) for name, count in counts.items()}
+    if strange:
+        sentence = f"the gradient of {_names(strange)} is not finite; lower the rate, or clip (optimizer.max_grad_norm)"
+    elif unused:
+        sentence = f"the loss does not depend on {_names(unused)}: a branch is detached, or never used"
+    elif zero:
+        sentence = (
+            f"the gradient of {_names(zero)} was 0 in every update: units behind it are dead or saturated, or its "
+            f"branch is cut"
+        )
+    else:
+        return Finding(GRADIENTS, "ok", f"all weights get a finite gradient ({num} tensors)", numbers)
+    return Finding(GRADIENTS, "wrong", sentence, numbers)
+
+
+def check_rates(warm_up: WarmUp) -> Finding:
+    """|change| / |weights| of an update, the median over each updater's matrices; about 1e-3 is usual."""
+    numbers: dict[str, float] = {}
+    sentences = []
+    for name, record in warm_up.records.items():
+        if not record.ratios:
+            continue
+        mean = torch.stack(record.ratios).nanmean(0)
+        matrices = torch.tensor([len(shape) > 1 for shape in record.shapes])
+        changed = mean[matrices & (mean != 0)]  # what never changes has no gradient, whatever the rate
+        if not len(changed):
+            continue
+        ratio = numbers[name] = float(changed.nanmedian())
+        numbers |= {f"{name}/{each}": value for each, value in zip(record.names, mean.tolist(), strict=True)}
+        if ratio > TOO_HIGH or not math.isfinite(ratio):
+            sentences.append(f"the learning rate of {name} ({record.rate:g}) is too high: {_changes(ratio)}; lower it")
+        elif ratio < TOO_LOW:
+            sentences.append(f"the learning rate of {name} ({record.rate:g}) is too low: {_changes(ratio)}; raise it")
+    if not numbers:
+        return not_applicable(RATE, "no weights were changed by a gradient")
+    if sentences:
+        return Finding(RATE, "wrong", "; ".join(sentences), numbers)
+    told = ", ".join(f"{numbers[name]:.1e} ({name})" for name in warm_up.records if name in numbers)
+    return Finding(RATE, "ok", f"an update changes weights by {told} of their norm", numbers)
+
+
+def _changes(ratio: float) -> str:
+    return f"an update changes weights by {ratio:.1e} of their norm, and about {USUAL:g} is usual"
+
+
+def _names(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
