@@ -30,7 +30,7 @@ from agents.returns import TD_LOSSES, n_step_returns, td_target
 from agents.types import Rollout, Sequences, map_obs
 from lab.backbones import BackboneConfig
 from lab.data.spec import DataSpec
-from lab.engine.loss import Loss, Metrics
+from lab.engine.loss import Loss, LossFunction, Metrics
 from lab.errors import UserError
 from lab.experiment import Shared
 
@@ -123,6 +123,10 @@ class RecurrentQ(QNetworkAgent[RecurrentQConfig]):
     def is_ready(self, experience: ReplayExperience) -> bool:
         """Whether there is a whole sequence of each environment, too."""
         return experience.ready and len(experience.buffer) >= self._num_steps * experience.config.num_envs
+
+    def descended(self, name: str) -> LossFunction | None:
+        """None with a burn-in, through which no gradient flows."""
+        return None if self.config.burn_in else self.loss
 
     def learn_from_replay(self, experience: ReplayExperience, num_updates: int) -> list[Metrics]:
         rows: list[Metrics] = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 
 from lab.cli import add_override_arguments
 
@@ -35,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         findings = examine(experiment)
     code = int(any(finding.verdict == "wrong" for finding in findings))
     if arguments.json:
-        checks = [finding._asdict() for finding in findings]
+        checks = [{**finding._asdict(), "numbers": _finite(finding.numbers)} for finding in findings]
         print(json.dumps({"recipe": experiment.name, "checks": checks, "conclusion": conclusion(findings)}, indent=2))
         return code
     width = max(len(finding.name) for finding in findings)
@@ -43,3 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{_MARKS[finding.verdict]:<7}  {finding.name:<{width}}  {finding.sentence}")
     print(conclusion(findings))
     return code
+
+
+def _finite(numbers: dict[str, float]) -> dict[str, float | None]:
+    """What JSON can say of numbers: None where they are not finite."""
+    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}

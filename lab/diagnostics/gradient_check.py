@@ -80,7 +80,11 @@ def check_gradients(warm_up: WarmUp) -> Finding:
         numbers |= {f"{name}/largest_relative_error": error, f"{name}/coordinates": float(count)}
         worst = max(worst, (error, about))
     if not numbers:
-        why = "the gradient is no function's: it is made by an estimator" if without else "nothing has a gradient"
+        why = (
+            "gradients are stopped, or passed on, on purpose: they are no function's"
+            if without
+            else "nothing has a gradient"
+        )
         return not_applicable(NAME, why)
     if worst[0] > WRONG:
         return Finding(NAME, "wrong", worst[1], numbers)

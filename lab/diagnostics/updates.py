@@ -32,13 +32,14 @@ def check_missing_gradients(warm_up: WarmUp) -> Finding:
     numbers = {name: float(count) for name, count in counts.items()}
     if strange:
         sentence = f"the gradient of {_names(strange)} is not finite; lower the rate, or clip (optimizer.max_grad_norm)"
-    elif unused:
-        sentence = f"the loss does not depend on {_names(unused)}: a branch is detached, or never used"
     elif zero:
         sentence = (
             f"the gradient of {_names(zero)} was 0 in every update: units behind it are dead or saturated, or its "
             f"branch is cut"
         )
+    elif unused:  # the gradient check tells whether the loss depends on it all the same
+        sentence = f"{_names(unused)} gets no gradient at all: its branch is detached, or never used"
+        return Finding(GRADIENTS, "warning", sentence, numbers)
     else:
         return Finding(GRADIENTS, "ok", f"all weights get a finite gradient ({num} tensors)", numbers)
     return Finding(GRADIENTS, "wrong", sentence, numbers)

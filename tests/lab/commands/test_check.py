@@ -29,7 +29,7 @@ def test_a_clean_recipe_passes_in_lines(lab: Lab) -> None:
 @pytest.mark.slow
 def test_a_wrong_rate_is_the_conclusion_in_json(lab: Lab) -> None:
     done = lab("check", "regression/diabetes", "module.optimizer.lr=1e-7", "--json")
-    told = json.loads(done.out)
+    told = json.loads(done.out, parse_constant=pytest.fail)
     assert done.code == 1
     assert told["recipe"] == "regression/diabetes"
     assert told["conclusion"].startswith("update to weight: the learning rate of net (1e-07) is too low")

@@ -59,7 +59,7 @@ def test_ratios_of_plain_descent_are_the_rate_times_gradient_over_weight() -> No
 
 def test_gradients_that_are_absent_zero_or_not_finite() -> None:
     assert check_missing_gradients(record()).verdict == "ok"
-    assert "does not depend on bias" in check_missing_gradients(record(unused=["bias"])).sentence
+    assert "bias gets no gradient" in check_missing_gradients(record(unused=["bias"])).sentence
     zero, strange = (record(largest=torch.tensor([first, 1.0])) for first in (0.0, math.nan))
     assert check_missing_gradients(record(largest=torch.tensor([1.0, 0.0]))).verdict == "ok"
     assert "weight was 0" in check_missing_gradients(zero).sentence

@@ -63,6 +63,10 @@ def test_the_conclusion_is_the_first_wrong_finding_else_the_first_warning() -> N
         ("pg/cartpole", ["data.num_envs=4", "data.num_steps=32"]),
         ("impala/cartpole", ["data.num_envs=4", "data.num_steps=32"]),
         ("lm/reference-gru", ["module.backbone.hidden=32"]),
+        ("classifier/digits-cnn", ["module.backbone.name=resnet", "module.backbone.channels=[8,16]"]),
+        ("dqn/cartpole-rainbow", ["data.learning_starts=100", "module.batch_size=16"]),
+        ("recurrent-q/cartpole-positions", ["data.num_envs=2", "data.learning_starts=128", "module.batch_size=4"]),
+        ("ppo/pendulum", []),
         ("q-learning/taxi", ["data.num_steps=100"]),
     ],
 )
