@@ -15,11 +15,13 @@ from lab.diagnostics.supervised import (
     check_by_heart,
     check_first_loss,
     check_softmax,
+    first_loss_of_text,
     split_sample,
 )
 from lab.diagnostics.updates import check_missing_gradients, check_rates
 from lab.diagnostics.warm_up import warm_up
 from lab.experiment import Experiment
+from lab.supervised.language_model import LanguageModel
 from lab.supervised.supervised import Supervised
 from lab.training.learner import Learner
 from lab.training.train import seed_everything
@@ -54,6 +56,8 @@ def examine(experiment: Experiment) -> list[Finding]:
         first_loss = check_first_loss(fresh(), samples)
         by_heart = check_by_heart(fresh(), few)
         trained = warm_up(experiment, data, learner)
+        if isinstance(learner, LanguageModel):
+            first_loss = first_loss_of_text(trained)
         return [
             *about_inputs,
             check_gradients(trained),

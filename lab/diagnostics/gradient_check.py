@@ -83,7 +83,7 @@ def check_gradients(warm_up: WarmUp) -> Finding:
         why = (
             "gradients are stopped, or passed on, on purpose: they are no function's"
             if without
-            else "nothing has a gradient"
+            else "nothing is updated by a gradient"
         )
         return not_applicable(NAME, why)
     if worst[0] > WRONG:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from lab.backbones.layers import DropConnect, DropPath
 from lab.data.resident import Batch
 from lab.diagnostics.finding import Finding, Verdict, not_applicable
+from lab.diagnostics.warm_up import WarmUp
+from lab.supervised.language_model import LanguageModel
 from lab.supervised.supervised import Supervised
 from lab.supervised.tasks import ClassificationConfig, MultiLabelConfig, Task
 from lab.supervised.tasks.classification import Classification
@@ -74,7 +76,18 @@ def check_first_loss(learner: Learner[Any], batch: Batch | None) -> Finding:
     learner.train()
     outputs = learner.net(batch.x)
     value = float(learner.task.loss(outputs, batch.y).value)
-    expected = expected_loss(learner.task, outputs, batch.y)
+    return judge_first_loss(value, expected_loss(learner.task, outputs, batch.y))
+
+
+def first_loss_of_text(warm_up: WarmUp) -> Finding:
+    """The first cross-entropy of a language model against ln A, of A characters."""
+    assert isinstance(warm_up.learner, LanguageModel)
+    (record,) = warm_up.records.values()
+    return judge_first_loss(record.losses[0], math.log(len(warm_up.learner.alphabet)))
+
+
+def judge_first_loss(value: float, expected: float) -> Finding:
+    """A warning where they are apart by a third, wrong where one is three times the other."""
     numbers = {"loss": value, "expected": expected}
     if expected <= 0:
         return not_applicable(FIRST_LOSS, "equal outputs have no loss")

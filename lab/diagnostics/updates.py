@@ -19,6 +19,8 @@ def check_missing_gradients(warm_up: WarmUp) -> Finding:
 
     Of a vector 0 may be right: a Wasserstein critic's last bias cancels.
     """
+    if not warm_up.records:
+        return not_applicable(GRADIENTS, "nothing is updated by a gradient")
     unused, zero, strange, num = [], [], [], 0
     for record in warm_up.records.values():
         num += len(record.names)

@@ -13,7 +13,13 @@ from torch import nn
 from lab.config.overrides import resolve
 from lab.diagnostics.activations import Outputs
 from lab.diagnostics.inputs import check_inputs
-from lab.diagnostics.supervised import check_first_loss, expected_loss, split_sample
+from lab.diagnostics.supervised import (
+    check_first_loss,
+    expected_loss,
+    first_loss_of_text,
+    judge_first_loss,
+    split_sample,
+)
 from lab.diagnostics.updates import check_missing_gradients, check_rates
 from lab.diagnostics.warm_up import Record, WarmUp, warm_up
 
@@ -112,6 +118,23 @@ def test_first_losses_are_the_known_ones(recipe: str, overrides: list[str], expe
         for parameter in learner.net.task.head.parameters():
             parameter.mul_(200)
     assert check_first_loss(learner, batch).verdict in ("warning", "wrong")
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"), [(2.4, "ok"), (3.5, "warning"), (1.2, "warning"), (9.0, "wrong"), (math.nan, "wrong")]
+)
+def test_first_losses_are_judged_by_how_far_they_are_off(value: float, verdict: str) -> None:
+    assert judge_first_loss(value, math.log(10)).verdict == verdict
+
+
+@pytest.mark.slow
+def test_the_first_loss_of_text_is_that_of_equal_characters() -> None:
+    experiment = resolve("lm/reference-gru", ["module.backbone.hidden=16"])
+    data = experiment.data.build(0)
+    learner = experiment.module.build(data.spec)
+    finding = first_loss_of_text(warm_up(experiment, data, learner, num_updates=1))
+    assert finding.verdict == "ok"
+    assert finding.numbers["expected"] == pytest.approx(math.log(len(learner.alphabet)))
 
 
 def test_saturated_outputs_and_sizes_are_counted() -> None:

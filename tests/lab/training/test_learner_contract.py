@@ -16,6 +16,8 @@ from torch import Tensor
 from lab import catalog
 from lab.config import recipes, serialization
 from lab.config.overrides import override, resolve
+from lab.diagnostics.gradient_check import check_gradients
+from lab.diagnostics.warm_up import warm_up
 from lab.errors import UserError
 from lab.experiment import Experiment, ModuleConfig
 from lab.runs import checkpoint
@@ -253,6 +255,17 @@ def test_a_config_comes_back_from_yaml(trained: Trained, tmp_path: Path) -> None
     path = tmp_path / "experiment.yaml"
     path.write_text(serialization.to_yaml(trained.experiment), encoding="utf-8")
     assert serialization.load(path) == trained.experiment == trained.whole.run.experiment()
+
+
+def test_what_is_followed_is_the_gradient_of_its_loss(trained: Trained) -> None:
+    """By differences; or `descended` says that it is no function's."""
+    data = trained.experiment.data.build(0)
+    module = trained.experiment.module.build(data.spec)
+    try:
+        finding = check_gradients(warm_up(trained.experiment, data, module, num_updates=3))
+    finally:
+        data.close()
+    assert finding.verdict in ("ok", "not applicable"), finding.sentence
 
 
 def test_each_chunk_gives_finite_losses_and_charts(trained: Trained) -> None:
