@@ -18,7 +18,7 @@ from lab.diagnostics.finding import Finding, Verdict, not_applicable
 from lab.diagnostics.warm_up import WarmUp
 from lab.supervised.language_model import LanguageModel
 from lab.supervised.supervised import Supervised
-from lab.supervised.tasks import ClassificationConfig, MultiLabelConfig, Task
+from lab.supervised.tasks import Task
 from lab.supervised.tasks.classification import Classification
 from lab.supervised.tasks.multi_label import MultiLabels
 from lab.supervised.tasks.regression import Regression
@@ -90,7 +90,7 @@ def judge_first_loss(value: float, expected: float) -> Finding:
     """A warning where they are apart by a third, wrong where one is three times the other."""
     numbers = {"loss": value, "expected": expected}
     if expected <= 0:
-        return not_applicable(FIRST_LOSS, "equal outputs have no loss")
+        return not_applicable(FIRST_LOSS, "there is no loss above 0 to expect")
     ratio = max(value, 1e-30) / expected
     off = max(ratio, 1 / ratio) if math.isfinite(ratio) else math.inf
     told = f"the loss of the untrained network is {value:.4g}, {expected:.4g} is expected"
@@ -103,19 +103,22 @@ def judge_first_loss(value: float, expected: float) -> Finding:
 
 @torch.no_grad()
 def check_softmax(learner: Learner[Any], batch: Batch | None) -> Finding:
-    """Outputs that go into a softmax must not be probabilities already."""
+    """Outputs that go into a softmax, or of several labels into a sigmoid, must not be probabilities already."""
     if not isinstance(learner, Supervised) or batch is None:
         return not_applicable(SOFTMAX, "no supervised model")
-    if not isinstance(learner.task.config, ClassificationConfig | MultiLabelConfig):
-        return not_applicable(SOFTMAX, "the loss takes no probabilities")
     learner.eval()
     outputs = learner.net(batch.x)
     learner.train()
-    if isinstance(learner.task, Classification) and outputs.shape[1] > 1:
-        sums = outputs.sum(1)
-        if bool((outputs >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
-            sentence = "the network's outputs are probabilities already: leave its softmax out, the loss has one"
-            return Finding(SOFTMAX, "wrong", sentence)
+    within = bool(((outputs >= 0) & (outputs <= 1)).all())
+    if isinstance(learner.task, Classification):
+        twice, name = within and bool(((outputs.sum(1) - 1).abs() < 1e-3).all()), "softmax"
+    elif isinstance(learner.task, MultiLabels) and learner.task.config.loss == "logistic":
+        twice, name = within, "sigmoid"
+    else:
+        return not_applicable(SOFTMAX, "the loss takes no probabilities")
+    if twice:
+        sentence = f"the network's outputs are probabilities already: leave its {name} out, the loss has one"
+        return Finding(SOFTMAX, "wrong", sentence)
     return Finding(SOFTMAX, "ok", "outputs are scores, not probabilities")
 
 
@@ -123,6 +126,8 @@ def check_by_heart(learner: Learner[Any], batch: Batch | None) -> Finding:
     """Train a fresh network, without dropout, on twenty samples: it must learn them by heart."""
     if not isinstance(learner, Supervised) or batch is None:
         return not_applicable(BY_HEART, "only supervised models have targets to learn by heart")
+    if math.isnan(_score(learner, batch)):
+        return not_applicable(BY_HEART, "the task has no accuracy in its training metrics")
     _without_dropout(learner)
     learner.train()
     updater = learner.updater

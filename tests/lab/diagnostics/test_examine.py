@@ -14,7 +14,9 @@ from lab.config.overrides import resolve
 from lab.data.tables import TableData
 from lab.diagnostics.examine import examine
 from lab.diagnostics.finding import Finding, conclusion
+from lab.diagnostics.supervised import check_softmax, split_sample
 from lab.supervised.supervised import Supervised, SupervisedConfig
+from lab.supervised.tasks.classification import Classification
 
 CNN = "classifier/digits-cnn"
 MLP = "regression/diabetes"
@@ -110,6 +112,27 @@ def test_saturated_units_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_second_softmax_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SupervisedConfig, "build", with_hook("task", lambda scores: scores.softmax(1)))
     assert next(iter(wrong(CNN))) == "one softmax"
+
+
+@pytest.mark.slow
+def test_a_second_sigmoid_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = resolve("multi-label/digits", ["module.backbone.channels=[4]"])
+    data = experiment.data.build(0)
+    batch = split_sample(data, 100)
+    assert check_softmax(experiment.module.build(data.spec), batch).verdict == "ok"
+    monkeypatch.setattr(SupervisedConfig, "build", with_hook("task", torch.sigmoid))
+    finding = check_softmax(experiment.module.build(data.spec), batch)
+    assert finding.verdict == "wrong"
+    assert "leave its sigmoid out" in finding.sentence
+
+
+@pytest.mark.slow
+def test_a_task_without_an_accuracy_has_nothing_to_learn_by_heart(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = Classification.loss
+    monkeypatch.setattr(Classification, "loss", lambda task, *given: inner(task, *given)._replace(metrics={}))
+    findings = {finding.name: finding for finding in examine(resolve(CNN, []))}
+    assert findings["twenty samples by heart"].verdict == "not applicable"
+    assert findings["gradient check"].verdict == "ok"
 
 
 @pytest.mark.slow
