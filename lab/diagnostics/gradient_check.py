@@ -40,19 +40,19 @@ def relative_error(a: float, n: float, tiny: float = _TINY) -> float:
 def slope_error(
     value: Callable[[], float], here: float, parameter: Tensor, index: int, analytic: float
 ) -> tuple[float, float]:
-    """The relative error of a gradient at one coordinate, and the slope by centred differences.
+    """The relative error of a gradient at the coordinate `index` of the flat tensor, and the slope by differences.
 
     `value` gives the loss, which is `here` now. At a kink the gradient is one side's, and either is right.
     """
-    weights = parameter.data.view(-1)
-    start = float(weights[index])
+    weights, place = parameter.data, tuple(torch.unravel_index(torch.tensor(index), parameter.shape))
+    start = float(weights[place])
     tiny, best = _TINY * max(1.0, abs(here)), (math.inf, math.nan)
     for step in _STEPS:
         sides = []
         for sign in (-1, 1):
-            weights[index] = start + sign * step
+            weights[place] = start + sign * step
             sides.append(value())
-        weights[index] = start
+        weights[place] = start
         left, right = (here - sides[0]) / step, (sides[1] - here) / step
         centred = (sides[1] - sides[0]) / (2 * step)
         error = relative_error(analytic, centred, tiny)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +32,8 @@ class Record:
     """What one updater did.
 
     batch: the last minibatch of its loss
-    given: what `Learner.update` was given then, and how many updates each updater had made before
+    given, counts: what `Learner.update` was given then, and how many updates each updater had made before
+    next_given: the same of the update that is under way
     unused: names of parameters that the first loss does not depend on
     largest: the largest absolute gradient of each parameter tensor over all updates
     ratios: of each update, |change| / |weights| of each parameter tensor at the full learning rate; nan for zeros
@@ -44,6 +45,7 @@ class Record:
     batch: Any = None
     given: Any = None
     counts: dict[str, int] = field(default_factory=dict)
+    next_given: tuple[Any, dict[str, int]] = (None, {})
     losses: list[float] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     largest: Tensor = field(default_factory=lambda: torch.zeros(0))
@@ -100,43 +102,23 @@ def _recording(learner: Learner[Any], num_updates: int) -> Iterator[dict[str, Re
         name: Record(updater.names, [p.shape for p in updater.parameters], updater.config.lr)
         for name, updater in learner.updaters.items()
     }
-    end, update, given, counts = time.perf_counter() + _SECONDS, learner.update, [None], dict[str, int]()
+    end, update, originals = time.perf_counter() + _SECONDS, learner.update, {}
 
     def recorded_update(batch: Any) -> Any:
-        given[0] = batch
-        counts.update({name: updater.num_updates for name, updater in learner.updaters.items()})
+        counts = {name: updater.num_updates for name, updater in learner.updaters.items()}
+        for record in records.values():
+            record.next_given = batch, counts
         return update(batch)
 
-    def watch(updater: Updater, record: Record) -> None:
-        loss, apply = updater.loss, updater.apply
+    def end_if_enough() -> None:
+        made = [len(record.losses) for record in records.values()]
+        late = time.perf_counter() > end or max(made) >= 10 * num_updates
+        if min(made) >= (1 if late else num_updates):
+            raise _Enough
 
-        def recorded_loss(batch: Any) -> Loss:
-            result = loss(batch)
-            record.batch, record.given, record.counts = batch, given[0], dict(counts)
-            if not record.losses:
-                gradients = torch.autograd.grad(result.value, updater.parameters, allow_unused=True, retain_graph=True)
-                record.unused = [name for name, g in zip(updater.names, gradients, strict=True) if g is None]
-            record.losses.append(float(result.value.detach()))
-            return result
-
-        def recorded_apply(gradients: list[Tensor], metrics: Any) -> None:
-            largest = torch.stack([g.detach().abs().max() for g in gradients]).double()
-            record.largest = torch.maximum(record.largest, largest) if len(record.largest) else largest
-            before = [p.detach().clone() for p in updater.parameters]
-            apply(gradients, metrics)
-            if updater.rate:
-                factor = record.rate / updater.rate
-                record.ratios.append(factor * torch.tensor(_changes(before, updater.parameters), dtype=torch.float64))
-            made = [len(record.losses) for record in records.values()]
-            late = time.perf_counter() > end or max(made) >= 10 * num_updates
-            if min(made) >= (1 if late else num_updates):
-                raise _Enough
-
-        updater.loss, updater.apply = recorded_loss, recorded_apply  # type: ignore[method-assign]
-
-    originals = {name: updater.loss for name, updater in learner.updaters.items()}
     for name, updater in learner.updaters.items():
-        watch(updater, records[name])
+        originals[name] = updater.loss
+        _watch(updater, records[name], end_if_enough)
     learner.update = recorded_update  # type: ignore[method-assign]
     try:
         yield records
@@ -145,6 +127,32 @@ def _recording(learner: Learner[Any], num_updates: int) -> Iterator[dict[str, Re
         for name, updater in learner.updaters.items():
             updater.loss = originals[name]
             del updater.apply
+
+
+def _watch(updater: Updater, record: Record, after_update: Callable[[], None]) -> None:
+    """Record each loss and each change of the parameters."""
+    loss, apply = updater.loss, updater.apply
+
+    def recorded_loss(batch: Any) -> Loss:
+        result = loss(batch)
+        record.batch, (record.given, record.counts) = batch, record.next_given
+        if not record.losses:
+            gradients = torch.autograd.grad(result.value, updater.parameters, allow_unused=True, retain_graph=True)
+            record.unused = [name for name, g in zip(updater.names, gradients, strict=True) if g is None]
+        record.losses.append(float(result.value.detach()))
+        return result
+
+    def recorded_apply(gradients: list[Tensor], metrics: Any) -> None:
+        largest = torch.stack([g.detach().abs().max() for g in gradients]).double()
+        record.largest = torch.maximum(record.largest, largest) if len(record.largest) else largest
+        before = [p.detach().clone() for p in updater.parameters]
+        apply(gradients, metrics)
+        if updater.rate:
+            factor = record.rate / updater.rate
+            record.ratios.append(factor * torch.tensor(_changes(before, updater.parameters), dtype=torch.float64))
+        after_update()
+
+    updater.loss, updater.apply = recorded_loss, recorded_apply  # type: ignore[method-assign]
 
 
 def _changes(before: list[Tensor], after: list[Tensor]) -> list[float]:
