@@ -8,7 +8,7 @@ from lab.config.overrides import override
 from lab.diagnostics.activations import check_activations
 from lab.diagnostics.finding import Finding
 from lab.diagnostics.gradient_check import check_gradients
-from lab.diagnostics.inputs import check_inputs, check_mode, probes, training_inputs
+from lab.diagnostics.inputs import check_inputs, check_mode, network_inputs, probes
 from lab.diagnostics.supervised import (
     NUM_BY_HEART,
     NUM_SAMPLES,
@@ -41,6 +41,7 @@ def examine(experiment: Experiment) -> list[Finding]:
     def fresh() -> Learner:
         torch.manual_seed(experiment.seed)
         learner: Learner = experiment.module.build(data.spec)
+        learner.fit_to(data)
         return learner
 
     try:
@@ -49,7 +50,7 @@ def examine(experiment: Experiment) -> list[Finding]:
         samples = split_sample(data, NUM_SAMPLES) if supervised else None
         few = split_sample(data, NUM_BY_HEART) if supervised else None
         about_inputs = [
-            check_inputs(training_inputs(data)),
+            check_inputs(network_inputs(learner, data)),
             check_softmax(learner, samples),
             check_mode(learner, probes(learner, data)),
         ]

@@ -67,6 +67,16 @@ def training_inputs(data: LabDataModule) -> Tensor | None:
     return torch.cat(parts)[:_MOST]
 
 
+def network_inputs(learner: Learner[Any], data: LabDataModule) -> Tensor | None:
+    """What a network sees of the training split, behind its preprocessing; None where there are no numbers."""
+    x = training_inputs(data)
+    if x is None or not isinstance(learner, Supervised):
+        return x
+    with torch.no_grad():
+        seen: Tensor = learner.net.preprocessing(x)
+    return seen
+
+
 def check_mode(learner: Learner[Any], x: Tensor | dict[str, Tensor]) -> Finding:
     """The same inputs twice, in evaluation mode with other random numbers each time: the answers must be the same."""
     if not isinstance(learner, Supervised | LanguageModel) and learner.data_spec.actions is None:

@@ -26,7 +26,7 @@ from lab.training.learner import Learner
 
 FIRST_LOSS, BY_HEART, SOFTMAX = "initial loss", "twenty samples by heart", "one softmax"
 NUM_BY_HEART = 20
-_NEAR, _FAR = 1.3, 3.0
+_NEAR, _FAR = 1.5, 3.0
 """factors between the first loss and what is expected, up to which it is fine, and from which it is wrong"""
 NUM_SAMPLES = 500
 _MOST_UPDATES, _FEW_UPDATES = 3_000, 500
@@ -87,7 +87,7 @@ def first_loss_of_text(warm_up: WarmUp) -> Finding:
 
 
 def judge_first_loss(value: float, expected: float) -> Finding:
-    """A warning where they are apart by a third, wrong where one is three times the other."""
+    """A warning where they are apart by a half, wrong where one is three times the other."""
     numbers = {"loss": value, "expected": expected}
     if expected <= 0:
         return not_applicable(FIRST_LOSS, "there is no loss above 0 to expect")

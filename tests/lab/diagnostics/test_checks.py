@@ -109,6 +109,7 @@ def test_columns_of_a_table_are_judged_one_by_one() -> None:
 def test_first_losses_are_the_known_ones(recipe: str, overrides: list[str], expected: float) -> None:
     experiment = resolve(recipe, overrides)
     data = experiment.data.build(0)
+    torch.manual_seed(0)
     learner = experiment.module.build(data.spec)
     batch = split_sample(data, 300)
     assert expected_loss(learner.task, learner.net(batch.x), batch.y) == pytest.approx(expected, rel=0.1)
