@@ -152,7 +152,7 @@ def _unlearned(numbers: dict[str, float], name: str) -> str:
     return (
         f"{numbers['samples']:.0f} training samples are not learned in {numbers['updates']:.0f} updates ({name} "
         f"{numbers[name.lower()]:.3g}, loss {numbers['loss']:.3g}): look whether labels belong to their inputs, try "
-        f"another rate, or a larger network"
+        f"another rate, less regularisation, or a larger network"
     )
 
 
