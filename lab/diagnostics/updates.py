@@ -25,6 +25,8 @@ def check_missing_gradients(warm_up: WarmUp) -> Finding:
     for record in warm_up.records.values():
         num += len(record.names)
         unused += record.unused
+        if not len(record.largest):  # a second-order optimizer asks for gradients by itself
+            continue
         for name, shape, largest in zip(record.names, record.shapes, record.largest.tolist(), strict=True):
             if not math.isfinite(largest):
                 strange.append(name)

@@ -55,6 +55,7 @@ def test_the_conclusion_is_the_first_wrong_finding_else_the_first_warning() -> N
     [
         (CNN, []),
         (MLP, []),
+        (MLP, ["module.optimizer.name=lbfgs", "module.optimizer.weight_decay=0"]),
         ("multi-label/digits", ["module.backbone.channels=[16,32]"]),
         ("vae/digits", []),
         ("vq-vae/digits", []),
