@@ -187,6 +187,15 @@ def test_a_single_sample_can_be_judged(example: Example) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["classification", "multi_label", "regression-l2"])
+def test_it_learns_in_half_precision(name: str, folder: Path, tmp_path: Path) -> None:
+    given = experiment(name, folder)
+    trainer = given.trainer.model_copy(update={"precision": "bf16"})
+    run = train(given.model_copy(update={"trainer": trainer}), run_dir=tmp_path / "run")
+    assert run.metrics[run.run.result()["monitor"]["metric"]] > 0.9
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_it_learns_resumes_exactly_and_exports(name: str, folder: Path, tmp_path: Path) -> None:
     whole = train(experiment(name, folder), run_dir=tmp_path / "whole")
