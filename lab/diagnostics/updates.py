@@ -68,7 +68,7 @@ def check_rates(warm_up: WarmUp) -> Finding:
         elif ratio < TOO_LOW:
             sentences.append(f"the learning rate of {name} ({record.rate:g}) is too low: {_changes(ratio)}; raise it")
     if not numbers:
-        return not_applicable(RATE, "no weights were changed by a gradient")
+        return not_applicable(RATE, "no weights were changed by a gradient step")
     if sentences:
         return Finding(RATE, "wrong", "; ".join(sentences), numbers)
     told = ", ".join(f"{numbers[name]:.1e} ({name})" for name in warm_up.records if name in numbers)
