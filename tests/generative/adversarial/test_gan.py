@@ -130,8 +130,12 @@ def test_lazy_penalties_come_every_nth_update_and_n_times_as_strong(data):
         {},
         {"conditional": True, "spectral_norm": True},
         {"gradient_penalty": 10.0, "discriminator_steps": 2, "ema": 0.0},
-        {"backbone": BackboneConfig(name="dcgan", channels=(4, 8)), "decoder": ConvDecoder(channels=(8, 4)), "r1": 0.1},
-        {"backbone": BackboneConfig(name="resnet", channels=(4, 8)), "spectral_norm": True},
+        {
+            "backbone": BackboneConfig(name="dcgan", channels=(8, 16)),
+            "decoder": ConvDecoder(channels=(16, 8)),
+            "r1": 0.1,
+        },
+        {"backbone": BackboneConfig(name="resnet", channels=(8, 16)), "spectral_norm": True},
     ],
 )
 def test_switches_combine_freely(data, loss, options):
