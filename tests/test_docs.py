@@ -102,7 +102,10 @@ def test_commands_parse_and_name_what_there_is(line: str, monkeypatch: pytest.Mo
                 item
                 for item in parsed.overrides
                 if not item.startswith(
-                    ("data.env=my_envs", "module.backbone.name=wide", "data.kind=boards", "data.name=empty")
+                    (
+                        *("data.env=my_envs", "data.kind=boards", "data.name=empty"),
+                        *("module.backbone.name=wide", "module.task.kind=quantiles"),
+                    )
                 )
             ]
             resolve(target, plain)
