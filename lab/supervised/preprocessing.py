@@ -93,11 +93,9 @@ class Preprocessing(nn.Module):
             moments.add(x)
         name, mean = self.config.name, moments.mean
         factor = torch.ones_like(mean)
-        if name == "z_score":
-            factor = 1 / moments.spread
-        elif name == "channel_z_score" and len(self.input_shape) == 3:
+        if name == "channel_z_score" and len(self.input_shape) == 3:
             mean, factor = moments.by_channel()
-        elif name == "channel_z_score":
+        elif name in ("z_score", "channel_z_score"):
             factor = 1 / moments.spread
         elif name == "min_max":
             reach = moments.high - moments.low
