@@ -40,8 +40,16 @@ class FlatGradients:
 
 
 def split_like(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Views of a buffer (P,) with the shapes of `tensors`."""
-    return [piece.view_as(t) for piece, t in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True)]
+    """Views of a buffer (P,) with the shapes of `tensors`, and their numbers in the same order in memory."""
+    pieces = flat.split([t.numel() for t in tensors])
+    return [piece.as_strided(t.shape, t.stride()) for piece, t in zip(pieces, tensors, strict=True)]
+
+
+def laid_out_like(value: Tensor, parameter: Tensor) -> Tensor:
+    """A parameter's state with its numbers in the parameter's order in memory, as kernels over flat memory need it."""
+    if value.shape != parameter.shape or value.stride() == parameter.stride():
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def fused_step(
@@ -97,9 +105,9 @@ class _RMSprop:
         self.settings, self.parameters = optimizer.param_groups[0], [p.detach() for p in parameters]
         states = [optimizer.state[p] for p in parameters]
         self.step = _one_step(states)
-        self.square_avg = torch.cat([state["square_avg"].flatten() for state in states])  # (P,)
+        self.square_avg = parameters[0].new_empty(sum(p.numel() for p in parameters))  # (P,)
         for state, view in zip(states, split_like(self.square_avg, parameters), strict=True):
-            state["square_avg"] = view
+            state["square_avg"] = view.copy_(state["square_avg"])
 
     def __call__(self, gradients: FlatGradients) -> None:
         self.step.add_(1)

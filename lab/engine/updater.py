@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lab.engine.cuda_graphs import recording
-from lab.engine.flat_step import FlatGradients, fused_step
+from lab.engine.flat_step import FlatGradients, fused_step, laid_out_like
 from lab.engine.loss import LossFunction, Metrics
 from lab.engine.optimizers import SECOND_ORDER, OptimizerConfig
 from lab.engine.rates import parameter_groups, rate_factors
@@ -164,7 +164,10 @@ class Updater:
                 f"optimizer.name={self.config.name!r} cannot go on with the checkpoint's state of {state['name']!r}."
             )
         saved = state["optimizer"]["state"]
-        own = {i: _with_own_step(saved[number]) for i, number in enumerate(self._numbers) if number in saved}
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        own = {
+            i: _own_state(saved[number], parameters[i]) for i, number in enumerate(self._numbers) if number in saved
+        }
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": own})
         self.num_updates = state["num_updates"]
         self._fused_step, self._may_be_fused = None, self._momentum_schedule is None
@@ -239,9 +242,10 @@ class Updater:
             )
 
 
-def _with_own_step(state: dict[str, Any]) -> dict[str, Any]:
-    """A parameter's state with a count of its own: where the step is a quick one, all share a tensor."""
-    return state | {"step": state["step"].clone()} if isinstance(state.get("step"), Tensor) else state
+def _own_state(state: dict[str, Any], parameter: Tensor) -> dict[str, Any]:
+    """A parameter's state, laid out as it is, with a count of its own: where the step is a quick one, all share one."""
+    own = {name: laid_out_like(value, parameter) if isinstance(value, Tensor) else value for name, value in state.items()}
+    return own | {"step": state["step"].clone()} if isinstance(state.get("step"), Tensor) else own
 
 
 def _mean_over_ranks(gradients: Tensor) -> None:

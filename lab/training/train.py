@@ -105,6 +105,8 @@ def train(
     with nullcontext() if shown is None else showing_work(shown.console):
         data = share.data.build(share.seed)
     module = share.module.build(data.spec)
+    if experiment.trainer.channels_last:
+        module.to(memory_format=torch.channels_last)
     module.set_engine("eager" if normalize_whole_batches(module.modules()) else experiment.trainer.engine)
     if ranks.num_ranks() > 1 and not module.updaters:
         raise UserError(

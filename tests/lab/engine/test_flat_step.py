@@ -81,3 +81,41 @@ def test_updates_go_on_bit_for_bit_from_a_saved_state(name: str, stop: int, tmp_
     assert second.num_updates == len(batches)
     for got, expected in zip(second.module.parameters(), whole.parameters(), strict=True):
         assert torch.equal(got, expected)
+
+
+def convolution(config: OptimizerConfig, layout: torch.memory_format, engine: str) -> Updater:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Tanh(), nn.Conv2d(6, 2, 1), nn.Flatten()).to(memory_format=layout)
+
+    def loss(batch: Batch) -> Loss:
+        value = (net(batch.x) - batch.y).square().mean()
+        return Loss(value, {})
+
+    return Updater(net, loss, config, engine)
+
+
+def pictures(num: int) -> list[Batch]:
+    generator = torch.Generator().manual_seed(1)
+    shapes = (5, 3, 4, 4), (5, 8)
+    return [Batch(*(torch.randn(shape, generator=generator) for shape in shapes)) for _ in range(num)]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("engine", ["eager", "traced"])
+def test_weights_may_lie_in_memory_with_channels_last_also_from_one_checkpoint_to_the_next(
+    name: str, engine: str, tmp_path: Path
+) -> None:
+    plain = convolution(OPTIMIZERS[name], torch.contiguous_format, engine)
+    for batch in pictures(8):
+        plain.step(batch)
+    other = convolution(OPTIMIZERS[name], torch.channels_last, engine)
+    for stop, layout in ((3, torch.contiguous_format), (8, torch.channels_last)):
+        for batch in pictures(8)[other.num_updates : stop]:
+            other.step(batch)
+        torch.save({"net": other.module.state_dict(), "updater": other.state_dict()}, tmp_path / "state.pt")
+        content = torch.load(tmp_path / "state.pt", weights_only=True)
+        other = convolution(OPTIMIZERS[name], layout, engine)
+        other.module.load_state_dict(content["net"])
+        other.load_state_dict(content["updater"])
+    for got, expected in zip(other.module.parameters(), plain.module.parameters(), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)

@@ -74,3 +74,25 @@ def test_batch_normalisation_of_one_number_is_a_sentence(tmp_path: Path) -> None
     words = ["module.backbone.name=mlp", "module.backbone.norm=batch", "data.batch_size=1", "tracking.mode=disabled"]
     with pytest.raises(UserError, match="needs more than one number of each channel"):
         train(resolve("classifier/digits-cnn", words), run_dir=tmp_path / "run")
+
+
+class _Layout(Callback):
+    def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+        self.strides = {name: p.stride() for name, p in module.named_parameters() if p.ndim == 4}
+
+
+def test_channels_last_is_how_weights_lie_in_memory_and_changes_no_number(tmp_path: Path) -> None:
+    words = ["trainer.budget=640", "module.backbone.dropout=0", "tracking.mode=disabled"]
+    ends, layouts = [], []
+    for last in ("false", "true"):
+        layout = _Layout()
+        result = train(
+            resolve("classifier/digits-cnn", [*words, f"trainer.channels_last={last}"]),
+            run_dir=tmp_path / last,
+            callbacks=[layout],
+        )
+        layouts.append(layout.strides)
+        ends.append(result.metrics["eval/cross_entropy"])
+    assert layouts[0]["net.features.backbone.net.4.weight"][:2] == (16 * 25, 25)
+    assert layouts[1]["net.features.backbone.net.4.weight"][:2] == (16 * 25, 1)
+    assert ends[0] == pytest.approx(ends[1], rel=1e-5)
