@@ -32,7 +32,7 @@ def size_of(name: str, shape: tuple[int, ...], classes: int, **options: Any) -> 
         ("vgg13", {"batch_norm": False}, 133.05, 11.308),
         ("vgg16", {"batch_norm": False}, 138.36, 15.470),
         ("vgg19", {"batch_norm": False}, 143.67, 19.632),
-        ("googlenet", {}, 6.998, 1.58),
+        ("googlenet", {}, 6.998, 1.58),  # 6,998,552 in Caffe's bvlc_googlenet
         ("resnet18", {}, 11.690, 1.814),
         ("resnet34", {}, 21.798, 3.664),
         ("resnet50", {}, 25.557, 4.089),
@@ -63,7 +63,7 @@ def test_at_224_pixels(name: str, options: dict[str, Any], parameters: float, mu
         ("wide_resnet", {"depth": 40, "width": 4}, 8.949),
         ("densenet_bc", {"depth": 100, "growth": 12}, 0.769),
         ("densenet_bc", {"depth": 190, "growth": 40}, 25.6),
-        ("fractalnet", {}, 33.725),
+        ("fractalnet", {}, 33.725),  # 33,724,618 in imgclsmob's fractalnet_cifar10
         ("vgg16", {"hidden": (512,)}, 14.98),
     ],
 )

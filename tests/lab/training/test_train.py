@@ -81,6 +81,7 @@ class _Layout(Callback):
         self.strides = {name: p.stride() for name, p in module.named_parameters() if p.ndim == 4}
 
 
+@pytest.mark.slow
 def test_channels_last_is_how_weights_lie_in_memory_and_changes_no_number(tmp_path: Path) -> None:
     words = ["trainer.budget=640", "module.backbone.dropout=0", "tracking.mode=disabled"]
     ends, layouts = [], []
