@@ -64,10 +64,12 @@ class AlgorithmSettings(ModuleConfig):
 def build_policy(settings: AlgorithmSettings, spec: DataSpec) -> Policy:
     """The lab's policy for an algorithm: that of `dqn` recipes for dqn, else that of `ppo` recipes.
 
-    Raises UserError for a recurrent backbone, or for dqn without discrete actions.
+    Raises UserError for a recurrent or frozen backbone, or for dqn without discrete actions.
     """
     if settings.backbone.recurrent:
         raise UserError(f"module.backbone.name={settings.backbone.name!r} is recurrent; RLlib's agents here are not.")
+    if settings.backbone.is_frozen:
+        raise UserError("module.backbone.frozen is not for RLlib's agents, whose optimizers take all parameters.")
     if settings.algorithm == "dqn":
         num_actions = discrete_actions(settings, spec)
         q_network = QNetwork(settings.backbone, spec, num_actions, 1, dueling=False, hidden=(), sigma=None)

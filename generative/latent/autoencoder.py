@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab.backbones.layers import Activation, activation_layer
+from lab.backbones.trunks import Trunk
 from lab.data.image_batches import ImageBatches
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch, Chunk
@@ -83,6 +84,17 @@ class Autoencoder(Learner[AutoencoderConfig]):
         ]
         self.updater = self.add_updater("all", self.layers, self.loss, config.optimizer)
         self.progress = 0.0
+
+    def trunks(self) -> list[Trunk]:
+        """The layers before the code, which are an `mlp`; the code's has no activation."""
+        hidden, first = self.config.layers[:-1], int(len(self.shape) != 1)
+        tensors: dict[str, str] = {}
+        for i, layer in enumerate(list(self.layers)[: len(hidden)]):
+            for key in layer.encode.state_dict():  # type: ignore[union-attr]
+                number, _, name = key.partition(".")
+                tensors[f"net.{first + 2 * i + int(number)}.{name}"] = f"layers.{i}.encode.{key}"
+        config = {"name": "mlp", "hidden": list(hidden), "activation": self.config.activation}
+        return [Trunk("layers", config, tensors)] if hidden else []
 
     def encode(self, x: Tensor, num_layers: int | None = None) -> Tensor:
         """The output of the lowest `num_layers` layers, by default the code: (B, units)."""

@@ -27,6 +27,7 @@ from pydantic import (
 )
 from torch import Tensor, nn
 
+from lab.backbones.freezing import Frozen, freeze, rest
 from lab.backbones.initialization import Init, initialize
 from lab.errors import UserError, reason, unknown
 from lab.experiment import Config
@@ -43,8 +44,16 @@ class Registered(NamedTuple):
     sequential: bool = False
 
 
-_COMMON: dict[str, Any] = {"init": (Init, "default"), "bias": (float | None, None)}
-"""options that every backbone has: how its weights are drawn, and what its biases begin with"""
+_COMMON: dict[str, Any] = {
+    "init": (Init, "default"),
+    "bias": (float | None, None),
+    "from_run": (str | None, None),
+    "frozen": (Frozen, False),
+}
+"""options that every backbone has: how its weights are drawn, what its biases begin with, whose trunk it begins with
+instead, and which of its layers do not learn"""
+_OF_LEARNING = (*_COMMON, "dropout", "dropconnect", "drop_path")
+"""options on which the outputs of a network that has learned do not depend"""
 
 BACKBONES: Registry[Registered] = Registry("register", "backbone", "backbones")
 
@@ -62,6 +71,8 @@ class Backbone(nn.Module):
         self.net = net
         self.input_shape = tuple(input_shape)
         self.recurrent = recurrent
+        self.config: BackboneConfig | None = None
+        """what it was built from, where that is a config"""
         self.output_shape: tuple[int, ...] = self._probe()
 
     @property
@@ -76,6 +87,13 @@ class Backbone(nn.Module):
 
     def forward(self, *args: Tensor) -> Any:
         return self.net(*args)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """As of any module, but for frozen layers, whose statistics stay as they are."""
+        super().train(mode)
+        if self.config is not None and self.config.is_frozen:
+            rest(self)
+        return self
 
     def _probe(self) -> tuple[int, ...]:
         training = self.training
@@ -106,6 +124,25 @@ class BackboneConfig(Config):
     def recurrent(self) -> bool:
         """Whether the backbone reads sequences and carries a state."""
         return BACKBONES[self.name].recurrent
+
+    @property
+    def from_run(self) -> str | None:
+        """The run, or the checkpoint, with whose trunk the backbone begins."""
+        return (self.__pydantic_extra__ or {}).get("from_run")
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether some layers do not learn."""
+        return bool((self.__pydantic_extra__ or {}).get("frozen"))
+
+    def of_outputs(self) -> dict[str, Any]:
+        """The options that decide what is computed, set or not."""
+        options = {**self.options_of(self.name), **(self.__pydantic_extra__ or {})}
+        return {
+            key: {"name": value.name, **value.of_outputs()} if isinstance(value, BackboneConfig) else value
+            for key, value in options.items()
+            if key not in _OF_LEARNING
+        }
 
     @model_validator(mode="before")
     @classmethod
@@ -161,17 +198,20 @@ def register(
 
 
 def build_backbone(config: BackboneConfig, input_shape: Sequence[int]) -> Backbone:
-    """Build a backbone. Raises UserError when it cannot take `input_shape`."""
+    """Build a backbone. Raises UserError when it cannot take `input_shape`, or has no such layers to freeze."""
     options = {key: value for key, value in config if key not in ("name", *_COMMON)}
     entry = BACKBONES[config.name]
     try:
         net = entry.factory(tuple(input_shape), **options)
         initialize(net, getattr(config, "init", "default"), getattr(config, "bias", None))
-        return Backbone(net, tuple(input_shape), entry.recurrent)
+        backbone = Backbone(net, tuple(input_shape), entry.recurrent)
     except (ValueError, IndexError, RuntimeError) as error:
         raise UserError(
             f"backbone {config.name!r} cannot take inputs of shape {tuple(input_shape)}: {error}"
         ) from error
+    backbone.config = config
+    freeze(backbone, net, getattr(config, "frozen", False))
+    return backbone.train()
 
 
 @lru_cache

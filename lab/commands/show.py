@@ -99,6 +99,8 @@ def _config(words: list[str]) -> BackboneConfig:
     for key in options:
         if key not in valid:
             raise unknown(f"option of backbone {name!r}", key, valid)
+    if options.get("from_run") is not None:
+        raise UserError(f"lab show {BACKBONE} prints a new network; from_run is for lab train.")
     try:
         return BackboneConfig(name, **options)
     except ValidationError as error:

@@ -25,6 +25,7 @@ from lab.supervised.language_model import LanguageModel
 from lab.supervised.supervised import Supervised
 from lab.training.learner import Learner
 from lab.training.train import seed_everything
+from lab.training.transfer import begin_backbones
 
 _ALONE = ("trainer.device=cpu", "trainer.num_workers=1", "trainer.min_workers=null")
 
@@ -42,6 +43,7 @@ def examine(experiment: Experiment) -> list[Finding]:
         torch.manual_seed(experiment.seed)
         learner: Learner = experiment.module.build(data.spec)
         learner.fit_to(data)
+        begin_backbones(learner)
         return learner
 
     try:

@@ -1,8 +1,8 @@
-"""Learning rates of parameters of their own, chosen by patterns of names."""
+"""Patterns of names of parameters, and learning rates that are chosen by them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,16 +11,26 @@ from torch import Tensor
 from lab.errors import UserError, unknown
 
 
+def fits(name: str, pattern: str) -> bool:
+    """Whether a name is one of those that a pattern stands for: `*conv*`, `*.0.weight`, case and all."""
+    return fnmatchcase(name, pattern)
+
+
+def require_fits(names: Sequence[str], patterns: Iterable[str], field: str) -> None:
+    """Raise UserError for a pattern of `field` that fits none of the names."""
+    for pattern in patterns:
+        if not any(fits(name, pattern) for name in names):
+            raise unknown(f"parameters in {field}", pattern, names)
+
+
 def rate_factors(names: Sequence[str], rates: Mapping[str, float]) -> list[float]:
     """The factor of each name: that of the last pattern that fits it, or 1.
 
     Raises UserError for a pattern that fits none, and when all are 0.
     """
-    for pattern in rates:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise unknown("parameters in optimizer.rates", pattern, names)
+    require_fits(names, rates, "optimizer.rates")
     factors = [
-        next((rates[pattern] for pattern in reversed(list(rates)) if fnmatchcase(name, pattern)), 1.0) for name in names
+        next((rates[pattern] for pattern in reversed(list(rates)) if fits(name, pattern)), 1.0) for name in names
     ]
     if names and not any(factors):
         raise UserError(f"optimizer.rates={dict(rates)!r} freezes all parameters: nothing is left to train.")

@@ -52,6 +52,8 @@ class Updater:
         if self.is_second_order and ranks.num_ranks() > 1:
             raise UserError(f"optimizer.name={config.name!r} updates in one process: trainer.num_workers must be 1.")
         trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        if not trainable and any(True for _ in module.parameters()):
+            raise UserError("module.backbone.frozen freezes all parameters of an optimizer: nothing is left to train.")
         factors = rate_factors(list(trainable), config.rates)
         self.names = [name for name, factor in zip(trainable, factors, strict=True) if factor]
         self.parameters: list[Tensor] = [trainable[name] for name in self.names]
@@ -65,9 +67,9 @@ class Updater:
             self.plateau = Plateau(schedule.gamma, schedule.patience, schedule.final)
         self._l1, self._max_norm, self._momentum_schedule = config.l1, config.max_norm, config.momentum_schedule
         self._weights = weights_of(module, self.names)
-        position = {id(p): i for i, p in enumerate(trainable.values())}
+        position = {id(p): i for i, p in enumerate(module.parameters())}
         self._numbers = [position[id(p)] for group in self.optimizer.param_groups for p in group["params"]]
-        """of the optimizer's parameters among all that can be trained, which `rates` does not change"""
+        """of the optimizer's parameters among all, which neither `rates` nor frozen layers change"""
         self._traces: dict[tuple[Any, ...], Callable[..., Any]] = {}
         self._gradients: FlatGradients | None = None
         self._fused_step: Callable[[FlatGradients], None] | None = None

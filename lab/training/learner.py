@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from lab.backbones.trunks import Trunk, trunks_of
 from lab.data.module import LabDataModule
 from lab.data.spec import DataSpec
 from lab.engine.loss import LossFunction, Metrics
@@ -178,6 +179,10 @@ class Learner(LightningModule, Generic[ConfigT]):
 
     def on_started_from(self) -> None:
         """Called when weights of another run have been taken, before training: what follows them is set to them."""
+
+    def trunks(self) -> list[Trunk]:
+        """What backbones of other runs may begin with (module.backbone.from_run): by default every backbone."""
+        return trunks_of(self)
 
     def follow_schedules(self, ahead: float) -> None:
         """Set the progress within a chunk, to where the counter is `ahead` further on; called before updates."""

@@ -97,6 +97,7 @@ class RunLoop(Callback):
             "stagnation": tuple(Stagnation()),
             "next_log": self.log_period,
             "seconds": 0.0,
+            "begun_with": [],
         }
         self._resume_from: dict[str, Any] | None = None
         self._counted: dict[str, int] = {}
@@ -388,4 +389,5 @@ class RunLoop(Callback):
             seconds=round(self.state["seconds"], 3),
             best=self.best,
             saved=self.saved,
+            begun_with=self.state["begun_with"],
         )

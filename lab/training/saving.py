@@ -1,6 +1,6 @@
 """Checkpoints of a run: what goes into them, and how a run goes on from one.
 
-best  experiment, counters, best, state_dict
+best  experiment, counters, best, state_dict, trunks (what other runs' backbones may begin with)
 last  the same, and: train (the module's train_state), data, data_digest, rng; of several ranks those of the others in
       `ranks`, and the noise that all draw together; `loop`, what the conductor and the recorder need
 """
@@ -104,6 +104,7 @@ class Saver:
             "counters": dict(module.counters),
             "best": best,
             "state_dict": module.state_dict(),
+            "trunks": [tuple(trunk) for trunk in module.trunks()],
         }
 
 

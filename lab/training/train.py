@@ -32,7 +32,8 @@ from lab.training.progress import Progress, showing_work
 from lab.training.saving import last_checkpoint
 from lab.training.signals import stop_on_signals
 from lab.training.status import Observer
-from lab.training.warm_start import start_from
+from lab.training.transfer import begin_backbones
+from lab.training.warm_start import Beginning, start_from
 
 log = logging.getLogger("lab")
 
@@ -113,11 +114,12 @@ def train(
             f"module.kind={experiment.module.kind!r} has no gradients to average: trainer.num_workers must be 1."
         )
     content = None if resume is None else last_checkpoint(resume)
-    weights = None
+    beginnings: list[Beginning] = []
     if content is None:
         module.fit_to(data)
-    if experiment.trainer.start_from is not None and content is None:
-        weights = start_from(module, experiment.trainer.start_from)
+        if experiment.trainer.start_from is not None:
+            beginnings.append(start_from(module, experiment.trainer.start_from))
+        beginnings += begin_backbones(module)
     run = resume or Run.create(experiment, run_dir, root)
     first = ranks.rank() == 0
     if first:
@@ -129,11 +131,14 @@ def train(
             quiet("lightning.pytorch", "lightning.fabric", "lightning", module="lightning"),
             _threads(experiment.trainer.num_threads or module.num_threads),
         ):
-            if weights is not None:
-                log.info("%s", weights)
+            for beginning in beginnings:
+                log.info("%s", beginning.sentence)
                 if shown is not None:
-                    shown.note(weights)
-            return _fit(experiment, run, data, module, resume, content, shown, callbacks, on_evaluation, on_loop)
+                    shown.note(beginning.sentence)
+            sources = [beginning.source for beginning in beginnings]
+            return _fit(
+                experiment, run, data, module, resume, content, sources, shown, callbacks, on_evaluation, on_loop
+            )
     finally:
         run.unlock()
         data.close()
@@ -186,6 +191,7 @@ def _fit(
     module: Learner,
     resume: Run | None,
     content: dict[str, Any] | None,
+    sources: list[dict[str, Any]],
     progress: Progress | None,
     callbacks: Sequence[Callback],
     on_evaluation: Callable[[dict[str, float]], Any] | None,
@@ -198,6 +204,7 @@ def _fit(
     if ranks.rank() == 0:
         observers.append(SystemUse(run.system_path, resolve_device(experiment.trainer.device)))
     loop = RunLoop(experiment, run, data, tracker, observers, on_evaluation)
+    loop.state["begun_with"] = sources
     if content is not None:
         loop.resume_from(content)
     elif resume and loop.writes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from lab.errors import UserError
 from lab.runs import checkpoint
@@ -10,27 +11,48 @@ from lab.runs.directory import Run
 from lab.training.learner import Learner
 
 _SCALING = "normalizer."
-_LEAST_SHARE = 0.25
+LEAST_SHARE = 0.25
+"""of what could begin with other weights, below which nothing is begun with them"""
 
 
-def start_from(module: Learner, reference: str) -> str:
-    """Take what fits from a run's best checkpoint, or from a checkpoint file, and return a sentence that says what.
+class Beginning(NamedTuple):
+    """A sentence that says what was taken, and, for the run's records, where it comes from."""
+
+    sentence: str
+    source: dict[str, Any]
+
+
+def read(reference: str) -> dict[str, Any]:
+    """The content of a run's best checkpoint, or of a checkpoint file. Raises UserError when there is none."""
+    path = Path(reference).expanduser()
+    return checkpoint.load(path if path.is_file() else Run.open(path).checkpoint("best"))
+
+
+def source(field: str, reference: str, content: dict[str, Any]) -> dict[str, Any]:
+    """What `result.json` keeps of a checkpoint that `field` names: where it was, and of what run."""
+    experiment = content["experiment"]
+    origin = {"recipe": experiment.get("name"), "seed": experiment.get("seed"), "counters": content.get("counters")}
+    return {"field": field, "path": str(Path(reference).expanduser().resolve()), **origin}
+
+
+def start_from(module: Learner, reference: str) -> Beginning:
+    """Take what fits from a run's best checkpoint, or from a checkpoint file.
 
     Raises UserError when there is no such run, when less than a quarter of the parameters fit, or when only one of the
     two scales its inputs (the weights would see other numbers than they were trained on).
     """
-    path = Path(reference).expanduser()
-    content = checkpoint.load(path if path.is_file() else Run.open(path).checkpoint("best"))
+    content = read(reference)
     given, own = content["state_dict"], module.state_dict()
     fitting = [name for name, tensor in own.items() if name in given and given[name].shape == tensor.shape]
-    sizes = {name: value.numel() for name, value in module.named_parameters() if value.requires_grad}
+    updated = {id(p) for updater in module.updaters.values() for p in updater.module.parameters()}
+    sizes = {name: p.numel() for name, p in module.named_parameters() if p.requires_grad or id(p) in updated}
     names = {id(value): name for name, value in module.named_parameters()}
     named = dict(module.named_parameters(remove_duplicate=False))  # shared ones by each of their names
     taken = {names[id(named[name])] for name in fitting if name in named} & sizes.keys()
     share = sum(sizes[name] for name in taken) / max(sum(sizes.values()), 1)
     what = f"{len(taken)} of {len(sizes)} parameter tensors ({share:.0%} of the numbers) fit"
     missing = [name for name in sizes if name not in taken]
-    if share < _LEAST_SHARE:
+    if share < LEAST_SHARE:
         raise UserError(
             f"trainer.start_from={reference!r}: only {what} this module by name and shape, too little to begin with"
             f"{f' ({missing[0]!r} does not)' if missing else ''}; give both the same module.backbone."
@@ -44,4 +66,5 @@ def start_from(module: Learner, reference: str) -> str:
     module.load_state_dict({name: given[name] for name in fitting}, strict=False)
     module.on_started_from()
     rest = f"; these begin anew: {', '.join(missing)}" if missing else ""
-    return f"begins with weights of {reference}: {what}{rest}"
+    sentence = f"begins with weights of {reference}: {what}{rest}"
+    return Beginning(sentence, source("trainer.start_from", reference, content))

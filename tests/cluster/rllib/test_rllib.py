@@ -164,7 +164,7 @@ def test_its_dqn_starts_one_of_the_lab(trained: dict[str, Run], tmp_path: Path) 
     module: Any = resolve("dqn/cartpole", ["module.backbone.hidden=[16]"]).module.build(
         DataSpec(TensorSpec((4,)), actions=Discrete(2))
     )
-    sentence = start_from(module, str(trained["dqn"].path))
+    sentence = start_from(module, str(trained["dqn"].path)).sentence
     assert f"{len(list(module.q_network.parameters()))} of {len(list(module.q_network.parameters()))}" in sentence
     for name, value in module.q_network.state_dict().items():
         torch.testing.assert_close(value, given[f"policy.q_network.{name}"])

@@ -32,7 +32,8 @@ def test_options_input_and_batch(lab: Any) -> None:
     assert "for 2 samples" in done.out
     shown = json.loads(lab(*words, "--json").out)
     assert (shown["name"], shown["input_shape"], shown["batch_size"]) == ("resnet", [3, 64, 48], 2)
-    options = {"channels": [4, 8], "blocks": 1, "norm": "group", "hidden": 0, "init": "default", "bias": None}
+    options = {"channels": [4, 8], "blocks": 1, "norm": "group", "hidden": 0}
+    options |= {"init": "default", "bias": None, "from_run": None, "frozen": False}
     assert shown["options"] == options
     assert sum(each["multiply_adds"] for each in shown["rows"]) == shown["multiply_adds"]
     assert [each["receptive_field"] for each in shown["rows"][::10]] == [[3, 3], [13, 13]]
