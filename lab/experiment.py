@@ -107,6 +107,35 @@ class ModuleConfig(KindConfig):
         raise NotImplementedError
 
 
+class AverageConfig(Config):
+    """Averaged weights, by which a run is evaluated and kept while it trains on with its own.
+
+    A field that the average does not use is refused.
+    """
+
+    name: Literal["ema", "swa"]
+    """ema: exponential moving average; swa: the mean over the last part of the run (Izmailov et al. 2018)"""
+    decay: float = Field(default=0.999, ge=0, lt=1)
+    """ema: share of the average that each update keeps; early on less, so that the first weights weigh no more"""
+    start: float = Field(default=0.75, ge=0, lt=1)
+    """swa: share of the budget after which weights count"""
+    period: PositiveInt = 1
+    """swa: updates from one set of weights that counts to the next"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for field in ("start", "period") if self.name == "ema" else ("decay",):
+            value = getattr(self, field)
+            if value != type(self).model_fields[field].default:
+                raise ValueError(f"{field}={value} is not used by {self.name!r}")
+        return self
+
+
 class TrainerConfig(Config):
     """How long and on what. Periods and the budget count environment steps for agents, samples for all others."""
 
@@ -136,12 +165,22 @@ class TrainerConfig(Config):
     """ask torch for deterministic kernels (CUDA; CPU runs repeat anyway)"""
     film: bool = True
     """write a film of one episode when an agent's run is complete"""
+    average: AverageConfig | None = None
+    """ema or swa: average the weights; evaluation, the best checkpoint and whoever opens the run use the averages"""
+    snapshots: PositiveInt | None = None
+    """keep so many checkpoints, in equal distances, for an ensemble of one run (Huang et al. 2017)"""
     start_from: str | None = None
     """a run (or checkpoint) whose weights this one begins with, wherever both have the same names and shapes"""
     num_workers: PositiveInt = 1
     """processes that train together on a Ray cluster, with a GPU each if there are any; sizes stay those of all"""
     min_workers: PositiveInt | None = None
     """go on with so few when there is no room for num_workers; by default all are needed"""
+
+    @model_validator(mode="after")
+    def _check_snapshots(self) -> Self:
+        if self.snapshots is not None and self.average is not None and self.average.name == "swa":
+            raise ValueError("snapshots are of weights on the way, which average=swa has one mean of; take one of both")
+        return self
 
     @field_validator("precision", mode="before")
     @classmethod

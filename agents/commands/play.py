@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", help="another environment with the same spaces (default: the one it trained in)")
     parser.add_argument("--episodes", type=int, default=5, help="how many to play (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="of the environment and of sampled actions (default: 0)")
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which weights (default: best)")
+    parser.add_argument("--checkpoint", default="best", help="which weights: best, last or snapshot-1 (default: best)")
     parser.add_argument(
         "--render",
         choices=RENDERERS,

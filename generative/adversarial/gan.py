@@ -32,7 +32,7 @@ from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig
 from lab.engine.torch_private import foreach_lerp_
 from lab.errors import UserError, unknown
-from lab.experiment import ModuleConfig
+from lab.experiment import AverageConfig, ModuleConfig
 from lab.pictures import Image, image_grid
 from lab.ranks import shared_noise
 from lab.training.learner import Monitor, StepMetrics
@@ -246,6 +246,20 @@ class GAN(LatentImageModel[GANConfig]):
         loss = self.objective.generator(self.discriminator(batch.fake, self.condition(batch.y)))
         # a batch whose images are all alike has no spread: the first sign of mode collapse
         return Loss(loss, {"generator": loss.detach(), "fake_spread": batch.fake.detach().std(0).mean()})
+
+    def set_average(self, config: AverageConfig | None) -> None:
+        """Raises UserError where the generator has an average already."""
+        if config is not None and self.config.ema:
+            raise UserError(
+                f"trainer.average={config.name!r} and module.ema={self.config.ema:g} both average the generator; "
+                f"take one of both (module.ema=0)."
+            )
+        super().set_average(config)
+
+    def pass_on(self, batch: Batch) -> Tensor:
+        z, y = self.draw_latents(len(batch.x))
+        logits: Tensor = self.discriminator(self.generator(z, y), y)
+        return logits
 
     def training_step(self, chunk: Chunk, batch_idx: int = 0) -> StepMetrics:
         return with_monitors(super().training_step(chunk))

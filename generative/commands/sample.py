@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--columns", type=int, help="images in a row (default: a square)")
     parser.add_argument("--prompt", help="what texts go on from (default: a new line)")
     parser.add_argument("--length", type=int, help="characters of a text (default: 500)")
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which weights (default: best)")
+    parser.add_argument("--checkpoint", default="best", help="which weights: best, last or snapshot-1 (default: best)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: 0)")
     parser.add_argument(
         "--out",

@@ -156,6 +156,11 @@ class VAE(LatentImageModel[VAEConfig]):
 
     # ------------------------------------------------------------------ evaluation
 
+    def pass_on(self, batch: Batch) -> Tensor:
+        """What is decoded of the posterior's means."""
+        y = self.condition(batch.y)
+        return self.net.decode(self.net.encode(batch.x, y)[0], y)
+
     def log_weights(self, x: Tensor, y: Tensor | None, num: int, generator: torch.Generator | None = None) -> Tensor:
         """log p(x, z) - log q(z|x) of `num` samples for each image: (num, B). Encodes once, decodes in pieces."""
         mean, log_variance = self.net.encode(x, y)

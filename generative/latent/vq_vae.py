@@ -130,6 +130,9 @@ class VQVAE(GenerativeLearner[VQVAEConfig]):
         extras = {"vectors": flat.detach(), "codes": codes}
         return Loss(distortion + self.config.commitment * commitment, metrics, extras)
 
+    def pass_on(self, batch: Batch) -> Tensor:
+        return self.decode(self.encode(batch.x))
+
     def descended(self, name: str) -> None:
         """None: the gradient goes straight through the codes."""
 

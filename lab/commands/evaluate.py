@@ -17,12 +17,16 @@ _MOST_ROWS = 40
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_override_arguments(parser, "a run directory")
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which weights (default: best)")
+    parser.add_argument(
+        "--checkpoint", default="best", help="which weights: best, last, or snapshot-1 and so on (default: best)"
+    )
     parser.add_argument("--split", choices=("val", "test"), default="test", help="which data (default: test)")
     parser.add_argument("--episodes", type=int, default=100, help="greedy episodes of an agent (default: 100)")
     parser.add_argument("--seed", type=int, default=1234, help="seed of the episodes or the noise (default: 1234)")
     parser.add_argument(
-        "--ensemble", action="store_true", help="also the mean of what several runs predict: lab evaluate RUN RUN ..."
+        "--ensemble",
+        action="store_true",
+        help="also the mean of what several runs, or one run's snapshots, predict: lab evaluate RUN RUN ...",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -77,7 +81,10 @@ def _ensemble(arguments: argparse.Namespace) -> int:
         print(json.dumps({**summary, "classes": ensemble.table}, indent=2))
         return 0
     width = max(map(len, ensemble.together))
-    print(f"{len(runs)} runs: the mean of the members, the best of them, and the mean of their predictions")
+    what = "runs" if len(runs) > 1 else "snapshots"
+    print(
+        f"{len(ensemble.members)} {what}: the mean of the members, the best of them, and the mean of their predictions"
+    )
     for name, together in ensemble.together.items():
         values = [member[name] for member in ensemble.members.values() if name in member]
         if values:

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=path_argument, metavar="DIR", help="the folder to write (default: export/ in the run)"
     )
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which weights (default: best)")
+    parser.add_argument("--checkpoint", default="best", help="which weights: best, last or snapshot-1 (default: best)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_import_argument(parser)
 

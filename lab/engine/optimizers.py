@@ -20,6 +20,7 @@ _SCHEDULE_OPTIONS = {
     "constant": ("warmup",),
     "linear": ("warmup", "final"),
     "cosine": ("warmup", "final"),
+    "cyclic": ("final", "cycles"),
     "exponential": ("warmup", "final"),
     "step": ("warmup", "milestones", "gamma"),
     "inverse": ("warmup", "decay"),
@@ -34,12 +35,16 @@ class ScheduleConfig(Config):
     A field that the schedule does not use is refused.
     """
 
-    name: Literal["constant", "linear", "cosine", "exponential", "step", "inverse", "one_cycle", "plateau"] = "constant"
+    name: Literal[
+        "constant", "linear", "cosine", "cyclic", "exponential", "step", "inverse", "one_cycle", "plateau"
+    ] = "constant"
     """plateau follows a run's evaluations of the monitored metric, not p"""
     warmup: float = Field(default=0.0, ge=0, lt=1)
     """share of the budget over which the rate first rises from 0"""
     final: NonNegativeFloat = 0.0
     """the factor at the end; exponential needs one above 0, plateau falls no lower"""
+    cycles: PositiveInt = 5
+    """cyclic: how many times the factor falls from 1 to `final`; with trainer.snapshots as many of them"""
     milestones: tuple[_Share, ...] = (0.5, 0.75)
     """step: the shares of the budget at which the factor is multiplied by `gamma`"""
     gamma: _Share = 0.1
@@ -77,6 +82,8 @@ class ScheduleConfig(Config):
             return schedules.linear(p, self.final)
         if name == "cosine":
             return schedules.cosine(p, self.final)
+        if name == "cyclic":
+            return schedules.cyclic(p, self.cycles, self.final)
         if name == "exponential":
             return schedules.exponential(p, self.final)
         if name == "step":

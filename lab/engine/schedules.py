@@ -17,6 +17,11 @@ def cosine(p: float, final: float) -> float:
     return final + (1 - final) * (1 + math.cos(math.pi * p)) / 2
 
 
+def cyclic(p: float, cycles: int, final: float) -> float:
+    """So many times from 1 to `final` along half a cosine (Loshchilov and Hutter 2017, Huang et al. 2017)."""
+    return cosine(p * cycles % 1 if p < 1 else 1.0, final)
+
+
 def exponential(p: float, final: float) -> float:
     """From 1 to `final`, by the same share in equal times."""
     return float(final**p)

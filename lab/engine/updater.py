@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lab.engine.averages import Average
 from lab.engine.cuda_graphs import recording
 from lab.engine.flat_step import FlatGradients, fused_step, laid_out_like
 from lab.engine.loss import LossFunction, Metrics
@@ -26,6 +27,7 @@ from lab.engine.schedules import Plateau
 from lab.engine.second_order import Repeated, minimize
 from lab.engine.tracing import trace, undone
 from lab.errors import UserError
+from lab.experiment import AverageConfig
 from lab.ranks import collectives, ranks
 
 _MAX_TRACES = 16
@@ -65,6 +67,8 @@ class Updater:
         self.plateau: Plateau | None = None
         if schedule.name == "plateau":
             self.plateau = Plateau(schedule.gamma, schedule.patience, schedule.final)
+        self.average: Average | None = None
+        self._progress = 0.0
         self._l1, self._max_norm, self._momentum_schedule = config.l1, config.max_norm, config.momentum_schedule
         self._weights = weights_of(module, self.names)
         position = {id(p): i for i, p in enumerate(module.parameters())}
@@ -121,6 +125,10 @@ class Updater:
             )
         self.engine = engine
 
+    def set_average(self, config: AverageConfig | None) -> None:
+        """Average the weights after each update, or no longer."""
+        self.average = None if config is None else Average(config, self.module, self.parameters)
+
     @property
     def rate(self) -> float:
         """The learning rate now, before the factors of `rates`."""
@@ -129,6 +137,7 @@ class Updater:
 
     def set_progress(self, progress: float) -> float:
         """Set learning rate and momentum for `progress` in [0, 1] through the budget, and return the rate."""
+        self._progress = progress
         lr = self.config.lr * self.config.schedule.factor(progress)
         if self.plateau is not None:
             lr *= self.plateau.factor
@@ -147,14 +156,18 @@ class Updater:
             self.plateau.update(value, mode)
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimizer state by the number of the parameter, the number of updates, and the plateau schedule's state."""
+        """Optimizer state by the number of the parameter, the number of updates, plateau schedule and average."""
         state = self.optimizer.state_dict()["state"]
         own = {
             "name": self.config.name,
             "optimizer": {"state": {number: state[i] for i, number in enumerate(self._numbers) if i in state}},
             "num_updates": self.num_updates,
         }
-        return own if self.plateau is None else {**own, "plateau": self.plateau.state_dict()}
+        if self.plateau is not None:
+            own["plateau"] = self.plateau.state_dict()
+        if self.average is not None:
+            own["average"] = self.average.state_dict()
+        return own
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave; rates, betas and the like stay those of the config.
@@ -175,12 +188,16 @@ class Updater:
         self._fused_step, self._may_be_fused = None, self._momentum_schedule is None
         if self.plateau is not None and "plateau" in state:
             self.plateau.load_state_dict(state["plateau"])
+        if self.average is not None and "average" in state:
+            self.average.load_state_dict(state["average"])
 
     def _end_update(self) -> None:
         if self._max_norm is not None:
             limit_norms_(self._weights, self._max_norm)
         torch.clear_autocast_cache()  # autocast would go on with the bf16 copies of the weights before this update
         self.num_updates += 1
+        if self.average is not None:
+            self.average.update(self._progress)
 
     def _buffer(self) -> FlatGradients:
         if self._gradients is None:

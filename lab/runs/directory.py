@@ -7,6 +7,7 @@ system.jsonl           what the run used of its machine, by the clock
 checkpoints/last.ckpt  everything that an exact resume needs
 checkpoints/previous.ckpt  the last one before it, in case that one is damaged
 checkpoints/best.ckpt  the weights of the best evaluation
+checkpoints/snapshot-1.ckpt  the weights at the end of a cycle, of runs with trainer.snapshots
 media/                 pictures and videos
 wandb/                 the W&B run when it is offline
 log.txt                what happened, tracebacks included
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import __version__, catalog
-from lab.errors import Failure, UserError
+from lab.errors import Failure, UserError, unknown
 from lab.experiment import Experiment
 from lab.foreign import leads_outside, may_be_written, parse_json, read_regular
 from lab.runs.files import is_temporary, remove_temporary, write_atomic
@@ -35,6 +36,7 @@ from lab.runs.metrics_file import json_safe, rows_of
 from lab.runs.result import check_result
 
 FORMAT = 4  # 3: a classifier that was no task
+SNAPSHOT = "snapshot-"
 _LOCKS: weakref.WeakSet[Any] = weakref.WeakSet()
 """the lock files that this process holds"""
 _FILES = ("experiment.yaml", "result.json")
@@ -167,10 +169,12 @@ class Run:
         return rows_of(self.metrics_path.read_bytes()) if self.metrics_path.is_file() else []
 
     def checkpoint(self, which: str = "best") -> Path:
-        """The path of `best` or `last`, or best's stand-in where a run has not been evaluated.
+        """The path of `best`, `last` or a snapshot, or best's stand-in where a run has not been evaluated.
 
-        Raises UserError without any, and when a best one was there and is gone.
+        Raises UserError for another name, without any, and when a best one was there and is gone.
         """
+        if which not in ("best", "last", *(snapshots := self.snapshots())):
+            raise unknown("checkpoint", which, ("best", "last", *snapshots))
         path, last = (self.checkpoints / f"{name}.ckpt" for name in (which, "last"))
         if path.is_file():
             return path
@@ -183,6 +187,12 @@ class Run:
             f"the best checkpoint of run {str(self.path)!r} is gone; there is its last one, {str(last)!r} "
             f"(--checkpoint last)."
         )
+
+    def snapshots(self) -> list[str]:
+        """The names of the run's snapshots, in the order in which they were taken."""
+        names = [path.stem for path in self.checkpoints.glob(f"{SNAPSHOT}*.ckpt")]
+        numbers = sorted(int(n) for n in (name.removeprefix(SNAPSHOT) for name in names) if n.isdecimal())
+        return [f"{SNAPSHOT}{number}" for number in numbers]
 
     def is_alive(self) -> bool:
         """Whether a process is training this run now."""

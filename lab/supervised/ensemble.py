@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lab.errors import UserError
+from lab.runs.directory import Run
 from lab.supervised.supervised import Supervised
 from lab.supervised.tasks.base import Task
 from lab.training.evaluation import evaluating
@@ -20,7 +21,7 @@ from lab.training.restore import restore
 
 
 class Ensemble(NamedTuple):
-    """Metrics `eval/...` of each member by its run, of all together, and numbers of each class of all together."""
+    """Metrics `eval/...` of each member by its run or snapshot, of all together, and of these numbers of each class."""
 
     members: dict[str, dict[str, float]]
     together: dict[str, float]
@@ -30,22 +31,27 @@ class Ensemble(NamedTuple):
 def measure_ensemble(
     runs: Sequence[Path | str],
     *,
-    checkpoint: Literal["best", "last"] = "best",
+    checkpoint: str = "best",
     split: Literal["val", "test"] = "test",
     overrides: Sequence[str] = (),
 ) -> Ensemble:
     """Measure several supervised runs and the mean of their predictions (of classes, of their probabilities).
 
-    Raises UserError for less than two runs, for other kinds of runs, and for runs on other data or of other tasks.
+    A single run's members are its snapshots (trainer.snapshots; Huang et al. 2017).
+
+    Raises UserError for less than two members, for other kinds of runs, and for runs on other data or of other tasks.
     """
-    if len(runs) < 2:
-        raise UserError("an ensemble needs at least two runs.")
+    names: list[tuple[Path | str, str]] = [(run, checkpoint) for run in runs]
+    if len(runs) == 1:
+        names = [(runs[0], name) for name in Run.open(runs[0]).snapshots()]
+    if len(names) < 2:
+        raise UserError("an ensemble needs at least two runs, or one run with two snapshots (trainer.snapshots).")
     members: dict[str, dict[str, float]] = {}
     total: Tensor | None = None
     first: Task | None = None
     truth = torch.empty(0)
-    for run in runs:
-        _, data, module, _ = restore(Path(run), checkpoint, overrides)
+    for run, which in names:
+        _, data, module, _ = restore(Path(run), which, overrides)
         try:
             if not isinstance(module, Supervised):
                 raise UserError(f"{str(run)!r} is no supervised model, of which --ensemble takes the mean.")
@@ -58,11 +64,11 @@ def measure_ensemble(
         else:
             _check_alike(str(run), str(runs[0]), module.task, first, judged.y.cpu(), truth)
             total = total + judged.predictions.cpu()
-        members[str(run)] = {f"eval/{name}": value for name, value in judged.scores.items()}
+        members[str(run) if len(runs) > 1 else which] = {f"eval/{name}": value for name, value in judged.scores.items()}
     assert first is not None
     assert total is not None
     first = first.cpu()
-    mean = total / len(runs)
+    mean = total / len(names)
     return Ensemble(members, _scores(first, mean, truth), first.table(mean, truth))
 
 

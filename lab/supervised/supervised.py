@@ -132,6 +132,10 @@ class Supervised(Learner[SupervisedConfig]):
             value = value + self.config.auxiliary_weight * head.loss(inner, batch.y)  # type: ignore[operator]
         return Loss(value, metrics, extras)
 
+    def pass_on(self, batch: Batch) -> Tensor:
+        outputs: Tensor = self.net(batch.x)
+        return outputs
+
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
         judged = self.judge(data, split)
         self._judged = (split, self.counters["updates"]), judged

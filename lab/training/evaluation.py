@@ -47,7 +47,8 @@ class Evaluator:
             film: says of the metrics whether a film is wanted.
         """
         count, dead_units = module.counters[module.counter], DeadUnits()
-        with evaluating(module, derive_seed(self.seed, "evaluation", count)):
+        with module.averaged(), evaluating(module, derive_seed(self.seed, "evaluation", count)):
+            module.renew_statistics(self.data)
             with dead_units.watching(module):
                 row: dict[str, Any] = dict(module.evaluate(self.data))
             row |= dead_units.metrics()

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
@@ -20,11 +21,12 @@ from torch import Tensor, nn
 from lab.backbones.trunks import Trunk, trunks_of
 from lab.data.module import LabDataModule
 from lab.data.spec import DataSpec
+from lab.engine.averages import renew_statistics
 from lab.engine.loss import LossFunction, Metrics
 from lab.engine.optimizers import OptimizerConfig
 from lab.engine.updater import Updater
 from lab.errors import UserError
-from lab.experiment import ModuleConfig
+from lab.experiment import AverageConfig, ModuleConfig
 from lab.export import Exportable
 from lab.lightning import LightningModule
 from lab.pictures import Image
@@ -76,6 +78,9 @@ class Learner(LightningModule, Generic[ConfigT]):
     rank_state: ClassVar[dict[str, int | None]] = {}
     """entries of `train_state` that each of several workers has of its own, with the dimension along which theirs lie
     side by side; None where another number of workers cannot go on with them"""
+
+    on_progress: Callable[[float, float], None] | None = None
+    """called before an update with the progress that its schedules have, and the exact count, of all ranks"""
 
     updater: Updater
 
@@ -159,6 +164,56 @@ class Learner(LightningModule, Generic[ConfigT]):
         for updater in self.updaters.values():
             updater.set_engine("eager" if engine == "auto" and updater.is_second_order else chosen)
 
+    def set_average(self, config: AverageConfig | None) -> None:
+        """Average the weights of every updater, or none. Raises UserError when that does not fit this module."""
+        if config is None:
+            return
+        if not self.updaters:
+            raise UserError(
+                f"module.kind={self.config.kind!r} has no updates whose weights trainer.average could take."
+            )
+        for updater in self.updaters.values():
+            updater.set_average(config)
+        if config.name == "swa" and self._averaged_batch_norms() and type(self).pass_on is Learner.pass_on:
+            raise UserError(
+                f"trainer.average='swa' makes statistics of batch norms anew from training data, which "
+                f"module.kind={self.config.kind!r} does not pass through them; take ema, or a network without them."
+            )
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within, weights are their averages, where some are kept."""
+        with ExitStack() as stack:
+            for updater in self.updaters.values():
+                if updater.average is not None:
+                    stack.enter_context(updater.average.applied())
+            yield
+
+    def renew_statistics(self, data: LabDataModule) -> None:
+        """After swa, make the statistics of batch norms anew by the averaged weights; called in eval mode."""
+        layers = self._averaged_batch_norms()
+        averages = [updater.average for updater in self.updaters.values() if updater.average is not None]
+        if layers and any(average.config.name == "swa" and average.num_averaged for average in averages):
+            batches = data.batches("train")  # type: ignore[attr-defined]
+            renew_statistics(layers, (self.pass_on(batch) for batch in batches))
+            for average in averages:
+                average.keep_statistics()
+
+    def pass_on(self, batch: Any) -> Any:
+        """Send a training minibatch through all networks that evaluation uses; their outputs are not looked at."""
+        raise NotImplementedError
+
+    def _averaged_batch_norms(self) -> list[Any]:
+        updaters = [updater.average for updater in self.updaters.values() if updater.average is not None]
+        return list(dict.fromkeys(layer for average in updaters for layer in average.batch_norms))
+
+    def take_averages(self, train: dict[str, Any]) -> None:
+        """Set the weights to the averages that a `train_state` holds, as far as this module averages."""
+        for name, updater in self.updaters.items():
+            if updater.average is not None and "average" in train["updaters"].get(name, {}):
+                updater.average.load_state_dict(train["updaters"][name]["average"])
+                updater.average.take()
+
     def set_progress(self, progress: float) -> None:
         """Called before each chunk with the share of the budget that is used; sets the learning rates."""
         for updater in self.updaters.values():
@@ -187,8 +242,11 @@ class Learner(LightningModule, Generic[ConfigT]):
     def follow_schedules(self, ahead: float) -> None:
         """Set the progress within a chunk, to where the counter is `ahead` further on; called before updates."""
         if self.budget is not None:
-            own = self.counters[self.counter] - self._counted_before + ahead
-            self.set_progress(min((self._counted_before + self.of_all_ranks(own)) / self.budget, 1.0))
+            own = self.counters[self.counter] - self._counted_before
+            progress = min((self._counted_before + self.of_all_ranks(own + ahead)) / self.budget, 1.0)
+            if self.on_progress is not None:
+                self.on_progress(progress, self._counted_before + self.of_all_ranks(own))
+            self.set_progress(progress)
 
     def of_all_ranks(self, own: float) -> float:
         """What all ranks have counted in this chunk, of what this one has; all have equal shares of the samples."""

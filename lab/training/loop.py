@@ -34,6 +34,7 @@ log = logging.getLogger("lab")
 _PATIENCE_SECONDS = 4.0
 """how long a signal waits for the chunk in progress, and from how long a chunk on the one before it is saved"""
 _AGAIN_SECONDS = 1.0
+_ROUNDING = 1e-9
 _SHARE_OF_SAVING = 0.1
 """of a long chunk's time that saving after each of them may take"""
 
@@ -98,6 +99,7 @@ class RunLoop(Callback):
             "next_log": self.log_period,
             "seconds": 0.0,
             "begun_with": [],
+            "num_snapshots": 0,
         }
         self._resume_from: dict[str, Any] | None = None
         self._counted: dict[str, int] = {}
@@ -202,6 +204,8 @@ class RunLoop(Callback):
             if self.writes:
                 write_atomic(self.run.path / "experiment.yaml", serialization.to_yaml(self.experiment))
         pl_module.budget = self.budget
+        if self.experiment.trainer.snapshots is not None:
+            pl_module.on_progress = lambda progress, count: self._take_snapshot(pl_module, progress, count)
         self._last_save = time.perf_counter()
         if self.writes:
             self._write_result(pl_module)
@@ -248,6 +252,7 @@ class RunLoop(Callback):
                 stopping, done = True, False
             elif self._is_stagnant():
                 stopping = done = True
+        self._take_snapshot(module, count / self.budget, count)
         if stopping:
             self._end(module, done=done)
         self._can_give_up = stopping or agreed.save
@@ -357,6 +362,15 @@ class RunLoop(Callback):
             raise _EvaluationEnded
         for observer in self.observers:
             observer.work(work, done, total)
+
+    def _take_snapshot(self, module: Learner[Any], progress: float, count: float) -> None:
+        """Keep the weights when a cycle ends, before the first update of the next."""
+        num = self.experiment.trainer.snapshots
+        number = min(int(progress * num + _ROUNDING), num) if num is not None else 0
+        if number > self.state["num_snapshots"]:
+            self.state["num_snapshots"] = number
+            if self.writes:
+                self.saver.save_snapshot(module, number, count)
 
     def _save(self, module: Learner[Any]) -> None:
         began = time.perf_counter()

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import torch
+
 from lab.config import serialization
 from lab.config.overrides import override
 from lab.data.module import LabDataModule
 from lab.errors import UserError, shortened
 from lab.experiment import Experiment
+from lab.ranks import ranks
 from lab.runs import checkpoint
 from lab.runs.directory import Run
 from lab.training.devices import resolve_device
@@ -27,9 +30,11 @@ def restore(
 ) -> tuple[Experiment, LabDataModule, Learner[Any], dict[str, Any]]:
     """A trained run for evaluation, play or sampling: its experiment, data, module with weights, and checkpoint.
 
+    Where the run averages its weights (trainer.average), they are the averages.
+
     Args:
         run: a run, or its directory.
-        which: the checkpoint, best or last.
+        which: the checkpoint, best, last or one of the run's snapshots.
         overrides: fields of the experiment that are to be others now, such as `trainer.device=cpu`.
 
     Raises UserError when there is no such run, or no checkpoint in it that fits.
@@ -46,6 +51,11 @@ def restore(
     module.to(device)
     data.to(device)
     module.eval()
+    if "train" in content and experiment.trainer.average is not None:
+        module.set_average(experiment.trainer.average)
+        module.take_averages(content["train"])
+        with ranks.alone(), torch.no_grad():
+            module.renew_statistics(data)
     return experiment, data, module, content
 
 
@@ -64,7 +74,7 @@ def _check_kinds(run: Run, which: str, content: dict[str, Any]) -> None:
 def evaluate(
     run: Run | Path | str,
     *,
-    checkpoint: Literal["best", "last"] = "best",
+    checkpoint: str = "best",
     split: Literal["val", "test"] = "test",
     episodes: int = 100,
     seed: int = 1234,
@@ -92,7 +102,7 @@ class Measured(NamedTuple):
 def measure(
     run: Run | Path | str,
     *,
-    checkpoint: Literal["best", "last"],
+    checkpoint: str,
     split: Literal["val", "test"],
     episodes: int,
     seed: int,

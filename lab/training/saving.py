@@ -16,7 +16,7 @@ from lab.errors import UserError
 from lab.experiment import Experiment
 from lab.ranks import collectives, ranks, shared_noise, shares
 from lab.runs import checkpoint
-from lab.runs.directory import Run
+from lab.runs.directory import SNAPSHOT, Run
 from lab.seeding import derive_seed
 from lab.training.learner import Learner
 
@@ -34,8 +34,16 @@ class Saver:
         self.experiment, self.run, self.data = experiment, run, data
 
     def save_best(self, module: Learner[Any], best: Best) -> None:
-        """The weights that were best so far."""
-        checkpoint.save(self.run.checkpoints / "best.ckpt", self._weights(module, best))
+        """The weights that were best so far, averaged where the run was evaluated so."""
+        with module.averaged():
+            checkpoint.save(self.run.checkpoints / "best.ckpt", self._weights(module, best))
+
+    def save_snapshot(self, module: Learner[Any], number: int, count: float) -> None:
+        """The weights at the end of a cycle, of an ensemble that a run makes on its way."""
+        with module.averaged():
+            content = self._weights(module, None)
+        content["counters"] |= {module.counter: int(count)}
+        checkpoint.save(self.run.checkpoints / f"{SNAPSHOT}{number}.ckpt", content)
 
     def save_last(self, module: Learner[Any], best: Best, loop: dict[str, Any]) -> None:
         """Everything that an exact resume needs; every rank takes part."""

@@ -113,6 +113,7 @@ def train(
         raise UserError(
             f"module.kind={experiment.module.kind!r} has no gradients to average: trainer.num_workers must be 1."
         )
+    module.set_average(experiment.trainer.average)
     content = None if resume is None else last_checkpoint(resume)
     beginnings: list[Beginning] = []
     if content is None:

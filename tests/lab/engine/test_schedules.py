@@ -140,3 +140,9 @@ def test_another_name_keeps_the_fields_that_it_uses() -> None:
     assert config == OptimizerConfig(
         name="newton", lr=1.0, schedule=ScheduleConfig(name="exponential", warmup=0.1, final=0.2)
     )
+
+
+def test_cyclic_is_torchs_warm_restarts() -> None:
+    expected = of_torch(torch.optim.lr_scheduler.CosineAnnealingWarmRestarts, T_0=10, eta_min=0.1)
+    assert factors(name="cyclic", cycles=4, final=0.1) == pytest.approx(expected)
+    assert ScheduleConfig(name="cyclic", cycles=3).factor(1.0) == 0

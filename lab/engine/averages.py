@@ -1,0 +1,133 @@
+"""Averages of weights over the course of training, by which a model is evaluated while training goes on with its own.
+
+    ema    a_n = sum over k <= n of (1 - d) d^(n - k) w_k / (1 - d^n)     (corrected as by Kingma and Ba 2015)
+    swa    the mean of w over the last part of the run                     (Izmailov et al. 2018)
+
+Running statistics of batch norms are averaged by ema; after swa they are those of the averaged weights on training
+data, made anew (`renew_statistics`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lab.engine.torch_private import foreach_copy_, foreach_lerp_
+from lab.experiment import AverageConfig
+
+
+class Average:
+    """The average of an optimizer's parameters, and of the statistics of the batch norms that learn beside them.
+
+    Args:
+        parameters: of `module`, those that are updated, in place.
+    """
+
+    def __init__(self, config: AverageConfig, module: nn.Module, parameters: Sequence[Tensor]) -> None:
+        self.config, self.parameters = config, [p.detach() for p in parameters]
+        self.batch_norms = batch_norms(module)
+        statistics = [t for layer in self.batch_norms for t in (layer.running_mean, layer.running_var)]
+        self.statistics = [t for t in statistics if t is not None]
+        self.num_seen = self.num_averaged = 0
+        self._values: list[Tensor] = []
+        """averages of the parameters, then those of the statistics, where there are any yet"""
+
+    @torch.no_grad()
+    def update(self, progress: float) -> None:
+        """Take in the weights after an update, at this progress through the budget."""
+        config = self.config
+        if config.name == "swa" and progress < config.start:
+            return
+        self.num_seen += 1
+        if config.name == "swa" and (self.num_seen - 1) % config.period:
+            return
+        self.num_averaged += 1
+        averaged = self.parameters if config.name == "swa" else self._tensors()
+        if not self._values:
+            self._values = [t.clone() for t in self._tensors()]
+            return
+        if config.name == "swa":
+            weight = 1 / self.num_averaged
+        else:
+            weight = (1 - config.decay) / (1 - config.decay**self.num_averaged)
+        foreach_lerp_(self._values[: len(averaged)], averaged, weight)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within, parameters and statistics are their averages, if there are any; afterwards they are as before."""
+        if not self._values:
+            yield
+            return
+        tensors = self._tensors()
+        own = [t.clone() for t in tensors]
+        self.take()
+        try:
+            yield
+        finally:
+            _copy(tensors, own)
+
+    def take(self) -> None:
+        """Set parameters and statistics to their averages, if there are any."""
+        if self._values:
+            _copy(self._tensors(), self._values)
+
+    @torch.no_grad()
+    def keep_statistics(self) -> None:
+        """The statistics as they are now, made by the averaged weights, go with these."""
+        if self._values and self.statistics:
+            foreach_copy_(self._values[len(self.parameters) :], self.statistics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averages, and of how many weights they are."""
+        return {"num_seen": self.num_seen, "num_averaged": self.num_averaged, "values": list(self._values)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave. An average of other parameters (some were frozen then) begins anew."""
+        values, tensors = state["values"], self._tensors()
+        if values and [value.shape for value in values] != [t.shape for t in tensors]:
+            return
+        self.num_seen, self.num_averaged = state["num_seen"], state["num_averaged"]
+        self._values = [value.to(t.device, copy=True) for value, t in zip(values, tensors, strict=False)]
+
+    def _tensors(self) -> list[Tensor]:
+        return [*self.parameters, *self.statistics]
+
+
+def batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    """The layers with running statistics that follow the data: none whose weights are frozen."""
+    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    return [layer for layer in layers if not layer.affine or layer.weight.requires_grad]
+
+
+@torch.no_grad()
+def renew_statistics(layers: Sequence[_BatchNorm], passes: Iterable[Any]) -> None:
+    """Set running statistics to their mean over minibatches, as torch.optim.swa_utils.update_bn does.
+
+    Args:
+        passes: each step of it sends a minibatch through the layers, which are in training mode for that alone.
+    """
+    before = [(layer.momentum, layer.training, layer.num_batches_tracked) for layer in layers]
+    own = [[t.clone() for t in (layer.running_mean, layer.running_var)] for layer in layers]  # type: ignore[union-attr]
+    for layer in layers:
+        layer.num_batches_tracked = torch.zeros_like(layer.num_batches_tracked)  # type: ignore[arg-type]
+        layer.momentum, layer.training = None, True
+    try:
+        for _ in passes:
+            pass
+    finally:
+        for layer, (momentum, training, count), statistics in zip(layers, before, own, strict=True):
+            if not layer.num_batches_tracked:  # nothing went through it
+                _copy([layer.running_mean, layer.running_var], statistics)  # type: ignore[list-item]
+            layer.momentum, layer.training, layer.num_batches_tracked = momentum, training, count
+
+
+@torch.no_grad()
+def _copy(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """In place, since recordings follow the memory; what autocast has cast of it before is out of date."""
+    foreach_copy_(list(tensors), list(values))
+    torch.clear_autocast_cache()
