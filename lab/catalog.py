@@ -126,6 +126,10 @@ def import_registered(decorator: str, name: str | None = None) -> None:
             plugins.load(entry.module)
 
 
+LIBRARIES = ("hub", "timm")
+"""prefixes of names that other libraries give (`hub:mnist`, `timm:resnet18`), which are no modules to import"""
+
+
 def allow_import(module: str) -> None:
     """Let names in files and options refer to `module` (what `--import` does), and import it now.
 

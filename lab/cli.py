@@ -213,6 +213,24 @@ def add_override_arguments(
     add_import_argument(parser)
 
 
+class _Checkpoints(tuple[str, ...]):
+    """The names that a shell completes; a run may have snapshots beside them."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or re.fullmatch(r"snapshot-[1-9]\d*", str(name)) is not None
+
+
+def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
+    """The argument that says which of a run's weights a command takes."""
+    parser.add_argument(
+        "--checkpoint",
+        choices=_Checkpoints(("best", "last")),
+        metavar="NAME",
+        default="best",
+        help="which weights: best, last, or snapshot-1 of a run with trainer.snapshots (default: best)",
+    )
+
+
 def path_argument(text: str) -> Path:
     """The type of an option that names a file or folder to write."""
     if not text:

@@ -45,6 +45,14 @@ class Registry(Generic[T]):
     def __init__(self, decorator: str, noun: str, section: str = "") -> None:
         self.decorator, self.noun, self.section = decorator, noun, section
         self._registrations: dict[str, _Registration] = {}
+        self._libraries: dict[str, Callable[[str], T]] = {}
+
+    def add_library(self, prefix: str, value_of: Callable[[str], T]) -> None:
+        """Let names `prefix:name` stand for what another library calls `name`; they are not listed.
+
+        `value_of` raises UserError for a name that it does not know. The prefix stands in `catalog.LIBRARIES`.
+        """
+        self._libraries[prefix] = value_of
 
     def add(self, name: str, value: T, origin: Any = None) -> None:
         """Register a value, made of the function or class `origin`, by default the value itself.
@@ -68,6 +76,9 @@ class Registry(Generic[T]):
 
     def get(self, name: str) -> T | None:
         """The value of a name, or None; the module that registers it is imported first."""
+        prefix, colon, rest = name.partition(":")
+        if colon and prefix in self._libraries:
+            return self._libraries[prefix](rest)
         if name not in self._registrations:
             catalog.import_registered(self.decorator, name)
         registration = self._registrations.get(name)

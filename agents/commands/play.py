@@ -11,7 +11,7 @@ import json
 from statistics import mean, pstdev
 from typing import TYPE_CHECKING, Any
 
-from lab.cli import add_override_arguments, path_argument
+from lab.cli import add_checkpoint_argument, add_override_arguments, path_argument
 from lab.errors import UserError, shortened
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", help="another environment with the same spaces (default: the one it trained in)")
     parser.add_argument("--episodes", type=int, default=5, help="how many to play (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="of the environment and of sampled actions (default: 0)")
-    parser.add_argument("--checkpoint", default="best", help="which weights: best, last or snapshot-1 (default: best)")
+    add_checkpoint_argument(parser)
     parser.add_argument(
         "--render",
         choices=RENDERERS,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from lab.cli import add_override_arguments, path_argument
+from lab.cli import add_checkpoint_argument, add_override_arguments, path_argument
 
 EXAMPLE = "lab sample runs/vae-digits-s0-... --n 64 --out grid.png"
 ORDER = 50
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--columns", type=int, help="images in a row (default: a square)")
     parser.add_argument("--prompt", help="what texts go on from (default: a new line)")
     parser.add_argument("--length", type=int, help="characters of a text (default: 500)")
-    parser.add_argument("--checkpoint", default="best", help="which weights: best, last or snapshot-1 (default: best)")
+    add_checkpoint_argument(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: 0)")
     parser.add_argument(
         "--out",

@@ -4,8 +4,8 @@
     features.spec.shapes      ((16, 32, 32), (32, 16, 16), (64, 8, 8))
     features.spec.strides     (1, 2, 4)
 
-Any backbone gives a vector. Maps come from networks that are Staged, sequences from those that read some, an image row
-by row. B batch, C channels, H rows, W columns, T steps, D numbers of a step, F features.
+Any backbone gives a vector. Maps come from networks that are Staged, or timm's, sequences from those that read some, an
+image row by row. B batch, C channels, H rows, W columns, T steps, D numbers of a step, F features.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lab.backbones.registry import BACKBONES, BackboneConfig, Registered, build_backbone
-from lab.backbones.staged import Staged
+from lab.backbones.staged import GivesMaps
 from lab.errors import UserError
 
 FeatureKind = Literal["vector", "map", "pyramid", "sequence"]
@@ -86,7 +86,7 @@ class Features(nn.Module):
                 raise _refusal(config.name, "a sequence", lambda each: each.recurrent or each.sequential)
             return FeatureSpec("sequence", ((self.num_steps, self.backbone.output_shape[-1]),))
         net = self.backbone.net
-        if not isinstance(net, Staged):
+        if not isinstance(net, GivesMaps) or not net.strides:
             wanted = "a map" if self.kind == "map" else "a pyramid of maps"
             raise _refusal(config.name, wanted, lambda each: each.staged)
         with torch.no_grad():

@@ -4,7 +4,7 @@
     def mlp(input_shape, *, hidden: tuple[int, ...] = (64, 64)) -> nn.Module: ...
 
 The function's keyword parameters, with annotations and defaults, are the backbone's options in an experiment:
-`module.backbone.name=mlp module.backbone.hidden=[256,256]`.
+`module.backbone.name=mlp module.backbone.hidden=[256,256]`. Names `timm:...` are those of timm (timm_models.py).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from lab.backbones.freezing import Frozen, freeze, rest
 from lab.backbones.initialization import Init, initialize
+from lab.backbones.timm_models import PREFIX, factory_of
 from lab.errors import UserError, reason, unknown
 from lab.experiment import Config
 from lab.registry import Registry
@@ -52,10 +53,11 @@ _COMMON: dict[str, Any] = {
 }
 """options that every backbone has: how its weights are drawn, what its biases begin with, whose trunk it begins with
 instead, and which of its layers do not learn"""
-_OF_LEARNING = (*_COMMON, "dropout", "dropconnect", "drop_path")
+_OF_LEARNING = (*_COMMON, "dropout", "dropconnect", "drop_path", "pretrained")
 """options on which the outputs of a network that has learned do not depend"""
 
 BACKBONES: Registry[Registered] = Registry("register", "backbone", "backbones")
+BACKBONES.add_library(PREFIX, lambda name: Registered(factory_of(name), (3, 224, 224), staged=True))
 
 
 class Backbone(nn.Module):

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
+
+
+@runtime_checkable
+class GivesMaps(Protocol):
+    """A network with inner outputs at strides, finest first; without any, it has no maps."""
+
+    @property
+    def strides(self) -> tuple[int, ...]: ...
+
+    def maps(self, x: Tensor) -> tuple[Tensor, ...]: ...
 
 
 class Staged(nn.Sequential):

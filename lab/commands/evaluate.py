@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from lab.cli import add_override_arguments
+from lab.cli import add_checkpoint_argument, add_override_arguments
 
 EXAMPLE = "lab evaluate runs/dqn-cartpole-s3-... --episodes 100"
 ORDER = 30
@@ -17,9 +17,7 @@ _MOST_ROWS = 40
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_override_arguments(parser, "a run directory")
-    parser.add_argument(
-        "--checkpoint", default="best", help="which weights: best, last, or snapshot-1 and so on (default: best)"
-    )
+    add_checkpoint_argument(parser)
     parser.add_argument("--split", choices=("val", "test"), default="test", help="which data (default: test)")
     parser.add_argument("--episodes", type=int, default=100, help="greedy episodes of an agent (default: 100)")
     parser.add_argument("--seed", type=int, default=1234, help="seed of the episodes or the noise (default: 1234)")

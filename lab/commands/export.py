@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from lab.cli import add_import_argument, completed, path_argument
+from lab.cli import add_checkpoint_argument, add_import_argument, completed, path_argument
 
 EXAMPLE = "lab export runs/dqn-cartpole-s3-..."
 ORDER = 60
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=path_argument, metavar="DIR", help="the folder to write (default: export/ in the run)"
     )
-    parser.add_argument("--checkpoint", default="best", help="which weights: best, last or snapshot-1 (default: best)")
+    add_checkpoint_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_import_argument(parser)
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.cli import add_import_argument, completed, path_argument
+from lab.cli import add_checkpoint_argument, add_import_argument, completed, path_argument
 
 if TYPE_CHECKING:
     from lab.data.items import Item
@@ -32,7 +32,7 @@ _MOST_DRAWN = 240
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     completed(parser.add_argument("target", help="a run directory"), "runs")
     parser.add_argument("files", nargs="*", metavar="FILE", help="inputs; - for standard input (default: -)")
-    parser.add_argument("--checkpoint", default="best", help="which weights: best, last or snapshot-1 (default: best)")
+    add_checkpoint_argument(parser)
     parser.add_argument("--batch-size", type=int, default=100, metavar="N", help="inputs at once (default: 100)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--csv", type=path_argument, metavar="FILE", help="also write a table with every number")

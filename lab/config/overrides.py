@@ -64,7 +64,7 @@ def assignment(item: str, example: str = "module.gamma=0.97") -> tuple[str, Any]
     if not equals or not key:
         raise UserError(f"{item!r} is not an override; write field=value, for example {example}.")
     module = _MODULE_NAME.match(text)
-    if module:
+    if module and module.group() not in catalog.LIBRARIES:
         catalog.allow_import(module.group())
     try:
         return key, plain_yaml.parse(text)

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from lab.backbones.registry import Backbone, BackboneConfig
+from lab.backbones.timm_models import TimmNet
 from lab.backbones.trunks import Trunk, configured, differences, read_trunks
 from lab.errors import UserError
 from lab.training.learner import Learner
@@ -25,18 +26,27 @@ Candidate = tuple[Trunk, dict[str, Tensor]]
 def begin_backbones(module: Learner) -> list[Beginning]:
     """Let the backbones whose config names a run begin with its trunk; one sentence for each run that is named.
 
+    Those of timm whose config says so begin with timm's weights.
+
     Where the other run has several backbones of this sort, one takes that of its own name, or else the first.
 
     Raises UserError when there is no such run, when its backbones are others (which is said), and when less than a
     quarter of the layers fit.
     """
     updated = {id(part) for updater in module.updaters.values() for part in updater.module.modules()}
+    beginnings: list[Beginning] = []
     named: dict[str, dict[str, Backbone]] = {}
     for name, backbone in configured(module).items():
         learns = not updated or id(backbone) in updated  # what follows another network is set to it below
-        if learns and backbone.config is not None and backbone.config.from_run is not None:
+        if not learns or backbone.config is None:
+            continue
+        if isinstance(backbone.net, TimmNet) and getattr(backbone.config, "pretrained", False):
+            backbone.net.load_pretrained()
+            sentence = f"{name} begins with timm's weights of {backbone.net.name}"
+            beginnings.append(Beginning(sentence, {"field": "module.backbone.pretrained", "timm": backbone.net.name}))
+        if backbone.config.from_run is not None:
             named.setdefault(backbone.config.from_run, {})[name] = backbone
-    beginnings = [_begin(module, reference, backbones) for reference, backbones in named.items()]
+    beginnings += [_begin(module, reference, backbones) for reference, backbones in named.items()]
     if beginnings:
         module.on_started_from()
     return beginnings
