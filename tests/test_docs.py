@@ -104,7 +104,7 @@ def test_commands_parse_and_name_what_there_is(line: str, monkeypatch: pytest.Mo
                 if not item.startswith(
                     (
                         *("data.env=my_envs", "data.kind=boards", "data.name=empty"),
-                        *("module.backbone.name=wide", "module.task.kind=quantiles"),
+                        *("module.backbone.name=wide", "module.backbone.name=timm:", "module.task.kind=quantiles"),
                     )
                 )
             ]

@@ -13,7 +13,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lab.backbones.layers import channels_of
 from lab.errors import UserError, unknown
 
 PREFIX = "timm"
@@ -24,12 +23,11 @@ class TimmNet(nn.Module):
 
     def __init__(self, name: str, input_shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.name, self.channels = name, channels_of(input_shape)
+        self.name, self.input_shape = name, input_shape
         self.model = _create(name, input_shape, pretrained=False)
         told = self.model.feature_info if hasattr(self.model, "forward_intermediates") else ()
         places = {int(each["reduction"]): index for index, each in enumerate(told)}
         self._places = dict(sorted(places.items()))
-        self.input_shape = input_shape
 
     @property
     def strides(self) -> tuple[int, ...]:

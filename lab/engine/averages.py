@@ -29,10 +29,8 @@ class Average:
     """
 
     def __init__(self, config: AverageConfig, module: nn.Module, parameters: Sequence[Tensor]) -> None:
-        self.config, self.parameters = config, [p.detach() for p in parameters]
+        self.config, self.parameters = config, list(parameters)
         self.batch_norms = batch_norms(module)
-        statistics = [t for layer in self.batch_norms for t in (layer.running_mean, layer.running_var)]
-        self.statistics = [t for t in statistics if t is not None]
         self.num_seen = self.num_averaged = 0
         self._values: list[Tensor] = []
         """averages of the parameters, then those of the statistics, where there are any yet"""
@@ -49,7 +47,7 @@ class Average:
         self.num_averaged += 1
         averaged = self.parameters if config.name == "swa" else self._tensors()
         if not self._values:
-            self._values = [t.clone() for t in self._tensors()]
+            self._values = [t.detach().clone() for t in self._tensors()]
             return
         if config.name == "swa":
             weight = 1 / self.num_averaged
@@ -64,7 +62,7 @@ class Average:
             yield
             return
         tensors = self._tensors()
-        own = [t.clone() for t in tensors]
+        own = [t.detach().clone() for t in tensors]
         self.take()
         try:
             yield
@@ -79,8 +77,8 @@ class Average:
     @torch.no_grad()
     def keep_statistics(self) -> None:
         """The statistics as they are now, made by the averaged weights, go with these."""
-        if self._values and self.statistics:
-            foreach_copy_(self._values[len(self.parameters) :], self.statistics)
+        if self._values and self.batch_norms:
+            foreach_copy_(self._values[len(self.parameters) :], self._statistics())
 
     def state_dict(self) -> dict[str, Any]:
         """The averages, and of how many weights they are."""
@@ -95,7 +93,12 @@ class Average:
         self._values = [value.to(t.device, copy=True) for value, t in zip(values, tensors, strict=False)]
 
     def _tensors(self) -> list[Tensor]:
-        return [*self.parameters, *self.statistics]
+        return [*self.parameters, *self._statistics()]
+
+    def _statistics(self) -> list[Tensor]:
+        """As they are now: a module that moves to another device has others."""
+        statistics = (t for layer in self.batch_norms for t in (layer.running_mean, layer.running_var))
+        return [t for t in statistics if t is not None]
 
 
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:

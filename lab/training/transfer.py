@@ -57,7 +57,7 @@ def _begin(module: Learner, reference: str, backbones: dict[str, Backbone]) -> B
     about = f"{field}={reference!r}"
     content = read(reference)
     if "trunks" not in content:
-        raise UserError(f"{about} was saved by a lab that did not note its backbones; resume it, and it is.")
+        raise UserError(f"{about} was saved by a lab that did not note its backbones; take trainer.start_from for it.")
     trunks = read_trunks(content["trunks"], content["state_dict"], reference)
     taken, anew, origins = dict[str, list[Tensor]](), dict[str, list[Tensor]](), list[str]()
     for name, backbone in backbones.items():

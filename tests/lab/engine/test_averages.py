@@ -59,6 +59,27 @@ def test_the_average_of_the_last_part_is_its_mean() -> None:
     torch.testing.assert_close(averaged(net, average), rows[[6, 8, 10]].mean(0))
 
 
+def test_an_average_follows_its_module_to_where_that_moves() -> None:
+    torch.manual_seed(0)
+    net = Rows()
+    average = Average(AverageConfig(name="ema", decay=0.5), net, list(net.parameters()))
+    net.double()
+    for _ in range(3):
+        net(torch.randn(8, 4, dtype=torch.float64))
+        average.update(0.0)
+        with torch.no_grad():
+            net.net[0].weight.add_(1)  # type: ignore[union-attr, operator]
+    own = {name: value.clone() for name, value in net.state_dict().items()}
+    with average.applied():
+        held = net.state_dict()
+        for name in ("net.0.weight", "net.1.running_mean"):
+            assert held[name].dtype == torch.float64
+            assert not torch.equal(held[name], own[name])
+        expected = own["net.0.weight"] - (3 * 0.125 + 2 * 0.25 + 0.5) / 0.875
+        torch.testing.assert_close(held["net.0.weight"], expected)
+    assert all(torch.equal(value, own[name]) for name, value in net.state_dict().items())
+
+
 def test_before_there_is_an_average_weights_are_as_they_are() -> None:
     net = nn.Linear(3, 2)
     average = Average(AverageConfig(name="swa"), net, list(net.parameters()))
