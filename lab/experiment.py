@@ -163,6 +163,8 @@ class TrainerConfig(Config):
     """torch threads; by default 1 for agents that see vectors, else what torch takes"""
     deterministic: bool = False
     """ask torch for deterministic kernels (CUDA; CPU runs repeat anyway)"""
+    diagnostics: bool = True
+    """log how updates, gradients and layers do (`diagnostics/...`), histograms of them, and first-layer filters"""
     film: bool = True
     """write a film of one episode when an agent's run is complete"""
     average: AverageConfig | None = None

@@ -23,7 +23,7 @@ from generative.likelihoods import bits_per_dim
 from lab.backbones import BackboneConfig, build_backbone
 from lab.data.image_batches import ImageBatches
 from lab.data.module import LabDataModule
-from lab.data.resident import Batch
+from lab.data.resident import Batch, minibatches
 from lab.data.spec import DataSpec, TensorSpec
 from lab.engine.loss import Loss
 from lab.engine.optimizers import OptimizerConfig
@@ -152,6 +152,9 @@ class AutoregressiveImageModel(GenerativeLearner[PixelCNNConfig]):
         metrics = split_means(data.batches(split, batch_size=250), self.per_sample)
         metrics["eval/bits_per_dim"] = bits_per_dim(metrics["eval/nll_nats"], self.image.numel)
         return metrics | self.test_distances(data, split)
+
+    def training_score(self, sample: Batch) -> tuple[Monitor, float]:
+        return self.monitor, split_means(minibatches(sample), self.per_sample)[self.monitor.metric]
 
     def per_sample(self, batch: Batch) -> dict[str, Tensor]:
         """The negative log-likelihood of each image in nats: (B,)."""

@@ -19,7 +19,7 @@ from lab.backbones.layers import Activation, activation_layer
 from lab.backbones.trunks import Trunk
 from lab.data.image_batches import ImageBatches
 from lab.data.module import LabDataModule
-from lab.data.resident import Batch, Chunk
+from lab.data.resident import Batch, Chunk, minibatches
 from lab.data.spec import DataSpec, TensorSpec
 from lab.engine.loss import Loss, LossFunction, Metrics
 from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
@@ -165,6 +165,9 @@ class Autoencoder(Learner[AutoencoderConfig]):
         x = torch.cat([x for x, _ in data.batches(split)])
         variance = float(_squared_error(x.mean(0, keepdim=True).expand_as(x), x).sum()) / len(x)
         return {"eval/squared_error": error, "eval/explained_variance": 1 - error / variance}
+
+    def training_score(self, sample: Batch) -> tuple[Monitor, float]:
+        return self.monitor, split_means(minibatches(sample), self.per_sample)[self.monitor.metric]
 
     def per_sample(self, batch: Batch) -> dict[str, Tensor]:
         """The squared error of each image, summed over its pixels: (B,)."""

@@ -23,7 +23,7 @@ from lab.backbones import BackboneConfig
 from lab.backbones.features import Features
 from lab.data.image_batches import ImageBatches
 from lab.data.module import LabDataModule
-from lab.data.resident import Batch
+from lab.data.resident import Batch, minibatches
 from lab.data.spec import DataSpec
 from lab.data.targets import Classes
 from lab.engine.loss import Loss, Metrics
@@ -200,6 +200,13 @@ class VAE(LatentImageModel[VAEConfig]):
             metrics["eval/bits_per_dim"] = likelihoods.bits_per_dim(metrics["eval/nll_nats"], self.image.numel)
         metrics["eval/importance_samples"] = float(self.config.eval_samples)
         return metrics | self.test_distances(data, split)
+
+    def training_score(self, sample: Batch) -> tuple[Monitor, float]:
+        def elbo(batch: Batch) -> dict[str, Tensor]:
+            distortion, rate = self.distortion_and_rate(batch.x, self.condition(batch.y))
+            return {"eval/elbo_nats": -(distortion + rate)}
+
+        return Monitor("eval/elbo_nats", "max"), split_means(minibatches(sample), elbo)["eval/elbo_nats"]
 
     def per_sample(self, batch: Batch) -> dict[str, Tensor]:
         """ELBO, KL and importance-weighted negative log-likelihood of each image: (B,) each."""

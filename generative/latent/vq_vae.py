@@ -23,7 +23,7 @@ from generative.likelihoods import bits_per_dim
 from lab.backbones import BackboneConfig, build_backbone
 from lab.data.image_batches import ImageBatches
 from lab.data.module import LabDataModule
-from lab.data.resident import Batch
+from lab.data.resident import Batch, minibatches
 from lab.data.spec import DataSpec
 from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig
@@ -161,12 +161,21 @@ class VQVAE(GenerativeLearner[VQVAEConfig]):
             return self.per_sample(batch, codes)
 
         metrics = split_means(data.batches(split), per_sample)
-        metrics["eval/elbo_nats"] = -metrics["eval/distortion_nats"] - math.prod(self.grid) * math.log(len(counts))
+        metrics["eval/elbo_nats"] = -metrics["eval/distortion_nats"] - self._rate
         metrics["eval/perplexity"] = float(torch.special.entr(counts / counts.sum()).sum().exp())
         metrics["eval/used_codes"] = float((counts > 0).sum())
         if self.net.likelihood.discrete:
             metrics["eval/bits_per_dim"] = bits_per_dim(-metrics["eval/elbo_nats"], self.image.numel)
         return metrics | self.test_distances(data, split)
+
+    def training_score(self, sample: Batch) -> tuple[Monitor, float]:
+        distortion = split_means(minibatches(sample), self.per_sample)["eval/distortion_nats"]
+        return self.monitor, -distortion - self._rate
+
+    @property
+    def _rate(self) -> float:
+        """Nats of an image's codes, all of which are equally likely."""
+        return math.prod(self.grid) * math.log(self.config.num_codes)
 
     def per_sample(self, batch: Batch, codes: Tensor | None = None) -> dict[str, Tensor]:
         """Negative log-likelihood and squared error of each image decoded from its codes (B, h, w): (B,) each.

@@ -12,7 +12,6 @@ from lab.cli import add_checkpoint_argument, add_override_arguments
 
 EXAMPLE = "lab evaluate runs/dqn-cartpole-s3-... --episodes 100"
 ORDER = 30
-_MOST_ROWS = 40
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,12 +94,12 @@ def _ensemble(arguments: argparse.Namespace) -> int:
 
 def _lines(table: dict[str, dict[str, float]]) -> list[str]:
     """Columns of equal width; of many classes, those with the lowest F1 (or R2) first."""
-    columns = list(next(iter(table.values())))
-    key = next(name for name in ("f1", "r2") if name in columns)
-    rows = sorted(table.items(), key=lambda row: row[1][key]) if len(table) > _MOST_ROWS else list(table.items())
-    width = max(map(len, table))
-    lines = [f"  {'':<{width}}  " + "  ".join(f"{name:>9}" for name in columns)]
-    lines += [f"  {name:<{width}}  " + "  ".join(f"{v:>9.4g}" for v in row.values()) for name, row in rows[:_MOST_ROWS]]
-    if len(rows) > _MOST_ROWS:
-        lines.append(f"  and {len(rows) - _MOST_ROWS} more with a better {key}; --json gives all")
+    from lab.training.class_table import shown
+
+    rows, num_left_out, key = shown(table)
+    width = max(map(len, rows))
+    lines = [f"  {'':<{width}}  " + "  ".join(f"{name:>9}" for name in next(iter(rows.values())))]
+    lines += [f"  {name:<{width}}  " + "  ".join(f"{v:>9.4g}" for v in row.values()) for name, row in rows.items()]
+    if num_left_out:
+        lines.append(f"  and {num_left_out} more with a better {key}; --json gives all")
     return lines

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
+from lab.comparison.layers import Layer, layers_of
 from lab.comparison.statistics import Array
 from lab.config import plain_yaml
 from lab.config.serialization import flatten
@@ -59,6 +60,10 @@ class Record:
     """the experiment, flattened: {"module.gamma": 0.99}"""
     curves: dict[str, Curve]
     media: Media = Media()
+    layers: dict[str, Layer] = field(default_factory=dict)
+    """histograms of weights, activations and gradients, by name"""
+    classes: dict[str, dict[str, float]] = field(default_factory=dict)
+    """numbers of each class of the validation split at the last evaluation"""
 
     @property
     def recipe(self) -> str:
@@ -96,14 +101,17 @@ def read(run: Run) -> Record:
     counter = str(result.get("counter", "samples"))
     if result.get("status") == "running" and not run.is_alive():
         result["status"] = "stopped"
+    rows = run.metrics()
     return Record(
         name=run.path.name,
         path=run.path,
         url=None,
         result=result,
         config=read_config(run.path / "experiment.yaml"),
-        curves=curves_of([*run.metrics(), *system_rows(run)], counter),
+        curves=curves_of([*rows, *system_rows(run)], counter),
         media=media_of(run.media),
+        layers=layers_of(rows, counter),
+        classes=classes_of(rows),
     )
 
 
@@ -197,6 +205,17 @@ def _in_order(parts: list[tuple[Array, Array, Array, Array]]) -> Curve:
     order, *columns = (np.concatenate(pieces) for pieces in zip(*parts, strict=True))
     rank = np.argsort(order, kind="stable")
     return Curve(*(column[rank] for column in columns))
+
+
+def classes_of(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """The last table of classes in rows of metrics: numbers by class and name; what is none is left out."""
+    table: dict[Any, Any] = next((row["classes"] for row in reversed(rows) if isinstance(row.get("classes"), dict)), {})
+    numbers = {
+        str(name): {str(key): number for key, value in row.items() if math.isfinite(number := _number(value))}
+        for name, row in table.items()
+        if isinstance(row, dict)
+    }
+    return {name: row for name, row in numbers.items() if row}
 
 
 def media_of(folder: Path) -> Media:

@@ -48,6 +48,10 @@ class ImageBatches(ResidentModule):
         for x, y in told(f"going through the {split} split", pairs):
             yield Batch(self._as_float(x, generator), y)
 
+    def training_sample(self, num: int) -> Batch:
+        x, y = super().training_sample(num)
+        return Batch(self._as_float(x, torch.Generator(self.device).manual_seed(0)), y)
+
     def _draw(self) -> Iterator[Batch]:
         images, labels = self._splits["train"]
         for _ in range(self.batches_per_step):

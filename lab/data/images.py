@@ -33,7 +33,7 @@ from lab.data.image_streams import PictureStream
 from lab.data.items import Item
 from lab.data.module import LabDataModule
 from lab.data.pictures import AS_THEY_ARE, Fit, Reading
-from lab.data.resident import Batch, ShuffledOrder
+from lab.data.resident import Batch, ShuffledOrder, evenly
 from lab.data.spec import DataSpec, TensorSpec
 from lab.data.splits import held_out, tell_absent
 from lab.data.targets import Classes, TargetKind
@@ -235,6 +235,12 @@ class StreamModule(ImageModule):
         labels = self._labels[split].split(batch_size)
         for y in told(f"going through the {split} split", labels):
             yield Batch(self._as_float(next(read).to(self.device), generator), y)
+
+    def training_sample(self, num: int) -> Batch:
+        index = evenly(self.num_samples("train"), min(num, self.num_samples("val")))
+        x = next(self._streams["train"].read([index.tolist()])).to(self.device)
+        y = self._labels["train"][index.to(self.device)]
+        return Batch(self._as_float(x, torch.Generator(self.device).manual_seed(0)), y)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)

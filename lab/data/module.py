@@ -62,6 +62,13 @@ class LabDataModule(LightningDataModule):
         """
         raise UserError(f"lab predict cannot read inputs for {type(self).__name__}.")
 
+    def training_sample(self, num: int) -> Any:
+        """The same samples of the training split each time, spread over it evenly, without random transforms.
+
+        At most `num`, and no more than the validation split has; None where nothing is held out of a training split.
+        """
+        return None
+
     def train_dataloader(self) -> ChunkStream:
         return ChunkStream(self)
 

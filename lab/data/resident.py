@@ -24,6 +24,11 @@ class Batch(NamedTuple):
     y: Tensor
 
 
+def minibatches(samples: Batch, batch_size: int = 250) -> Iterator[Batch]:
+    """Samples in minibatches, in order."""
+    return map(Batch, samples.x.split(batch_size), samples.y.split(batch_size))
+
+
 AnyBatch = TypeVar("AnyBatch")
 
 
@@ -83,6 +88,12 @@ class ShuffledOrder:
         return self._order
 
 
+def evenly(total: int, num: int) -> Tensor:
+    """At most `num` places among `total`, spread over them evenly."""
+    num = min(num, total)
+    return torch.arange(num) * total // max(1, num)
+
+
 class ResidentModule(LabDataModule):
     """Splits of inputs and targets that live on the device. Subclasses set `_splits` and `order`."""
 
@@ -93,6 +104,11 @@ class ResidentModule(LabDataModule):
         super().to(device)
         self._splits = {name: (x.to(device), y.to(device)) for name, (x, y) in self._splits.items()}
         self.order.device = device
+
+    def training_sample(self, num: int) -> Batch:
+        x, y = self._splits["train"]
+        index = evenly(len(y), min(num, len(self._splits["val"][1]))).to(y.device)
+        return Batch(x[index], y[index])
 
     def fixed_tensors(self) -> Iterator[Tensor]:
         return (t for pair in self._splits.values() for t in pair)

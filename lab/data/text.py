@@ -127,6 +127,12 @@ class TextModule(LabDataModule):
         """The characters (N,) of a split."""
         return self._splits[name]
 
+    def training_sample(self, num: int) -> Tensor:
+        """Characters (N,) from the middle of the training text."""
+        train = self._splits["train"]
+        num = min(num, len(self._splits["val"]), len(train))
+        return train[(len(train) - num) // 2 :][:num]
+
     def fixed_tensors(self) -> Iterable[Tensor]:
         return self._splits.values()
 

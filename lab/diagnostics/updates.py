@@ -8,9 +8,9 @@ import torch
 
 from lab.diagnostics.finding import Finding, not_applicable
 from lab.diagnostics.warm_up import WarmUp
+from lab.training.health.updates import judge_ratio, rate_sentence, typical_ratio
 
 GRADIENTS, RATE = "gradients", "update to weight"
-TOO_HIGH, TOO_LOW, USUAL = 1e-1, 1e-5, 1e-3
 _MOST_NAMED = 3
 
 
@@ -58,25 +58,19 @@ def check_rates(warm_up: WarmUp) -> Finding:
             continue
         mean = torch.stack(record.ratios).nanmean(0)
         matrices = torch.tensor([len(shape) > 1 for shape in record.shapes])
-        changed = mean[matrices & (mean != 0)]  # what never changes has no gradient, whatever the rate
-        if not len(changed):
+        ratio = float(typical_ratio(mean[matrices]))
+        if math.isnan(ratio):
             continue
-        ratio = numbers[name] = float(changed.nanmedian())
+        numbers[name] = ratio
         numbers |= {f"{name}/{each}": value for each, value in zip(record.names, mean.tolist(), strict=True)}
-        if ratio > TOO_HIGH or not math.isfinite(ratio):
-            sentences.append(f"the learning rate of {name} ({record.rate:g}) is too high: {_changes(ratio)}; lower it")
-        elif ratio < TOO_LOW:
-            sentences.append(f"the learning rate of {name} ({record.rate:g}) is too low: {_changes(ratio)}; raise it")
+        if judge_ratio(ratio) is not None:
+            sentences.append(rate_sentence(name, record.rate, ratio))
     if not numbers:
         return not_applicable(RATE, "no weights were changed by a gradient step")
     if sentences:
         return Finding(RATE, "wrong", "; ".join(sentences), numbers)
     told = ", ".join(f"{numbers[name]:.1e} ({name})" for name in warm_up.records if name in numbers)
     return Finding(RATE, "ok", f"an update changes weights by {told} of their norm", numbers)
-
-
-def _changes(ratio: float) -> str:
-    return f"an update changes weights by {ratio:.1e} of their norm, and about {USUAL:g} is usual"
 
 
 def _names(names: list[str]) -> str:

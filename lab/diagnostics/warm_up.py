@@ -20,6 +20,7 @@ from lab.experiment import Experiment
 from lab.lightning import Callback
 from lab.quiet import quiet
 from lab.training.devices import build_trainer
+from lab.training.health.updates import relative_changes
 from lab.training.learner import Learner
 
 NUM_UPDATES = 20
@@ -149,14 +150,7 @@ def _watch(updater: Updater, record: Record, after_update: Callable[[], None]) -
         apply(gradients, metrics)
         if updater.rate:
             factor = record.rate / updater.rate
-            record.ratios.append(factor * torch.tensor(_changes(before, updater.parameters), dtype=torch.float64))
+            record.ratios.append(factor * relative_changes(before, updater.parameters).double())
         after_update()
 
     updater.loss, updater.apply = recorded_loss, recorded_apply  # type: ignore[method-assign]
-
-
-def _changes(before: list[Tensor], after: list[Tensor]) -> list[float]:
-    """|after - before| / |before| of each tensor; nan where it was zero."""
-    with torch.no_grad():
-        pairs = [(float((b - a).norm()), float(a.norm())) for a, b in zip(before, after, strict=True)]
-    return [change / norm if norm else float("nan") for change, norm in pairs]

@@ -16,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 foreach_copy_ = torch._foreach_copy_
 foreach_add_ = torch._foreach_add_
 foreach_lerp_ = torch._foreach_lerp_
+foreach_norm = torch._foreach_norm
+foreach_sub = torch._foreach_sub
 
 fused_adam_ = torch._fused_adam_
 """the kernel behind torch.optim.Adam(fused=True), without the Python around it"""

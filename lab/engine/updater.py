@@ -10,8 +10,8 @@ An `Updater` is given a loss function of a batch and runs it by one of two engin
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,19 @@ from lab.ranks import collectives, ranks
 _MAX_TRACES = 16
 _NEAR, _NEGLIGIBLE = 0.1, 1e-3
 """how far a recorded gradient may be from autograd's, of its own norm and of all"""
+
+
+class UpdateObserver(Protocol):
+    """Looks at one update, and changes nothing of it."""
+
+    def see_batch(self, batch: Any) -> None:
+        """The minibatch, before its loss is computed; again, with another one, where the update was not made."""
+
+    def see_gradients(self, gradients: Sequence[Tensor]) -> None:
+        """The gradients of all ranks, before they are clipped; not of a second-order optimizer, nor valid for long."""
+
+    def see_update(self) -> None:
+        """The parameters have been changed."""
 
 
 class Updater:
@@ -78,6 +91,8 @@ class Updater:
         self._gradients: FlatGradients | None = None
         self._fused_step: Callable[[FlatGradients], None] | None = None
         self._may_be_fused = config.momentum_schedule is None
+        self.observer: UpdateObserver | None = None
+        """looks at the next update, once"""
 
     def step(self, batch: Any) -> tuple[Metrics, dict[str, Tensor]]:
         """One update on one minibatch.
@@ -87,6 +102,8 @@ class Updater:
             parameters before the update.
         """
         if self.is_second_order:
+            if self.observer is not None:
+                self.observer.see_batch(batch)
             loss = minimize(self.optimizer, Repeated(self.module, self.loss, batch), self.config.weight_decay)
             self._end_update()
             return loss.metrics, loss.extras
@@ -96,6 +113,8 @@ class Updater:
 
     def gradients(self, batch: Any) -> tuple[list[Tensor], Metrics, dict[str, Tensor]]:
         """The gradient of the loss of one minibatch, valid until the next one is asked for; metrics and extras."""
+        if self.observer is not None:
+            self.observer.see_batch(batch)
         if self.engine == "traced":
             return self._traced(batch)
         value, metrics, extras = self.loss(batch)
@@ -109,6 +128,8 @@ class Updater:
         buffer = self._buffer()
         buffer.take(gradients)
         _mean_over_ranks(buffer.buffer)
+        if self.observer is not None:
+            self.observer.see_gradients(buffer.views)
         if self.config.max_grad_norm is not None:
             metrics["grad_norm"] = buffer.clip_(self.config.max_grad_norm)
         if self._l1:
@@ -198,6 +219,9 @@ class Updater:
         self.num_updates += 1
         if self.average is not None:
             self.average.update(self._progress)
+        if self.observer is not None:
+            self.observer.see_update()
+            self.observer = None
 
     def _buffer(self) -> FlatGradients:
         if self._gradients is None:

@@ -84,11 +84,17 @@ class Tracker:
         assert self.logger is not None
         pictures = {name: self.run.path / path for name, path in row.pop("pictures", {}).items()}
         films = {name: self.run.path / path for name, path in row.pop("films", {}).items()}
+        histograms, _ = row.pop("histograms", {}), row.pop("classes", None)
         values: dict[str, Any] = {key: value for key, value in row.items() if value is not None}
-        if pictures or films:
+        if pictures or films or histograms:
+            import numpy as np
             import wandb
 
             values |= {f"pictures/{name}": wandb.Image(str(path)) for name, path in pictures.items() if path.is_file()}
+            values |= {
+                f"histograms/{name}": wandb.Histogram(np_histogram=(counts, np.linspace(low, high, len(counts) + 1)))
+                for name, (low, high, counts) in histograms.items()
+            }
             values |= {
                 f"films/{name}": wandb.Video(str(path), format="mp4") for name, path in films.items() if path.is_file()
             }

@@ -108,7 +108,13 @@ class LanguageModel(Learner[LanguageModelConfig]):
     def evaluate(self, data: LabDataModule, split: Literal["val", "test"] = "val", **options: Any) -> dict[str, float]:
         """Bits a character over the whole split, read in up to 64 streams that each start with a cleared state."""
         assert isinstance(data, TextModule)
-        codes = data.split(split)
+        bits = self._bits_per_char(data.split(split), split)
+        return {"eval/bits_per_char": bits, "eval/perplexity": 2**bits}
+
+    def training_score(self, sample: Tensor) -> tuple[Monitor, float]:
+        return self.monitor, self._bits_per_char(sample, "train")
+
+    def _bits_per_char(self, codes: Tensor, split: str) -> float:
         num_streams = max(1, min(_EVAL_STREAMS, len(codes) // _EVAL_WINDOW))
         length = -(-(len(codes) - 1) // num_streams)
         x, y = (F.pad(part, (0, num_streams * length - len(part)), value=-1) for part in (codes[:-1], codes[1:]))
@@ -117,8 +123,7 @@ class LanguageModel(Learner[LanguageModelConfig]):
         for inputs, targets in told(f"reading the {split} split", list(zip(*streams, strict=True))):
             logits, state = self.net(inputs, state)
             nats += float(F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum"))
-        nats /= len(codes) - 1
-        return {"eval/bits_per_char": nats / math.log(2), "eval/perplexity": math.exp(nats)}
+        return nats / (len(codes) - 1) / math.log(2)
 
     @torch.no_grad()
     def answers(self, x: Tensor) -> list[Answer]:

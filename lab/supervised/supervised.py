@@ -6,6 +6,7 @@ B batch, N samples, C channels, F features.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from lab.backbones import BackboneConfig
 from lab.backbones.features import Features
 from lab.data.module import LabDataModule
-from lab.data.resident import Batch
+from lab.data.resident import Batch, minibatches
 from lab.data.spec import DataSpec, TensorSpec
 from lab.engine.loss import Loss
 from lab.engine.optimizers import OptimizerConfig
@@ -28,7 +29,7 @@ from lab.supervised.predictor import exportable
 from lab.supervised.preprocessing import Preprocessing, PreprocessingConfig
 from lab.supervised.tasks import Task, TaskConfig, task_for
 from lab.training.answer import Answer
-from lab.training.learner import Learner, split_means
+from lab.training.learner import Learner, Monitor, split_means
 
 _NUM_MISTAKES = 24
 Split = Literal["train", "val", "test"]
@@ -141,9 +142,17 @@ class Supervised(Learner[SupervisedConfig]):
         self._judged = (split, self.counters["updates"]), judged
         return {f"eval/{name}": value for name, value in judged.scores.items()}
 
-    @torch.no_grad()
+    def training_score(self, sample: Batch) -> tuple[Monitor, float]:
+        name = self.monitor.metric.removeprefix("eval/")
+        scores = split_means(minibatches(sample), lambda batch: self.task.per_sample(self.net(batch.x), batch.y))
+        return self.monitor, scores[name] if name in scores else self._judge(minibatches(sample)).scores[name]
+
     def judge(self, data: Any, split: Split) -> Judged:
         """Predict a whole split and compare it with what is true, going through it once."""
+        return self._judge(data.batches(split))
+
+    @torch.no_grad()
+    def _judge(self, batches: Iterable[Batch]) -> Judged:
         scores = self.task.scores()
         predictions: list[Tensor] = []
         targets: list[Tensor] = []
@@ -158,7 +167,7 @@ class Supervised(Learner[SupervisedConfig]):
             worst.add(list(values.values())[-1], batch.x)
             return values
 
-        means = split_means(data.batches(split), per_sample)
+        means = split_means(batches, per_sample)
         whole = {name: float(value) for name, value in scores.compute().items()}
         return Judged({**means, **whole}, torch.cat(predictions), torch.cat(targets), worst.at, worst.x)
 
@@ -167,6 +176,7 @@ class Supervised(Learner[SupervisedConfig]):
         images = self.task.draw(judged.predictions, judged.y)
         if judged.worst_x.dim() == 4 and judged.worst_x.shape[1] in (1, 3):
             images["mistakes"] = captioned_grid(judged.worst_x, self._captions(judged))
+        self._judged = None  # which may be large
         return images
 
     def table(self, data: LabDataModule, split: Literal["val", "test"]) -> dict[str, dict[str, float]]:
@@ -181,8 +191,8 @@ class Supervised(Learner[SupervisedConfig]):
         return exportable(self.net, self.data_spec)
 
     def _just_judged(self, data: LabDataModule, split: Split) -> Judged:
-        """What the last evaluation has made of a split, once; else the split is judged."""
-        last, self._judged = self._judged, None
+        """What the last evaluation has made of a split; else the split is judged."""
+        last = self._judged
         return last[1] if last is not None and last[0] == (split, self.counters["updates"]) else self.judge(data, split)
 
     def _captions(self, judged: Judged) -> list[str]:

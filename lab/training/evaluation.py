@@ -15,8 +15,10 @@ from lab.ranks import ranks
 from lab.runs import checkpoint
 from lab.runs.directory import Run
 from lab.seeding import derive_seed
-from lab.training.dead_units import DeadUnits
-from lab.training.learner import Learner
+from lab.training.class_table import shown
+from lab.training.health.dead_units import DeadUnits
+from lab.training.health.health import PREFIX, Health
+from lab.training.learner import Learner, Monitor
 
 
 @contextmanager
@@ -37,11 +39,13 @@ def evaluating(module: Learner[Any], seed: int) -> Iterator[None]:
 class Evaluator:
     """Measures a module on the validation split (or in its environment), and draws what it does."""
 
-    def __init__(self, run: Run, data: LabDataModule, seed: int) -> None:
-        self.run, self.data, self.seed = run, data, seed
+    def __init__(self, run: Run, data: LabDataModule, seed: int, health: Health | None) -> None:
+        self.run, self.data, self.seed, self.health = run, data, seed, health
 
     def evaluate(self, module: Learner[Any], *, film: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Metrics, the paths of `pictures` by name, and of `films` where one is wanted and the module makes one.
+
+        Also the table of `classes`, where the module tells one; where there are diagnostics, theirs, and `histograms`.
 
         Args:
             film: says of the metrics whether a film is wanted.
@@ -49,19 +53,41 @@ class Evaluator:
         count, dead_units = module.counters[module.counter], DeadUnits()
         with module.averaged(), evaluating(module, derive_seed(self.seed, "evaluation", count)):
             module.renew_statistics(self.data)
+            scored = self._training_score(module, count)
             with dead_units.watching(module):
                 row: dict[str, Any] = dict(module.evaluate(self.data))
             row |= dead_units.metrics()
             warning = dead_units.warning()
             if warning and count:
                 module.warn_once("dead units", warning)
+            if table := module.table(self.data, "val"):
+                row["classes"] = shown(table).rows
             pictures = module.pictures(self.data)
             path = module.film(self.data, self.run.media) if film(row) else None
+        if self.health is not None:
+            row |= {**self._fit(scored, row), **self.health.evaluation(module)}
+            if (filters := self.health.picture(module)) is not None:
+                pictures = {**pictures, "first-layer": filters}
         if pictures:
             row["pictures"] = {name: self._save(image, name, count) for name, image in pictures.items()}
         if path is not None:
             row["films"] = {path.stem: str(path.relative_to(self.run.path))}
         return row
+
+    def _training_score(self, module: Learner[Any], count: int) -> tuple[Monitor, float] | None:
+        """With random numbers of its own: what is measured afterwards is as without it."""
+        if self.health is None:
+            return None
+        with evaluating(module, derive_seed(self.seed, "training score", count)):
+            return self.health.training_score(module, self.data)
+
+    def _fit(self, scored: tuple[Monitor, float] | None, row: dict[str, Any]) -> dict[str, float]:
+        """The score of training samples, and the gap: by how much that of the validation split is worse."""
+        if scored is None or scored[0].metric not in row:
+            return {}
+        (metric, mode), value = scored
+        gap = (value - row[metric]) if mode == "max" else (row[metric] - value)
+        return {f"{PREFIX}train_{metric.removeprefix('eval/')}": value, f"{PREFIX}gap": gap}
 
     def _save(self, image: Image, name: str, count: int) -> str:
         path = self.run.media / name / f"{count:012d}.png"

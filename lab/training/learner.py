@@ -117,6 +117,13 @@ class Learner(LightningModule, Generic[ConfigT]):
         """Metrics named `eval/...` on a split, or over greedy episodes; called in eval mode without gradients."""
         raise NotImplementedError
 
+    def training_score(self, sample: Any) -> tuple[Monitor, float] | None:
+        """A metric that `evaluate` gives too, of training samples; None where there is none that is cheap.
+
+        Called in eval mode without gradients, with what `LabDataModule.training_sample` gives.
+        """
+        return None
+
     def answers(self, x: Any) -> list[Answer]:
         """What is said of each of several inputs (B, ...) by `lab predict`; in eval mode without gradients.
 

@@ -24,6 +24,7 @@ from lab.runs.directory import Run
 from lab.runs.files import write_atomic
 from lab.runs.tracking import Tracker
 from lab.training.evaluation import Evaluator
+from lab.training.health.health import Health
 from lab.training.learner import Learner
 from lab.training.recording import Recorder
 from lab.training.saving import Best, Saver
@@ -80,10 +81,11 @@ class RunLoop(Callback):
         self.budget = trainer.budget
         self.eval_period = trainer.eval_period or max(1, trainer.budget // 20)
         self.log_period = trainer.log_period or max(1, trainer.budget // 200)
-        self.evaluator = Evaluator(run, data, experiment.seed)
+        self.writes = ranks.rank() == 0
+        self.health = Health(self.eval_period) if trainer.diagnostics and self.writes else None
+        self.evaluator = Evaluator(run, data, experiment.seed, self.health)
         self.saver = Saver(experiment, run, data)
         self.recorder = Recorder(experiment, run, tracker)
-        self.writes = ranks.rank() == 0
         self.status = "running"
         self.reason: str | None = None
         """why a completed run ended before its budget, where that is not the time"""
@@ -227,6 +229,8 @@ class RunLoop(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         pl_module.set_progress(pl_module.counters[pl_module.counter] / self.budget)
         self._counted = dict(pl_module.counters)
+        if self.health is not None:
+            self.health.begin_chunk(pl_module, self.state["next_eval"])
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         module: Learner[Any] = pl_module
@@ -238,13 +242,16 @@ class RunLoop(Callback):
         self.state["seconds"] += now - self._clock
         agreed = self._agree(module, now)
         count = module.counters[module.counter]
+        if self.health is not None:
+            self.health.end_chunk(count - self._counted[module.counter])
         done = count >= self.budget or agreed.out_of_time
         stopping = done or agreed.stop or self._paused(module)
         if count >= self.state["next_log"] or stopping:
             self.state["next_log"] = (count // self.log_period + 1) * self.log_period
             metrics = collectives.mean_metrics(outputs or {})
             if self.writes:
-                self.recorder.add_losses(module, metrics, self.state["seconds"])
+                diagnostics = self.health.row(module) if self.health is not None else {}
+                self.recorder.add_losses(module, metrics | diagnostics, self.state["seconds"])
         if count >= self.state["next_eval"] or done:
             self.state["next_eval"] = (count // self.eval_period + 1) * self.eval_period
             self._evaluate(module, last=done)
@@ -375,6 +382,8 @@ class RunLoop(Callback):
     def _save(self, module: Learner[Any]) -> None:
         began = time.perf_counter()
         loop = self.state | (self.recorder.state() if self.writes else {})
+        if self.health is not None:
+            loop["health"] = self.health.state_dict()
         self.saver.save_last(module, self.best, loop)
         if self.writes:
             self.recorder.flush(loop)
@@ -389,6 +398,8 @@ class RunLoop(Callback):
     def _restore(self, module: Learner[Any], content: dict[str, Any]) -> None:
         self.saver.restore(module, content)
         self.recorder.restore(content["loop"])
+        if self.health is not None and "health" in content["loop"]:
+            self.health.load_state_dict(content["loop"]["health"])
         self.state |= {key: value for key, value in content["loop"].items() if key in self.state}
         self.best, self.saved = content["best"], True
 

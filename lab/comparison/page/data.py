@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Collection, Sequence
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,32 @@ def constants_of(section: Section) -> dict[str, float]:
     return {name: next(iter(ends[name])) for name in sorted(ends) if len(ends[name]) == 1 and name != section.metric}
 
 
+def layer_data(run: Record) -> dict[str, Any]:
+    """A run's histograms by name: steps, ends, bins, and the shares (T, B) of the largest share, as bytes."""
+    return {
+        name: {**layer._asdict(), "shares": _bytes(layer.shares), "bins": layer.shares.shape[1]}
+        for name, layer in run.layers.items()
+    }
+
+
+def all_layers(runs: Mapping[str, Record], budget: int) -> dict[str, Any]:
+    """Those of as many runs as fit `budget` characters, in their order."""
+    chosen: dict[str, Any] = {}
+    for name, run in runs.items():
+        if run.layers:
+            data = layer_data(run)
+            budget -= len(json.dumps(data))
+            if budget < 0:
+                break
+            chosen[name] = data
+    return chosen
+
+
+def _bytes(shares: Array) -> str:
+    scaled = np.round(255 * np.sqrt(shares / max(float(shares.max()), 1e-12)))  # small shares are seen, too
+    return base64.b64encode(scaled.astype(np.uint8).tobytes()).decode("ascii")
+
+
 def encode(values: Array) -> str:
     """Numbers as base64 of little-endian float32."""
     return base64.b64encode(np.asarray(values, dtype="<f4").tobytes()).decode("ascii")
@@ -147,5 +174,7 @@ def _run(run: Record, section: Section, link: Callable[[Path], str]) -> dict[str
         "rate": run.steps_per_second,
         "last": None if curve is None else value_of(curve, section.mode, "last"),
         "best": None if curve is None else value_of(curve, section.mode, "best"),
+        "classes": [[label, row] for label, row in run.classes.items()],
+        "layers": bool(run.layers),
         "machine": machine.get("gpu") or (f"{machine['cores']} cores" if machine.get("cores") else None),
     }

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lab.comparison.records import Curve, Record, curves_of, media_of, read_config, system_rows
+from lab.comparison.layers import layers_of
+from lab.comparison.records import Curve, Record, classes_of, curves_of, media_of, read_config, system_rows
 from lab.errors import UserError
 from lab.runs.directory import FORMAT, Run, run_folders
 from lab.runs.metrics_file import rows_of
@@ -66,14 +67,18 @@ class _Followed:
             return False
         if result.get("status") == "running" and not run.is_alive():
             result["status"] = "stopped"
+        counter = str(result.get("counter", "samples"))
+        curves = self._curves(run, counter)
         self.record = Record(
             name=self.path.name,
             path=self.path,
             url=None,
             result=result,
             config=config,
-            curves=self._curves(run, str(result.get("counter", "samples"))),
+            curves=curves,
             media=media_of(run.media),
+            layers=layers_of(self._rows, counter),
+            classes=classes_of(self._rows),
         )
         return True
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from rich.console import Console
 from rich.progress import track
 
-from lab.comparison.page.data import curve_data, groups_of, metrics_of, page_data, run_id
+from lab.comparison.page.data import all_layers, curve_data, groups_of, metrics_of, page_data, run_id
 from lab.comparison.page.media import media_data
 from lab.comparison.summary import Section
 from lab.runs.files import write_atomic
@@ -21,6 +21,7 @@ from lab.runs.files import write_atomic
 _ASSETS = Path(__file__).parent / "assets"
 _CURVE_POINTS = 600_000
 _MEDIA_BYTES = 9_000_000
+_LAYER_BYTES = 3_000_000
 _MIN_POINTS, _MAX_POINTS = 40, 1_000
 _MANY_SERIES = 100
 """curves that take long enough for a person to want to see how far they are"""
@@ -35,7 +36,10 @@ def write_page(
     max_points = min(_MAX_POINTS, max(_MIN_POINTS, _CURVE_POINTS // max(1, series)))
     data = page_data(sections, title, partial(_link, path.parent.resolve()))
     first: dict[str, Any] = {}
-    rest: dict[str, Any] = {"media": media_data(runs, extra_media or {}, _MEDIA_BYTES)}
+    rest: dict[str, Any] = {
+        "media": media_data(runs, extra_media or {}, _MEDIA_BYTES),
+        "layers": all_layers(runs, _LAYER_BYTES),
+    }
     wanted = [
         (index, place, metric)
         for index, section in enumerate(sections)

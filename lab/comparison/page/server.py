@@ -37,6 +37,7 @@ class Board:
         self._started, self._changes = time.time_ns(), 0
         self._sections: list[Any] = []
         self._folders: dict[str, Path] = {}
+        self._runs: dict[str, Any] = {}
         self._data = b""
 
     def data(self, version: str) -> bytes | None:
@@ -54,6 +55,14 @@ class Board:
         runs = sum(len(group.runs) for at, group in enumerate(groups_of(section)) if at in set(groups))
         points = min(1_000, max(30, _CURVE_POINTS // max(1, runs)))
         return json.dumps(curve_data(section, metric, points, set(groups))).encode()
+
+    def layers(self, name: str) -> bytes:
+        """The histograms of a run by what the page calls it. Raises KeyError when there is no such run."""
+        from lab.comparison.page.data import layer_data
+
+        with self._lock:
+            run = self._runs[name]
+        return json.dumps(layer_data(run)).encode()
 
     def folder(self, name: str) -> Path | None:
         """The directory of a run that the page links to."""
@@ -81,6 +90,7 @@ class Board:
         found = summary.sections(wanted, **self._options) if wanted else []
         self._sections = [*found, *across(found)]
         self._changes += 1
+        self._runs = {run_id(run): run for run in wanted}
         names = {run_id(run): str(index) for index, run in enumerate(wanted)}
         self._folders = {names[run_id(run)]: run.path for run in wanted if run.path is not None}
         data = page_data(self._sections, self._title, lambda path: f"runs/{names[str(path)]}/")
@@ -132,6 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
                 groups = [int(word) for word in query.get("groups", "").split(",") if word]
                 curves = self.shown.curves(int(query["section"]), query["metric"], groups)
                 self._answer(200, curves, "application/json")
+            elif address.path == "/layers":
+                self._answer(200, self.shown.layers(query["run"]), "application/json")
             elif address.path.startswith("/runs/"):
                 self._file(address.path)
             else:

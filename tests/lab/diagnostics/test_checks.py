@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from lab.config.overrides import resolve
-from lab.diagnostics.activations import Outputs
 from lab.diagnostics.inputs import check_inputs
 from lab.diagnostics.supervised import (
     check_first_loss,
@@ -22,6 +21,7 @@ from lab.diagnostics.supervised import (
 )
 from lab.diagnostics.updates import check_missing_gradients, check_rates
 from lab.diagnostics.warm_up import Record, WarmUp, warm_up
+from lab.training.health.outputs import Outputs
 
 CNN = "classifier/digits-cnn"
 
@@ -139,9 +139,9 @@ def test_the_first_loss_of_text_is_that_of_equal_characters() -> None:
 
 
 def test_saturated_outputs_and_sizes_are_counted() -> None:
-    net, outputs = nn.Sequential(nn.Linear(1, 4, bias=False), nn.Tanh()), Outputs()
+    net, outputs = nn.Sequential(nn.Linear(1, 4, bias=False), nn.Tanh(), nn.Linear(4, 1)), Outputs()
     net[0].weight.data = torch.tensor([[0.1], [0.2], [5.0], [-5.0]])  # type: ignore[union-attr]
     with outputs.watching(net):
         net(torch.ones(3, 1))
     assert outputs.saturated == {"1": 0.5}
-    assert outputs.sizes == {"0": pytest.approx(math.sqrt((0.01 + 0.04 + 25 + 25) / 4))}
+    assert outputs.sizes["0"] == pytest.approx(math.sqrt((0.01 + 0.04 + 25 + 25) / 4))

@@ -436,7 +436,75 @@
     return card;
   }
 
-  const SYSTEM = "system/";
+  /* Runs of a section of which something is known, one of them chosen. */
+  function chosenRun(section, name, wanted, fill) {
+    const runs = section.groups.flatMap((group, index) => (shown(section, group) ? group.runs.filter((id) => wanted(data.runs[id])).map((id) => ({ id, text: `${group.label} · seed ${data.runs[id].seed}`, index })) : []));
+    if (!runs.length) return null;
+    const at = `${section.id} ${name}`;
+    const current = () => runs.find(({ id }) => id === state.at[at]) ?? runs[0];
+    const select = make("select", { ariaLabel: `run of ${name}`, on: { change: (event) => { state.at[at] = event.target.value; fill(current().id); } } },
+      ...runs.map(({ id, text }) => make("option", { value: id, selected: id === current().id }, text)));
+    fill(current().id);
+    return runs.length > 1 ? select : make("span", { className: "note" }, runs[0].text);
+  }
+
+  function classesCard(section) {
+    const place = make("div", { className: "scroll tall" });
+    const fill = (id) => {
+      const rows = data.runs[id].classes, heads = Object.keys(rows[0][1]);
+      place.replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...["class", ...heads].map((head) => make("th", {}, head)))),
+        make("tbody", {}, ...rows.map(([label, row]) => make("tr", {}, make("td", {}, label), ...heads.map((head) => make("td", {}, number(row[head], 3))))))));
+    };
+    const choice = chosenRun(section, "classes", (run) => run.classes.length, fill);
+    if (!choice) return null;
+    return make("div", { className: "card classes" }, make("h3", {}, "Each class"), make("div", { className: "bar" }, choice), place,
+      make("p", { className: "note" }, "Of the validation split, at the last evaluation. Where there are more than 40, those that went worst; lab evaluate RUN measures the test split."));
+  }
+
+  async function layersOf(id) {
+    if (!live) return embedded("layers")?.[id] ?? {};
+    const answer = await fetch(`layers?run=${encodeURIComponent(id)}`);
+    return answer.ok ? answer.json() : {};
+  }
+
+  /* Shares of numbers in bins (upwards) at each evaluation (to the right): the darker, the more. */
+  function heatmap(name, { steps, low, high, bins, shares }, counter) {
+    const values = Uint8Array.from(atob(shares), (character) => character.charCodeAt(0));
+    const canvas = make("canvas", { width: steps.length, height: bins, role: "img", ariaLabel: `histograms of ${name}` });
+    const pen = canvas.getContext("2d"), image = pen.createImageData(steps.length, bins);
+    const [red, green, blue] = [1, 3, 5].map((at) => parseInt(COLOURS[0].slice(at, at + 2), 16));
+    values.forEach((value, index) => {
+      const [at, bin] = [Math.floor(index / bins), index % bins];
+      image.data.set([red, green, blue, value], 4 * ((bins - 1 - bin) * steps.length + at));
+    });
+    pen.putImageData(image, 0, 0);
+    return make("figure", { className: "heatmap" }, make("div", { className: "scale" }, make("span", {}, number(high, 3)), canvas, make("span", {}, number(low, 3))),
+      make("figcaption", {}, make("b", {}, name), ` ${short(steps[0])} to ${short(steps[steps.length - 1])} ${counter === "env_steps" ? "steps" : counter}`));
+  }
+
+  const KINDS = ["weights", "activations", "gradients"];
+  function layersCard(section) {
+    const gallery = make("div", { className: "gallery" }), at = `${section.id} kind`;
+    let asked = null;
+    const fill = async (id) => {
+      asked = id;
+      const layers = await layersOf(id), kind = state.at[at] ?? KINDS[0];
+      if (asked !== id) return;
+      const figures = Object.entries(layers).filter(([name]) => name.startsWith(`${kind}/`)).map(([name, layer]) => heatmap(name.slice(kind.length + 1), layer, section.counter));
+      gallery.replaceChildren(...(figures.length ? figures : [make("p", { className: "note" }, "There are none.")]));
+    };
+    const choice = chosenRun(section, "layers", (run) => run.layers, fill);
+    if (!choice) return null;
+    const buttons = KINDS.map((kind) => make("button", { ariaPressed: String((state.at[at] ?? KINDS[0]) === kind), on: { click: () => {
+      state.at[at] = kind;
+      buttons.forEach((button, index) => { button.ariaPressed = String(KINDS[index] === kind); });
+      fill(asked);
+    } } }, kind));
+    return make("div", { className: "card layers" }, make("h3", {}, "Layers"), make("div", { className: "bar" }, make("div", { className: "segments", role: "group" }, ...buttons), choice), gallery,
+      make("p", { className: "note" }, "How weights, outputs and gradients of each layer are spread (upwards), from evaluation to evaluation (to the right)."));
+  }
+
+  const SYSTEM = "system/", DIAGNOSTICS = "diagnostics/";
   function metricsCard(section, title, names, constants) {
     if (!names.length && !constants.length) return null;
     const name = `${section.id} ${title}`;
@@ -470,7 +538,7 @@
   function sectionNode(section) {
     hideMost(section);
     const summary = make("div", { className: "card" });
-    const media = make("div"), config = make("div"), runs = make("div");
+    const media = make("div"), classes = make("div"), layers = make("div"), config = make("div"), runs = make("div");
     const renew = () => {
       node.classList.toggle("hidden", !section.groups.some((group) => matches(section, group)));
       const direction = section.mode === "max" ? "higher is better" : "lower is better";
@@ -480,6 +548,8 @@
       summary.replaceChildren(bar, summaryTable(section), make("p", { className: "note" }, explained));
       if (section.across) return;
       media.replaceChildren(mediaCard(section) ?? "");
+      classes.replaceChildren(classesCard(section) ?? "");
+      layers.replaceChildren(layersCard(section) ?? "");
       config.replaceChildren(configCard(section));
       runs.replaceChildren(make("details", { className: "card", open: state.at[`${section.id} runs`] ?? true, on: { toggle: (event) => { state.at[`${section.id} runs`] = event.target.open; } } },
         make("summary", {}, `Runs (${section.groups.reduce((sum, group) => sum + group.runs.length, 0)})`), runsTable(section)));
@@ -488,9 +558,10 @@
     const profile = () => make("div", { className: "card" }, make("h3", {}, "Performance profile"), chart(drawProfile(section), true));
     const main = () => make("div", { className: "card" }, make("h3", {}, "Learning curve"), chart(drawCurves(section, section.metric, true), true));
     const curves = section.across ? profile() : profiled ? make("div", { className: "two" }, main(), profile()) : main();
-    const node = make("section", { id: section.id }, make("h2", {}, section.title, " ", make("small", {}, section.metric)), summary, curves, media);
+    const node = make("section", { id: section.id }, make("h2", {}, section.title, " ", make("small", {}, section.metric)), summary, curves, classes, media);
     const card = (title, wanted) => metricsCard(section, title, section.metrics.slice(1).filter(wanted), Object.entries(section.constants).filter(([name]) => wanted(name))) ?? "";
-    node.append(card("All metrics", (name) => !name.startsWith(SYSTEM)), config, runs, card("System use", (name) => name.startsWith(SYSTEM)));
+    const metrics = card("All metrics", (name) => !name.startsWith(SYSTEM) && !name.startsWith(DIAGNOSTICS));
+    node.append(metrics, card("Diagnostics", (name) => name.startsWith(DIAGNOSTICS)), layers, config, runs, card("System use", (name) => name.startsWith(SYSTEM)));
     parts.set(section.id, renew);
     renew();
     return node;

@@ -41,10 +41,15 @@ class DeadUnits:
             for handle in handles:
                 handle.remove()
 
-    def metrics(self) -> dict[str, float]:
-        """eval/dead_units: their share of all rectified units; nothing where there are none."""
+    @property
+    def share(self) -> float | None:
+        """Dead units among all rectified ones; None where there are none."""
         fired = [each for layer in self._fired.values() for each in layer.tolist()]
-        return {"eval/dead_units": 1 - sum(fired) / len(fired)} if fired else {}
+        return 1 - sum(fired) / len(fired) if fired else None
+
+    def metrics(self) -> dict[str, float]:
+        """eval/dead_units: their share; nothing where there are no rectified units."""
+        return {} if self.share is None else {"eval/dead_units": self.share}
 
     def warning(self, inputs: str = "of the evaluation") -> str | None:
         """A sentence about the worst layer, where nearly all of its units are dead; `inputs` says what was watched."""

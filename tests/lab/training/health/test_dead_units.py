@@ -11,7 +11,7 @@ from torch import nn
 
 from lab.config.overrides import resolve
 from lab.supervised.supervised import Supervised
-from lab.training.dead_units import DeadUnits
+from lab.training.health.dead_units import DeadUnits
 from lab.training.train import train
 
 
