@@ -45,9 +45,9 @@ def filters_picture(filters: Tensor) -> Image:
     tiles = scaled_alone(filters[:_MOST].cpu())
     channels = tiles.shape[1]
     if channels in (1, 3):
-        return image_grid(tiles, padding=1, min_tile=_TILE)
+        return image_grid(tiles, padding=4, min_tile=_TILE)
     tiles = tiles[: max(1, _MOST // channels), :_MOST]
-    return image_grid(tiles.flatten(0, 1)[:, None], tiles.shape[1], padding=1, min_tile=_TILE)
+    return image_grid(tiles.flatten(0, 1)[:, None], tiles.shape[1], padding=4, min_tile=_TILE)
 
 
 def first_picture(modules: Iterable[nn.Module], shape: tuple[int, ...]) -> Image | None:
