@@ -31,6 +31,7 @@ from lab.data.spec import DataSpec
 from lab.engine.loss import Loss, Metrics
 from lab.engine.optimizers import OptimizerConfig
 from lab.engine.torch_private import foreach_lerp_
+from lab.engine.total_variation import total_variation
 from lab.errors import UserError, unknown
 from lab.experiment import AverageConfig, ModuleConfig
 from lab.pictures import Image, image_grid
@@ -58,6 +59,8 @@ class GANConfig(ModuleConfig):
     """penalties at every n-th discriminator update, n times as strong"""
     spectral_norm: bool = False
     """divide each of the discriminator's weights by its largest singular value"""
+    total_variation: NonNegativeFloat = 0.0
+    """weight of the anisotropic total variation of the generator's images in its loss: against single odd pixels"""
     conditional: bool = False
     """the class label goes into the generator, and as a projection into the discriminator"""
     discriminator_steps: PositiveInt = 1
@@ -242,10 +245,15 @@ class GAN(LatentImageModel[GANConfig]):
         return Loss(loss, metrics)
 
     def generator_loss(self, batch: Fakes) -> Loss:
-        """The objective, mean over the minibatch."""
+        """The objective, mean over the minibatch, and if wanted the total variation of the images."""
         loss = self.objective.generator(self.discriminator(batch.fake, self.condition(batch.y)))
         # a batch whose images are all alike has no spread: the first sign of mode collapse
-        return Loss(loss, {"generator": loss.detach(), "fake_spread": batch.fake.detach().std(0).mean()})
+        metrics = {"generator": loss.detach(), "fake_spread": batch.fake.detach().std(0).mean()}
+        if self.config.total_variation:
+            variation = total_variation(batch.fake).mean()
+            metrics["total_variation"] = variation.detach()
+            loss = loss + self.config.total_variation * variation
+        return Loss(loss, metrics)
 
     def set_average(self, config: AverageConfig | None) -> None:
         """Raises UserError where the generator has an average already."""

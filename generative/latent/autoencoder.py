@@ -11,7 +11,7 @@ import math
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,6 +23,7 @@ from lab.data.resident import Batch, Chunk, minibatches
 from lab.data.spec import DataSpec, TensorSpec
 from lab.engine.loss import Loss, LossFunction, Metrics
 from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
+from lab.engine.total_variation import total_variation
 from lab.engine.updater import Updater
 from lab.errors import UserError
 from lab.experiment import ModuleConfig
@@ -40,6 +41,8 @@ class AutoencoderConfig(ModuleConfig):
     """of all layers but the code's and the last"""
     masking: float = Field(default=0.0, ge=0, lt=1)
     """share of the inputs set to 0 in training, to be restored: a denoising autoencoder"""
+    total_variation: NonNegativeFloat = 0.0
+    """weight of the anisotropic total variation of reconstructed images: the higher, the smoother"""
     pretraining: float = Field(default=0.0, ge=0, lt=1)
     """share of the budget for greedy layer-wise pretraining, the same for each layer"""
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3, schedule=ScheduleConfig(name="cosine"))
@@ -71,6 +74,10 @@ class Autoencoder(Learner[AutoencoderConfig]):
         if not isinstance(spec.inputs, TensorSpec):
             raise UserError(f"module.kind='autoencoder' needs one tensor of inputs, not {spec.inputs!r}.")
         self.shape = spec.inputs.shape
+        if config.total_variation and len(self.shape) != 3:
+            raise UserError(
+                f"module.total_variation={config.total_variation:g} is for images, not inputs of shape {self.shape}."
+            )
         sizes = (math.prod(self.shape), *config.layers)
         self.layers = nn.ModuleList(
             Layer(num_in, num_out, config, code=i == len(sizes) - 2, first=i == 0)
@@ -111,9 +118,14 @@ class Autoencoder(Learner[AutoencoderConfig]):
         return h.view_as(x)
 
     def loss(self, batch: Batch) -> Loss:
-        """Squared error of an image, mean over the minibatch."""
-        loss = _squared_error(self.reconstruct(self._corrupted(batch.x)), batch.x).mean()
-        return Loss(loss, {"squared_error": loss.detach()})
+        """Squared error of an image, mean over the minibatch, and if wanted the total variation of what is restored."""
+        restored = self.reconstruct(self._corrupted(batch.x))
+        error = _squared_error(restored, batch.x).mean()
+        if not self.config.total_variation:
+            return Loss(error, {"squared_error": error.detach()})
+        variation = total_variation(restored).mean()
+        metrics = {"squared_error": error.detach(), "total_variation": variation.detach()}
+        return Loss(error + self.config.total_variation * variation, metrics)
 
     def layer_loss(self, index: int) -> LossFunction:
         """The loss of one layer, which reconstructs the output of the layers below; those stay as they are."""

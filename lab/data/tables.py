@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from lab.data.datasets import DataSet, carried_by_scikit_learn, load_named
 from lab.data.items import Item, text
@@ -23,6 +23,7 @@ from lab.data.table_files import Table, encoder_of, parse_csv, read_csv, targets
 from lab.data.targets import Classes, TargetKind
 from lab.errors import UserError, unknown
 from lab.experiment import DataConfig, Shared
+from lab.ranks import ranks
 from lab.registry import Registry
 
 Split = Literal["train", "val", "test"]
@@ -53,6 +54,8 @@ class TableData(DataConfig):
     batch_size: Annotated[PositiveInt, Shared("equal")] = 32
     batches_per_step: PositiveInt = 32
     """minibatches in one training step; more of them, less overhead"""
+    noise: NonNegativeFloat = 0.0
+    """standard deviation of Gaussian noise on each input of training rows, in standard deviations of its column"""
     validation: float = Field(default=0.15, gt=0, lt=0.5)
     """share of the rows held out for validation"""
     test: float = Field(default=0.15, gt=0, lt=0.5)
@@ -125,8 +128,14 @@ class TableModule(ResidentModule):
     def _draw(self) -> Iterator[Batch]:
         x, y = self._splits["train"]
         for _ in range(self.config.batches_per_step):
-            index = self.order.next()
-            yield Batch(x[index], y[index])
+            if not self.config.noise:
+                index = self.order.next()
+                yield Batch(x[index], y[index])
+                continue
+            generator, index = self.order.generator(), self.order.next_of_all()
+            noise = torch.randn(len(index), x.shape[1], generator=generator, device=x.device)
+            mine = ranks.shard(len(index))  # of what one process would draw
+            yield Batch(x[index[mine]] + self.config.noise * noise[mine], y[index[mine]])
 
 
 @register_table("diabetes")

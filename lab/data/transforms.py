@@ -2,7 +2,7 @@
 
 They are functions of a generator, which follows from the seed and the position in the data: a resumed run draws the
 same, and so do several workers. One pass moves pixels (flip, shift, and if wanted scale and rotation), another changes
-their colours; mixing comes last. Images keep their size. B batch, C channels, H rows, W columns, K classes.
+their colours; noise and mixing come last. Images keep their size. B batch, C channels, H rows, W columns, K classes.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class TransformConfig(Config):
     """largest change of the distance to grey, as a share"""
     cutout: NonNegativeInt = 0
     """side of a square that becomes 0 (DeVries and Taylor 2017)"""
+    noise: NonNegativeFloat = 0.0
+    """standard deviation of Gaussian noise on each pixel, of which 1 is the whole range; pixels stay within it"""
     mixup: NonNegativeFloat = 0.0
     """alpha of Beta(alpha, alpha), the share of another image that is laid over (Zhang et al. 2018)"""
     cutmix: NonNegativeFloat = 0.0
@@ -72,6 +74,9 @@ def transformed(batch: Batch, config: TransformConfig, num_classes: int | None, 
     x = _coloured(_moved(batch.x, config, generator), config, generator)
     if config.cutout:
         x = _cut_out(x, config.cutout, generator)
+    if config.noise:
+        noise = torch.randn(x.shape, generator=generator, device=x.device)
+        x = (x + config.noise * noise).clamp(0, 1)
     return _mixed(Batch(x, batch.y), config, num_classes, generator) if config.mixes else Batch(x, batch.y)
 
 

@@ -38,6 +38,7 @@ _BETA = 0.9
 """of the mean that smooths losses, over about ten updates"""
 _FIRST = 10
 """updates of which there is no mean yet: neither suggestions nor divergence follow from them"""
+_NO_OFFSETS = np.zeros(1)
 _REPLAYED = 10
 """minibatches of experience that an agent learns from in turn: the mean is over as many"""
 _PATIENCE = 20
@@ -65,7 +66,7 @@ class Curve(NamedTuple):
 
 
 class Suggestion(NamedTuple):
-    """The rate at which the loss falls most steeply over the rate's logarithm; a tenth of the rate of the least loss."""
+    """Where the loss falls most steeply over the rate's logarithm, and a tenth of the rate of the least loss."""
 
     steepest: float
     tenth_of_least: float
@@ -123,10 +124,13 @@ class _Over(Exception):
 
 
 class _Course:
-    """Sets the rate of an updater before each update, and keeps its losses. Raises _Over in the last update."""
+    """Sets the rate of an updater before each update, and keeps its losses less `offsets`, which repeat.
 
-    def __init__(self, updater: Updater, rates: Array) -> None:
-        self.updater, self.rates = updater, rates
+    Raises _Over in the last update.
+    """
+
+    def __init__(self, updater: Updater, rates: Array, offsets: Array = _NO_OFFSETS) -> None:
+        self.updater, self.rates, self.offsets = updater, rates, offsets
         self.losses: list[float] = []
         self.diverged = False
         self._least = math.inf
@@ -166,6 +170,7 @@ class _Course:
             del updater.apply, updater.set_progress
 
     def _end_update(self, loss: float) -> None:
+        loss -= float(self.offsets[len(self.losses) % len(self.offsets)])
         self.losses.append(loss)
         num = len(self.losses)
         tell("trying rates", num, len(self.rates))
@@ -184,8 +189,13 @@ class _Course:
 
 
 def descend(updater: Updater, batches: Sequence[Any], rates: Array) -> Curve | None:
-    """The curve of an updater that takes these minibatches in turn."""
-    course = _Course(updater, rates)
+    """The curve of an updater that takes these minibatches in turn.
+
+    From each loss is taken by how much that of its minibatch differs from the mean at the first weights: what is left
+    follows the rate.
+    """
+    first = np.array([float(updater.loss(batch).value.detach()) for batch in batches])
+    course = _Course(updater, rates, first - first.mean())
     with course.run():
         for batch in cycle(batches):
             updater.step(batch)

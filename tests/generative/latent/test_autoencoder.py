@@ -4,6 +4,7 @@ import torch
 from generative.latent.autoencoder import AutoencoderConfig
 from lab.data.images import ImageData
 from lab.engine.optimizers import OptimizerConfig, ScheduleConfig
+from lab.engine.total_variation import total_variation
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +79,13 @@ def test_evaluation_by_hand(data):
         metrics = model.evaluate(data)
         model.pictures(data)
     assert metrics["eval/squared_error"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_total_variation_is_weighed_into_the_loss_of_images(data):
+    batch = next(iter(data.next_chunk()))
+    plain, smooth = build(data), build(data, total_variation=0.5)
+    error, both = plain.loss(batch), smooth.loss(batch)
+    variation = total_variation(plain.reconstruct(batch.x)).mean()
+    assert float(both.value) == pytest.approx(float(error.value + 0.5 * variation), rel=1e-5)
+    assert float(both.metrics["squared_error"]) == pytest.approx(float(error.value), rel=1e-5)
+    assert float(both.metrics["total_variation"]) == pytest.approx(float(variation), rel=1e-5)

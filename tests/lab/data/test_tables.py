@@ -185,3 +185,29 @@ def test_diabetes_is_the_one_that_scikit_learn_carries() -> None:
     y = sorted(value for values in split_rows(data).values() for value in values)
     assert y == sorted(load_diabetes().target.tolist())
     assert data.spec.inputs.shape == (10,)
+
+
+def test_noise_is_of_the_seed_and_the_position_and_for_training_alone() -> None:
+    plain, noisy = (TableData(batch_size=32, noise=noise) for noise in (0.0, 0.5))
+    first, again, clean = noisy.build(0), noisy.build(0), plain.build(0)
+    batches = list(first.next_chunk())
+    noise = torch.cat([a.x - b.x for a, b in zip(batches, clean.next_chunk(), strict=True)])
+    assert float(noise.std()) == pytest.approx(0.5, rel=0.03)
+    assert float(noise.mean()) == pytest.approx(0, abs=0.02)
+    again.load_state_dict(first.state_dict())
+    assert all(torch.equal(a.x, b.x) for a, b in zip(first.next_chunk(), again.next_chunk(), strict=True))
+    for split in ("train", "val"):
+        assert torch.equal(next(first.batches(split)).x, next(clean.batches(split)).x)
+    assert torch.equal(first.training_sample(20).x, clean.training_sample(20).x)
+
+
+def test_two_ranks_share_the_noise_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    (whole, *_) = TableData(batch_size=32, noise=0.5).build(0).next_chunk()
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr("lab.ranks.ranks.num_ranks", lambda: 2)
+        monkeypatch.setattr("lab.ranks.ranks.rank", lambda rank=rank: rank)
+        (part, *_) = TableData(batch_size=16, noise=0.5).build(0).next_chunk()
+        parts.append(part)
+    assert torch.equal(torch.cat([part.x for part in parts]), whole.x)
+    assert torch.equal(torch.cat([part.y for part in parts]), whole.y)

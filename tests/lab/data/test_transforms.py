@@ -25,6 +25,7 @@ ALL = {
     "contrast": 0.2,
     "saturation": 0.2,
     "cutout": 3,
+    "noise": 0.1,
     "mixup": 0.4,
     "cutmix": 1.0,
 }
@@ -118,6 +119,20 @@ def test_a_cutout_is_a_square_of_zeros() -> None:
     assert torch.equal(out[:, 0], out[:, 1])
 
 
+def test_noise_is_gaussian_and_stays_within_the_range() -> None:
+    grey = torch.full((64, 1, 20, 20), 0.5)
+    noise = drawn(x=grey, noise=0.1).x - 0.5
+    assert float(noise.mean()) == pytest.approx(0, abs=0.005)
+    assert float(noise.std()) == pytest.approx(0.1, rel=0.02)
+    assert float((noise.abs() < 0.1).float().mean()) == pytest.approx(0.683, abs=0.01)
+    black = drawn(x=torch.zeros(8, 1, 20, 20), noise=0.1).x
+    assert float(black.min()) == 0.0
+    assert float((black == 0).float().mean()) == pytest.approx(0.5, abs=0.05)
+    config = ImageData(name="digits", batch_size=16, transforms=TransformConfig(noise=0.3))
+    x = next(iter(config.build(0).next_chunk())).x * 16
+    assert torch.equal(x, x.round())  # the levels that these images have
+
+
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_targets_are_mixed_as_their_images_are(kind: str) -> None:
     """Images that are their class in one-hot channels: the mean over pixels of each channel is the class's share."""
@@ -168,7 +183,9 @@ def test_the_seed_and_the_position_repeat_what_is_drawn() -> None:
     assert torch.equal(whole.x, same.x)  # nothing is changed but training images
 
 
-@pytest.mark.parametrize("options", [{"flip": 1.5}, {"scale": (2, 1)}, {"scale": (0, 1)}, {"crop": -1}, {"mixup": -1}])
+@pytest.mark.parametrize(
+    "options", [{"flip": 1.5}, {"scale": (2, 1)}, {"scale": (0, 1)}, {"crop": -1}, {"mixup": -1}, {"noise": -1}]
+)
 def test_what_is_not_valid_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         TransformConfig(**options)
