@@ -183,9 +183,10 @@ def test_the_seed_and_the_position_repeat_what_is_drawn() -> None:
     assert torch.equal(whole.x, same.x)  # nothing is changed but training images
 
 
-@pytest.mark.parametrize(
-    "options", [{"flip": 1.5}, {"scale": (2, 1)}, {"scale": (0, 1)}, {"crop": -1}, {"mixup": -1}, {"noise": -1}]
-)
+INVALID = ({"flip": 1.5}, {"scale": (2, 1)}, {"scale": (0, 1)}, {"crop": -1}, {"mixup": -1}, {"noise": -1})
+
+
+@pytest.mark.parametrize("options", INVALID)
 def test_what_is_not_valid_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         TransformConfig(**options)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lab.config.overrides import override, resolve
@@ -67,8 +68,12 @@ def test_an_offline_run_is_written_in_the_run_directory(tracking: pytest.MonkeyP
     rows = offline_rows(files[0])
     assert len(rows) == len(result.run.metrics())
     for sent, row in zip(rows, result.run.metrics(), strict=True):
-        pictures = row.pop("pictures", {})
+        pictures, histograms = row.pop("pictures", {}), row.pop("histograms", {})
+        row.pop("classes", None)  # for the report alone
         assert {key: sent[key] for key in row} == pytest.approx(row)
+        for name, (low, high, counts) in histograms.items():
+            assert sent[f"histograms/{name}.values"] == counts
+            assert sent[f"histograms/{name}.bins"] == pytest.approx(np.linspace(low, high, len(counts) + 1))
         assert {f"pictures/{name}.path" for name in pictures} == {key for key in sent if key.endswith(".path")}
     logged = json.loads((tmp_path / "run" / ".tracked.json").read_text())
     assert logged["offset"] == (tmp_path / "run" / "metrics.jsonl").stat().st_size

@@ -261,3 +261,57 @@ def test_a_log_scale_of_negative_values_stays_linear_and_says_so(browser, tmp_pa
     assert "linear: there are values of 0 and below" in browser.run(
         "return document.querySelector('#section-0 .chart').textContent"
     )
+
+
+EVIL = "<img src=x onerror='window.evil=1'>"
+
+
+def with_layers(folder, seed=0):
+    """A run with a table of classes, and histograms that move upwards."""
+    run = make_run(folder, "classifier/digits", seed=seed, counter="samples", metric="eval/accuracy")
+    classes = {EVIL: {"precision": 0.25, "recall": 0.5, "f1": 1 / 3}, "cat": {"precision": 1.0, "recall": 1.0, "f1": 1}}
+    rows = [
+        {
+            "samples": 10 * i,
+            "seconds": float(i),
+            "classes": classes,
+            "histograms": {
+                f"weights/{EVIL}": [float(i), i + 1.0, [1, 2, 1]],
+                "gradients/head": [-1.0, 1.0, [1, 1]],
+            },
+        }
+        for i in range(4)
+    ]
+    with run.metrics_path.open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    return run
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_classes_and_layers_are_on_the_page(browser, tmp_path, width):
+    for seed in range(2):
+        with_layers(tmp_path / "runs", seed)
+    read = [records.read(run) for run in find([str(tmp_path / "runs")])]
+    write_page(summary.sections(read), tmp_path / "r.html", "Layers")
+    browser.emulate(width, 1000)
+    browser.open((tmp_path / "r.html").as_uri())
+    browser.until(TRACES)
+    cells = "return [...document.querySelectorAll('.classes td')].map(cell => cell.textContent)"
+    assert browser.run(cells) == [EVIL, "0.25", "0.5", "0.333", "cat", "1", "1", "1"]
+    assert browser.run("return document.querySelectorAll('.classes option').length") == 2
+    figures = "return [...document.querySelectorAll('.layers figcaption b')].map(each => each.textContent)"
+    assert browser.until(figures) == [EVIL]
+    darkest = (
+        "const c = document.querySelector('.layers canvas'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height);"
+        "return [...Array(c.width).keys()].map(x => [...Array(c.height).keys()]"
+        ".reduce((best, y) => d.data[4 * (y * c.width + x) + 3] > d.data[4 * (best * c.width + x) + 3] ? y : best, 0))"
+    )
+    rows = browser.run(darkest)
+    assert len(rows) == 4
+    assert rows == sorted(rows, reverse=True)  # upwards on the screen
+    assert rows[0] > 30 > 10 > rows[-1]
+    browser.run("[...document.querySelectorAll('.layers button')].find(b => b.textContent === 'gradients').click()")
+    assert browser.until(f"const names = (() => {{ {figures} }})(); return names[0] === 'head' && names") == ["head"]
+    assert browser.run("return document.documentElement.scrollWidth") == width
+    assert browser.run("return window.evil") is None
+    assert browser.errors() == []

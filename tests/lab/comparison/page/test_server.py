@@ -7,6 +7,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 
@@ -113,6 +114,16 @@ def test_curves_of_the_groups_that_are_asked_for(served, tmp_path):
     assert list(curves["bands"]) == ["1"]
     assert len(curves["runs"]) == 2
     assert code_of(f"{address}/curves?section=7&metric=eval/return&groups=1") == 404
+
+
+def test_layers_of_the_run_that_is_asked_for(served, tmp_path):
+    address, _ = served
+    run = make_run(tmp_path / "runs")
+    add_rows(run, {"env_steps": 60_000, "seconds": 60, "histograms": {"weights/a": [0.0, 1.0, [1, 3]]}})
+    (name,) = json.loads(get(f"{address}/data?version=")[1])["runs"]
+    layers = json.loads(get(f"{address}/layers?run={quote(name)}")[1])
+    assert layers["weights/a"]["steps"] == [60_000]
+    assert code_of(f"{address}/layers?run=elsewhere") == 404
 
 
 def test_only_files_of_runs_and_only_for_this_machine(served, tmp_path):
