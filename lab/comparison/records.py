@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from lab.comparison.layers import Layer, layers_of
 from lab.comparison.statistics import Array
 from lab.config import plain_yaml
 from lab.config.serialization import flatten
@@ -60,8 +59,8 @@ class Record:
     """the experiment, flattened: {"module.gamma": 0.99}"""
     curves: dict[str, Curve]
     media: Media = Media()
-    layers: dict[str, Layer] = field(default_factory=dict)
-    """histograms of weights, activations and gradients, by name"""
+    histograms: list[dict[str, Any]] = field(default_factory=list)
+    """the rows of metrics that hold `histograms` of weights, activations and gradients"""
     classes: dict[str, dict[str, float]] = field(default_factory=dict)
     """numbers of each class of the validation split at the last evaluation"""
 
@@ -110,7 +109,7 @@ def read(run: Run) -> Record:
         config=read_config(run.path / "experiment.yaml"),
         curves=curves_of([*rows, *system_rows(run)], counter),
         media=media_of(run.media),
-        layers=layers_of(rows, counter),
+        histograms=histogram_rows(rows),
         classes=classes_of(rows),
     )
 
@@ -216,6 +215,11 @@ def classes_of(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
         if isinstance(row, dict)
     }
     return {name: row for name, row in numbers.items() if row}
+
+
+def histogram_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the rows of metrics that hold histograms of layers."""
+    return [row for row in rows if "histograms" in row]
 
 
 def media_of(folder: Path) -> Media:

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab.comparison.statistics import Array
 from lab.config.overrides import override
 from lab.data.module import LabDataModule
 from lab.engine.loss import Loss
@@ -33,6 +32,7 @@ from lab.training.devices import build_trainer
 from lab.training.learner import Learner
 from lab.training.train import seed_everything
 
+Array = np.ndarray[Any, np.dtype[np.float64]]
 _ALONE = ("trainer.device=cpu", "trainer.num_workers=1", "trainer.min_workers=null")
 _BETA = 0.9
 """of the mean that smooths losses, over about ten updates"""

@@ -13,6 +13,7 @@ import numpy as np
 
 from lab.comparison.curves import Axis, band, downsample
 from lab.comparison.groups import Group, differing, show
+from lab.comparison.layers import layers_of
 from lab.comparison.plain import plain_row
 from lab.comparison.records import Record
 from lab.comparison.statistics import Array
@@ -84,10 +85,10 @@ def constants_of(section: Section) -> dict[str, float]:
 
 
 def layer_data(run: Record) -> dict[str, Any]:
-    """A run's histograms by name: steps, ends, bins, and the shares (T, B) of the largest share, as bytes."""
+    """A run's histograms by name: steps, ends, bins, and the shares (T, B), each as a byte."""
     return {
         name: {**layer._asdict(), "shares": _bytes(layer.shares), "bins": layer.shares.shape[1]}
-        for name, layer in run.layers.items()
+        for name, layer in layers_of(run.histograms, run.counter).items()
     }
 
 
@@ -95,7 +96,7 @@ def all_layers(runs: Mapping[str, Record], budget: int) -> dict[str, Any]:
     """Those of as many runs as fit `budget` characters, in their order."""
     chosen: dict[str, Any] = {}
     for name, run in runs.items():
-        if run.layers:
+        if run.histograms:
             data = layer_data(run)
             budget -= len(json.dumps(data))
             if budget < 0:
@@ -175,6 +176,6 @@ def _run(run: Record, section: Section, link: Callable[[Path], str]) -> dict[str
         "last": None if curve is None else value_of(curve, section.mode, "last"),
         "best": None if curve is None else value_of(curve, section.mode, "best"),
         "classes": [[label, row] for label, row in run.classes.items()],
-        "layers": bool(run.layers),
+        "layers": bool(run.histograms),
         "machine": machine.get("gpu") or (f"{machine['cores']} cores" if machine.get("cores") else None),
     }

@@ -6,8 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lab.comparison.layers import layers_of
-from lab.comparison.records import Curve, Record, classes_of, curves_of, media_of, read_config, system_rows
+from lab.comparison.records import (
+    Curve,
+    Record,
+    classes_of,
+    curves_of,
+    histogram_rows,
+    media_of,
+    read_config,
+    system_rows,
+)
 from lab.errors import UserError
 from lab.runs.directory import FORMAT, Run, run_folders
 from lab.runs.metrics_file import rows_of
@@ -77,7 +85,7 @@ class _Followed:
             config=config,
             curves=curves,
             media=media_of(run.media),
-            layers=layers_of(self._rows, counter),
+            histograms=histogram_rows(self._rows),
             classes=classes_of(self._rows),
         )
         return True

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+
+from lab.runs import checkpoint
 
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 BOUNDED = (nn.Sigmoid, nn.Tanh)
@@ -42,12 +43,13 @@ def apart(module: nn.Module) -> Iterator[None]:
     """
     owners = [layer for layer in module.modules() if layer._buffers]
     before = [dict(layer._buffers) for layer in owners]
+    random_state = checkpoint.rng_state()
     try:
-        with torch.random.fork_rng():
-            for layer in owners:
-                layer._buffers.update({name: None if b is None else b.clone() for name, b in layer._buffers.items()})
-            yield
+        for layer in owners:
+            layer._buffers.update({name: None if b is None else b.clone() for name, b in layer._buffers.items()})
+        yield
     finally:
+        checkpoint.set_rng_state(random_state)
         for layer, buffers in zip(owners, before, strict=True):
             layer._buffers.update(buffers)
 

@@ -302,7 +302,8 @@ def test_classes_and_layers_are_on_the_page(browser, tmp_path, width):
     figures = "return [...document.querySelectorAll('.layers figcaption b')].map(each => each.textContent)"
     assert browser.until(figures) == [EVIL]
     darkest = (
-        "const c = document.querySelector('.layers canvas'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height);"
+        "const c = document.querySelector('.layers canvas');"
+        "const d = c.getContext('2d').getImageData(0, 0, c.width, c.height);"
         "return [...Array(c.width).keys()].map(x => [...Array(c.height).keys()]"
         ".reduce((best, y) => d.data[4 * (y * c.width + x) + 3] > d.data[4 * (best * c.width + x) + 3] ? y : best, 0))"
     )
