@@ -317,6 +317,25 @@ def test_a_run_stopped_after_two_chunks_and_resumed_is_the_run_that_was_never_st
     assert rows_without_clock(whole.run) == rows_without_clock(resumed.run)
 
 
+def test_diagnostics_change_nothing(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be there none, or a close look at an update of each chunk, before each evaluation."""
+    if not trained.example.exact:
+        return
+    monkeypatch.setattr("lab.training.health.health._UPDATES", 1)
+    monkeypatch.setattr("lab.training.health.health._CLOSELY", 1)
+    expected = checkpoint.load(trained.whole.run.checkpoint("last"))["state_dict"]
+    for words in (["trainer.diagnostics=false"], ["trainer.eval_period=1"]):
+        watch = Watch(4)
+        experiment = override(trained.experiment, words)
+        run = train(experiment, run_dir=tmp_path / words[0], callbacks=[watch], on_loop=watch.ends).run
+        weights = checkpoint.load(run.checkpoint("last"))["state_dict"]
+        for name, value in expected.items():
+            assert torch.equal(value, weights[name]), (words, name)
+    _, _, module, _ = restore(run, "last")
+    seen = {name.partition("/")[0] for row in run.metrics() for name in row.get("histograms", {})}
+    assert ("weights" in seen) == bool(module.updaters)
+
+
 def test_recorded_updates_are_those_of_autograd_or_are_refused(trained: Trained, tmp_path: Path) -> None:
     ends = {}
     _, _, module, _ = restore(trained.whole.run, "last")

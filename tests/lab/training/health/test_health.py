@@ -18,6 +18,7 @@ from lab.training.health.histograms import NUM_BINS, histogram, named
 from lab.training.health.outputs import Outputs
 from lab.training.health.updates import relative_changes, typical_ratio
 from lab.training.train import Result, train
+from tests.lab.ranks.several import train_on_ranks
 
 FEW = ("trainer.device=cpu", "trainer.num_threads=1", "tracking.mode=disabled", "trainer.film=false")
 DIGITS = ("classifier/digits-cnn", "trainer.budget=7680", "trainer.eval_period=2560", "data.batches_per_step=4")
@@ -186,3 +187,16 @@ def test_layers_that_saturate_or_die_are_named(tmp_path: Path, activation: str, 
 
     run = trained(tmp_path, *DIGITS, backbone, on_loop=spoil).run
     assert (run.path / "log.txt").read_text().count(sentence) == 1
+
+
+@pytest.mark.slow
+def test_several_ranks_are_looked_at_by_the_first_without_a_change(tmp_path: Path) -> None:
+    words = [*FEW, *DIGITS[1:], "trainer.budget=5120"]
+    jobs = [(resolve(DIGITS[0], [*words, f"trainer.diagnostics={on}"]), tmp_path / on, 0) for on in ("true", "false")]
+    runs = train_on_ranks(2, jobs)
+    weights = [checkpoint.load(run.last)["state_dict"] for run in runs]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    rows = [run.metrics() for run in runs]
+    assert [clean(row) for row in rows[0]] == [clean(row) for row in rows[1]]
+    assert any("diagnostics/update_to_weight" in row for row in rows[0])
+    assert any(name.startswith("activations/") for row in rows[0] for name in row.get("histograms", {}))
