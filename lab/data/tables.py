@@ -55,7 +55,8 @@ class TableData(DataConfig):
     batches_per_step: PositiveInt = 32
     """minibatches in one training step; more of them, less overhead"""
     noise: NonNegativeFloat = 0.0
-    """standard deviation of Gaussian noise on each input of training rows, in standard deviations of its column"""
+    """standard deviation of Gaussian noise on each input of training rows, as networks read it: of numbers 1 is the
+    column's own"""
     validation: float = Field(default=0.15, gt=0, lt=0.5)
     """share of the rows held out for validation"""
     test: float = Field(default=0.15, gt=0, lt=0.5)

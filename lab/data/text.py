@@ -23,7 +23,7 @@ from lab.data.datasets import DataSet, load_named
 from lab.data.items import Item
 from lab.data.items import text as text_of
 from lab.data.module import LabDataModule
-from lab.data.resident import Chunk
+from lab.data.resident import Chunk, evenly
 from lab.data.spec import DataSpec, TensorSpec
 from lab.data.targets import Symbols
 from lab.errors import UserError
@@ -34,6 +34,8 @@ from lab.seeding import derive_seed
 
 Text = DataSet[str]
 TEXTS: Registry[Text] = Registry("register_text", "text", "datasets")
+_PIECE = 256
+"""characters of each piece of a sample of the training text"""
 
 
 class Window(NamedTuple):
@@ -128,10 +130,12 @@ class TextModule(LabDataModule):
         return self._splits[name]
 
     def training_sample(self, num: int) -> Tensor:
-        """Characters (N,) from the middle of the training text."""
+        """Pieces of the training text, spread over it evenly, as one text (N,)."""
         train = self._splits["train"]
-        num = min(num, len(self._splits["val"]), len(train))
-        return train[(len(train) - num) // 2 :][:num]
+        num = max(2, min(num, len(self._splits["val"]), len(train)))
+        num_pieces = max(1, num // _PIECE)
+        starts = evenly(len(train) - num // num_pieces + 1, num_pieces).tolist()
+        return torch.cat([train[start : start + num // num_pieces] for start in starts])
 
     def fixed_tensors(self) -> Iterable[Tensor]:
         return self._splits.values()

@@ -34,6 +34,8 @@ _A_WHILE = 3
 """rows in a row in which updates are too large, or rows from the start in which they are too small"""
 _AT_ONCE = 1.0
 """ratio that one row is enough of: weights that are replaced rather than changed"""
+_LOST = 0.99
+"""saturated share of a layer's outputs from which on it is worth a warning: a critic of large returns has much of it"""
 _SHARE = 100
 """one training sample is scored for so many that are trained on between two evaluations"""
 _FEWEST = 64
@@ -186,7 +188,9 @@ class _Observer:
         ):
             self.updater.loss(batch)
         torch.clear_autocast_cache()
-        for state, warning in (("dead units", dead.warning("of a minibatch")), ("saturation", outputs.warning())):
+        lost = outputs.worst is not None and outputs.saturated[outputs.worst] >= _LOST
+        saturation = outputs.saturation() if lost else None
+        for state, warning in (("dead units", dead.warning("of a minibatch")), ("saturation", saturation)):
             if warning is not None:
                 self.learner.warn_once(state, warning)
         numbers: dict[str, Any] = {} if dead.share is None else {"dead_units": dead.share}

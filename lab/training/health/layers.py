@@ -24,6 +24,7 @@ def watching(layers: dict[str, nn.Module], see: See) -> Iterator[None]:
     """Call `see` at each forward pass of these layers within."""
 
     def hook(name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
+        output = output[0] if isinstance(output, tuple) else output  # of a recurrent layer, all steps
         if isinstance(output, Tensor):
             see(name, layer, output.detach())
 

@@ -131,3 +131,17 @@ def test_the_embedded_text_needs_nothing() -> None:
     module = TextData().build(seed=0)
     assert sum(len(module.split(name)) for name in ("train", "val", "test")) > 300_000  # type: ignore[arg-type]
     assert module.spec.target is not None
+
+
+def test_a_sample_of_the_training_text_is_made_of_pieces_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.txt"
+    path.write_text("".join(f"{i:06d}\n" for i in range(3_000)))
+    data = TextData(name=str(path), batch_size=2, window=16).build(0)
+    sample = data.training_sample(1_024)
+    text = "".join(data.alphabet[code] for code in data.split("train").tolist())
+    pieces = ["".join(data.alphabet[code] for code in piece.tolist()) for piece in sample.split(256)]
+    places = [text.index(piece) for piece in pieces]
+    assert len(sample) == 1_024
+    assert places == sorted(places)
+    assert places[-1] > len(text) / 2
+    assert torch.equal(sample, data.training_sample(1_024))
