@@ -10,6 +10,7 @@ import numpy as np
 from lab.comparison.statistics import Array
 
 NUM_BINS = 40
+_LARGEST = 1e30
 _TAIL = 0.001
 """share of the numbers that may lie beyond either end"""
 
@@ -65,6 +66,6 @@ def _histograms(values: Any) -> Iterable[tuple[str, tuple[float, float, Array]]]
             low, high, counts = float(each[0]), float(each[1]), np.array(each[2], dtype=np.float64)
         except (TypeError, ValueError, IndexError, KeyError):
             continue
-        is_line = counts.ndim == 1 and len(counts) > 0 and bool(np.isfinite([low, high, *counts]).all())
-        if is_line and high > low and (counts >= 0).all() and counts.sum() > 0:
+        is_line = counts.ndim == 1 and len(counts) > 0 and bool((counts >= 0).all()) and 0 < counts.sum() < _LARGEST
+        if is_line and -_LARGEST < low < high < _LARGEST:
             yield name, (low, high, counts)

@@ -40,7 +40,16 @@ def test_one_number_far_away_does_not_press_the_rest_together() -> None:
 
 @pytest.mark.parametrize(
     "histograms",
-    [7, {"a": 3}, {"a": [0, 1]}, {"a": [1, 0, [1]]}, {"a": [0, 1, [-1]]}, {"a": [0, 1, ["x"]]}, {"a": [0, 1e999, [1]]}],
+    [
+        7,
+        {"a": 3},
+        {"a": [0, 1]},
+        {"a": [1, 0, [1]]},
+        {"a": [0, 1, [-1]]},
+        {"a": [0, 1, ["x"]]},
+        {"a": [0, 1e999, [1]]},
+        {"a": [-1e308, 1e308, [1]]},
+    ],
 )
 def test_what_is_no_histogram_is_left_out(histograms: object) -> None:
     assert layers_of([{"samples": 1, "histograms": histograms}], "samples") == {}

@@ -67,6 +67,16 @@ def test_minibatches_are_those_of_pictures_in_memory(folder: Path, processes: in
     stream.close()
 
 
+def test_the_sample_of_training_pictures_is_that_in_memory(folder: Path) -> None:
+    transforms = TransformConfig(noise=0.5)
+    resident, stream = build(folder, transforms=transforms), build(folder, stream=True, stream_processes=0)
+    assert_same([resident.training_sample(6)], [stream.training_sample(6)])
+    whole = next(build(folder).batches("train"))
+    places = [int((whole.x == x).flatten(1).all(1).nonzero()[0]) for x in resident.training_sample(6).x]
+    assert places == [len(whole.y) * i // 6 for i in range(6)]
+    assert len(resident.training_sample(10**6).y) == resident.num_samples("val")
+
+
 def test_what_is_read_ahead_is_read_again_by_who_goes_on(folder: Path) -> None:
     whole, stream = build(folder), build(folder, stream=True)
     expected = chunks(whole, 6)
