@@ -71,10 +71,7 @@ def _lines(name: str, curve: Curve) -> list[str]:
     """The smoothed loss over the rate as bars, and what follows from it."""
     num = len(curve.rates)
     places = sorted({round(i * (num - 1) / (_ROWS - 1)) for i in range(_ROWS)})
-    low, high = (
-        min(curve.smoothed),
-        max(min(curve.smoothed[0], max(curve.smoothed)), curve.smoothed[: num // 2 + 1].max()),
-    )
+    low, high = curve.smoothed.min(), curve.smoothed[: num // 2 + 1].max()
     lines = [f"{name}: {num} updates, {'until the loss diverged' if curve.diverged else 'the loss did not diverge'}"]
     for at in places:
         length = round(_WIDTH * min(1.0, float((curve.smoothed[at] - low) / ((high - low) or 1.0))))
