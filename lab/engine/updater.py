@@ -201,9 +201,7 @@ class Updater:
             )
         saved = state["optimizer"]["state"]
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        own = {
-            i: _own_state(saved[number], parameters[i]) for i, number in enumerate(self._numbers) if number in saved
-        }
+        own = {i: _own_state(saved[number], parameters[i]) for i, number in enumerate(self._numbers) if number in saved}
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": own})
         self.num_updates = state["num_updates"]
         self._fused_step, self._may_be_fused = None, self._momentum_schedule is None
@@ -287,7 +285,9 @@ class Updater:
 
 def _own_state(state: dict[str, Any], parameter: Tensor) -> dict[str, Any]:
     """A parameter's state, laid out as it is, with a count of its own: where the step is a quick one, all share one."""
-    own = {name: laid_out_like(value, parameter) if isinstance(value, Tensor) else value for name, value in state.items()}
+    own = {
+        name: laid_out_like(value, parameter) if isinstance(value, Tensor) else value for name, value in state.items()
+    }
     return own | {"step": state["step"].clone()} if isinstance(state.get("step"), Tensor) else own
 
 

@@ -100,6 +100,7 @@ def pictures(num: int) -> list[Batch]:
     return [Batch(*(torch.randn(shape, generator=generator) for shape in shapes)) for _ in range(num)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("engine", ["eager", "traced"])
 def test_weights_may_lie_in_memory_with_channels_last_also_from_one_checkpoint_to_the_next(
