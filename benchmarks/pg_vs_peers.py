@@ -205,7 +205,7 @@ object.__setattr__(module.policy, "act", timed("acting", module.policy.act))
 data.collector.envs.step = timed("environments", data.collector.envs.step)
 data.collector.collect = timed("collecting", data.collector.collect)
 object.__setattr__(module, "evaluate_rollout", timed("evaluating the rollout", module.evaluate_rollout))
-module.updater._traced = timed("updates: loss and gradient", module.updater._traced)
+module.updater.gradients = timed("updates: loss and gradient", module.updater.gradients)
 module.updater.step = timed("updates", module.updater.step)
 steps, begun = module.counters["env_steps"], time.perf_counter()
 while time.perf_counter() - begun < seconds:

@@ -17,22 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from lab.engine.averages import Average
-from lab.engine.cuda_graphs import recording
 from lab.engine.flat_step import FlatGradients, fused_step, laid_out_like
 from lab.engine.loss import LossFunction, Metrics
 from lab.engine.optimizers import SECOND_ORDER, OptimizerConfig
 from lab.engine.rates import parameter_groups, rate_factors
+from lab.engine.recordings import Recordings
 from lab.engine.regularizers import add_l1_, limit_norms_, weights_of
 from lab.engine.schedules import Plateau
 from lab.engine.second_order import Repeated, minimize
-from lab.engine.tracing import trace, undone
 from lab.errors import UserError
 from lab.experiment import AverageConfig
 from lab.ranks import collectives, ranks
-
-_MAX_TRACES = 16
-_NEAR, _NEGLIGIBLE = 0.1, 1e-3
-"""how far a recorded gradient may be from autograd's, of its own norm and of all"""
 
 
 class UpdateObserver(Protocol):
@@ -87,7 +82,7 @@ class Updater:
         position = {id(p): i for i, p in enumerate(module.parameters())}
         self._numbers = [position[id(p)] for group in self.optimizer.param_groups for p in group["params"]]
         """of the optimizer's parameters among all, which neither `rates` nor frozen layers change"""
-        self._traces: dict[tuple[Any, ...], Callable[..., Any]] = {}
+        self._recordings: Recordings | None = None
         self._gradients: FlatGradients | None = None
         self._fused_step: Callable[[FlatGradients], None] | None = None
         self._may_be_fused = config.momentum_schedule is None
@@ -116,7 +111,9 @@ class Updater:
         if self.observer is not None:
             self.observer.see_batch(batch)
         if self.engine == "traced":
-            return self._traced(batch)
+            if self._recordings is None:
+                self._recordings = Recordings(self.module, self.names, self.loss, self._buffer().views)
+            return self._recordings.gradients(batch)
         value, metrics, extras = self.loss(batch)
         return list(torch.autograd.grad(value, self.parameters, materialize_grads=True)), metrics, extras
 
@@ -240,47 +237,6 @@ class Updater:
             p.grad = gradient
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-
-    def _traced(self, batch: Any) -> tuple[list[Tensor], Metrics, dict[str, Tensor]]:
-        key = tuple(None if t is None else (t.shape, t.dtype) for t in batch)
-        if key not in self._traces:
-            if len(self._traces) >= _MAX_TRACES:
-                self._traces.clear()
-            if any(t is not None and t.requires_grad for t in batch):
-                raise UserError(
-                    "trainer.engine='traced' does not fit this module: the loss takes inputs that carry a gradient, "
-                    "which a recording would lose; use trainer.engine=eager."
-                )
-            with recording():
-                expected = self._expected(batch)
-                self._traces[key] = trace(self.module, self.names, self.loss, batch, self._buffer().views)
-                result = self._traces[key](batch)
-            self._compare(result[0], expected)
-            return result
-        return self._traces[key](batch)
-
-    def _expected(self, batch: Any) -> list[Tensor] | None:
-        """What autograd gives; None on a GPU where the loss draws noise, which a CUDA graph draws otherwise."""
-        with undone(self.module) as drew_noise:
-            value = self.loss(batch)[0]
-            gradients = torch.autograd.grad(value, self.parameters, materialize_grads=True)
-        return None if drew_noise() and gradients[0].is_cuda else list(gradients)
-
-    def _compare(self, gradients: list[Tensor], expected: list[Tensor] | None) -> None:
-        """Raises UserError when a recorded gradient is not autograd's: the loss depends on more than it is given."""
-        if expected is None:
-            return
-        with torch.no_grad():
-            norms = torch.stack([gradient.float().norm() for gradient in expected])
-            apart = torch.stack([(a.float() - b.float()).norm() for a, b in zip(gradients, expected, strict=True)])
-            wrong = apart > _NEAR * norms + _NEGLIGIBLE * norms.norm()
-        if wrong.any():
-            name = self.names[int(wrong.nonzero()[0])]
-            raise UserError(
-                f"trainer.engine='traced' does not fit this module: the recorded gradient of {name} is not autograd's, "
-                f"since the loss reaches it by another way than its inputs and the updater's module; "
-                f"use trainer.engine=eager."
-            )
 
 
 def _own_state(state: dict[str, Any], parameter: Tensor) -> dict[str, Any]:
