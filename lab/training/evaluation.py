@@ -53,7 +53,6 @@ class Evaluator:
         count, dead_units = module.counters[module.counter], DeadUnits()
         with module.averaged(), evaluating(module, derive_seed(self.seed, "evaluation", count)):
             module.renew_statistics(self.data)
-            scored = self._training_score(module, count)
             with dead_units.watching(module):
                 row: dict[str, Any] = dict(module.evaluate(self.data))
             row |= dead_units.metrics()
@@ -64,6 +63,7 @@ class Evaluator:
                 row["classes"] = shown(table).rows
             pictures = module.pictures(self.data)
             path = module.film(self.data, self.run.media) if film(row) else None
+            scored = self.health.training_score(module, self.data) if self.health is not None else None
         if self.health is not None:
             row |= {**self._fit(scored, row), **self.health.evaluation(module)}
             if (filters := self.health.picture(module)) is not None:
@@ -73,13 +73,6 @@ class Evaluator:
         if path is not None:
             row["films"] = {path.stem: str(path.relative_to(self.run.path))}
         return row
-
-    def _training_score(self, module: Learner[Any], count: int) -> tuple[Monitor, float] | None:
-        """With random numbers of its own: what is measured afterwards is as without it."""
-        if self.health is None:
-            return None
-        with evaluating(module, derive_seed(self.seed, "training score", count)):
-            return self.health.training_score(module, self.data)
 
     def _fit(self, scored: tuple[Monitor, float] | None, row: dict[str, Any]) -> dict[str, float]:
         """The score of training samples, and the gap: by how much that of the validation split is worse."""

@@ -16,7 +16,7 @@ from lab.pictures import Image, image_grid
 _MOST = 64
 _SMALLEST = 3
 """rows and columns of a filter in which there is something to see"""
-_TILE = 24
+_TILE = 12
 
 
 def first_filters(modules: Iterable[nn.Module], shape: tuple[int, ...]) -> Tensor | None:
@@ -45,9 +45,9 @@ def filters_picture(filters: Tensor) -> Image:
     tiles = scaled_alone(filters[:_MOST].cpu())
     channels = tiles.shape[1]
     if channels in (1, 3):
-        return image_grid(tiles, padding=4, min_tile=_TILE)
+        return image_grid(tiles, padding=2, min_tile=_TILE)
     tiles = tiles[: max(1, _MOST // channels), :_MOST]
-    return image_grid(tiles.flatten(0, 1)[:, None], tiles.shape[1], padding=4, min_tile=_TILE)
+    return image_grid(tiles.flatten(0, 1)[:, None], tiles.shape[1], padding=2, min_tile=_TILE)
 
 
 def first_picture(modules: Iterable[nn.Module], shape: tuple[int, ...]) -> Image | None:

@@ -45,6 +45,7 @@ class Health:
     """Looks at a learner's updates, and tells of them in rows of metrics and at evaluations."""
 
     def __init__(self, eval_period: int) -> None:
+        self._eval_period = eval_period
         self._num_scored = max(_FEWEST, eval_period // _SHARE)
         self._sample: Any = None
         """of the training split, the same all the time"""
@@ -108,7 +109,10 @@ class Health:
         return next((picture for picture in pictures if picture is not None), None)
 
     def training_score(self, learner: Learner[Any], data: Any) -> tuple[Any, float] | None:
-        """A metric of a sample of the training split; see `Learner.training_score`."""
+        """A metric of a sample of the training split (see `Learner.training_score`); of few samples now and then."""
+        count, every = learner.counters[learner.counter], -(-_FEWEST * _SHARE // self._eval_period)
+        if count // self._eval_period % max(1, every) and count < (learner.budget or 0):
+            return None
         if self._sample is None:
             self._sample = data.training_sample(self._num_scored)
         return None if self._sample is None else learner.training_score(self._sample)
