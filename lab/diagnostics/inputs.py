@@ -13,7 +13,7 @@ from lab.data.spec import TensorSpec
 from lab.diagnostics.finding import Finding, not_applicable
 from lab.errors import UserError
 from lab.supervised.language_model import LanguageModel
-from lab.supervised.supervised import Supervised
+from lab.supervised.supervised import Supervised, TaskLearner
 from lab.training.evaluation import evaluating
 from lab.training.learner import Learner
 
@@ -79,7 +79,7 @@ def network_inputs(learner: Learner[Any], data: LabDataModule) -> Tensor | None:
 
 def check_mode(learner: Learner[Any], x: Tensor | dict[str, Tensor]) -> Finding:
     """The same inputs twice, in evaluation mode with other random numbers each time: the answers must be the same."""
-    if not isinstance(learner, Supervised | LanguageModel) and learner.data_spec.actions is None:
+    if not isinstance(learner, TaskLearner | LanguageModel) and learner.data_spec.actions is None:
         return not_applicable(MODE, "a generative model draws noise whenever it is asked")
     answers = []
     for seed in range(2):

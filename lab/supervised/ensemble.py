@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lab.errors import UserError
 from lab.runs.directory import Run
-from lab.supervised.supervised import Supervised
+from lab.supervised.supervised import TaskLearner
 from lab.supervised.tasks.base import Task
 from lab.training.evaluation import evaluating
 from lab.training.restore import restore
@@ -53,7 +53,7 @@ def measure_ensemble(
     for run, which in names:
         _, data, module, _ = restore(Path(run), which, overrides)
         try:
-            if not isinstance(module, Supervised):
+            if not isinstance(module, TaskLearner):
                 raise UserError(f"{str(run)!r} is no supervised model, of which --ensemble takes the mean.")
             with evaluating(module, 0):
                 judged = module.judge(data, split)

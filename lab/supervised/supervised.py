@@ -7,7 +7,7 @@ B batch, N samples, C channels, F features.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from pydantic import NonNegativeFloat, SerializeAsAny
@@ -33,6 +33,7 @@ from lab.training.learner import Learner, Monitor, split_means
 
 _NUM_MISTAKES = 24
 Split = Literal["train", "val", "test"]
+ConfigT = TypeVar("ConfigT", bound=ModuleConfig)
 
 
 class SupervisedConfig(ModuleConfig):
@@ -95,43 +96,25 @@ class _Worst:
         self.at, self.x = at[order], x[order]
 
 
-class Supervised(Learner[SupervisedConfig]):
-    """Trains a Net."""
+class TaskLearner(Learner[ConfigT]):
+    """A learner whose `net` ends in a task: what is measured, shown, answered and exported of it.
 
-    def __init__(self, config: SupervisedConfig, spec: DataSpec) -> None:
+    Subclasses build `net`, whose outputs of inputs (B, ...) are those of its `task`, and say how it learns.
+    """
+
+    net: nn.Module
+
+    def __init__(self, config: ConfigT, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        inputs = spec.inputs
-        if not isinstance(inputs, TensorSpec) or len(inputs.shape) not in (1, 3) or inputs.dtype != torch.float32:
-            raise UserError(
-                f"module.kind='supervised' needs images or rows of numbers (data.kind=images or table), not {inputs!r}."
-            )
-        task = task_for(config.task, spec.target)
-        preprocessing = Preprocessing(config.preprocessing, inputs.shape)
-        features = Features(config.backbone, preprocessing.output_shape, task.features)
-        self.net = Net(preprocessing, features, task.build(spec.target, features.spec))
-        self.monitor = self.net.task.monitor  # type: ignore[misc]
-        self.auxiliary = auxiliary_heads(features, task, spec.target) if config.auxiliary_weight else nn.ModuleList()
-        trained = nn.ModuleList([self.net, self.auxiliary]) if self.auxiliary else self.net
-        self.updater = self.add_updater("net", trained, self.loss, config.optimizer)
         self._judged: tuple[tuple[Split, int], Judged] | None = None
 
     @property
     def task(self) -> Task:
-        return self.net.task
+        return self.net.task  # type: ignore[return-value]
 
-    def fit_to(self, data: Any) -> None:
-        if self.config.preprocessing.name != "none":
-            self.net.preprocessing.fit(batch.x for batch in data.batches("train"))
-
-    def loss(self, batch: Batch) -> Loss:
-        if not self.auxiliary:
-            return self.task.loss(self.net(batch.x), batch.y)
-        x = self.net.preprocessing(batch.x)
-        features, maps = self.net.features.backbone.net.with_auxiliary(x)  # type: ignore[operator]
-        value, metrics, extras = self.task.loss(self.task(features), batch.y)
-        for head, inner in zip(self.auxiliary, maps, strict=True):
-            value = value + self.config.auxiliary_weight * head.loss(inner, batch.y)  # type: ignore[operator]
-        return Loss(value, metrics, extras)
+    @property
+    def monitor(self) -> Monitor:  # type: ignore[override]
+        return self.task.monitor
 
     def pass_on(self, batch: Batch) -> Tensor:
         outputs: Tensor = self.net(batch.x)
@@ -202,3 +185,44 @@ class Supervised(Learner[SupervisedConfig]):
             true if answer.label == true else f"{answer.label}, not {true}"
             for answer, true in zip(answers, truths, strict=True)
         ]
+
+
+class Supervised(TaskLearner[SupervisedConfig]):
+    """Trains a Net."""
+
+    net: Net
+
+    def __init__(self, config: SupervisedConfig, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        inputs = images_or_rows(config.kind, spec)
+        task = task_for(config.task, spec.target)
+        preprocessing = Preprocessing(config.preprocessing, inputs.shape)
+        features = Features(config.backbone, preprocessing.output_shape, task.features)
+        self.net = Net(preprocessing, features, task.build(spec.target, features.spec))
+        self.auxiliary = auxiliary_heads(features, task, spec.target) if config.auxiliary_weight else nn.ModuleList()
+        trained = nn.ModuleList([self.net, self.auxiliary]) if self.auxiliary else self.net
+        self.updater = self.add_updater("net", trained, self.loss, config.optimizer)
+
+    def fit_to(self, data: Any) -> None:
+        if self.config.preprocessing.name != "none":
+            self.net.preprocessing.fit(batch.x for batch in data.batches("train"))
+
+    def loss(self, batch: Batch) -> Loss:
+        if not self.auxiliary:
+            return self.task.loss(self.net(batch.x), batch.y)
+        x = self.net.preprocessing(batch.x)
+        features, maps = self.net.features.backbone.net.with_auxiliary(x)  # type: ignore[operator]
+        value, metrics, extras = self.task.loss(self.task(features), batch.y)
+        for head, inner in zip(self.auxiliary, maps, strict=True):
+            value = value + self.config.auxiliary_weight * head.loss(inner, batch.y)  # type: ignore[operator]
+        return Loss(value, metrics, extras)
+
+
+def images_or_rows(kind: str, spec: DataSpec) -> TensorSpec:
+    """What the inputs are like. Raises UserError for inputs that are neither images nor rows of numbers."""
+    inputs = spec.inputs
+    if not isinstance(inputs, TensorSpec) or len(inputs.shape) not in (1, 3) or inputs.dtype != torch.float32:
+        raise UserError(
+            f"module.kind={kind!r} needs images or rows of numbers (data.kind=images or table), not {inputs!r}."
+        )
+    return inputs

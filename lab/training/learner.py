@@ -236,6 +236,11 @@ class Learner(LightningModule, Generic[ConfigT]):
         for updater in self.updaters.values():
             updater.follow_evaluation(value, self.monitor.mode)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to learn, whatever the budget says; asked before training and after each chunk."""
+        return False
+
     def fit_to(self, data: LabDataModule) -> None:
         """Called once, before a run that begins: take from the training split what is not learned by updates."""
 

@@ -213,7 +213,7 @@ class RunLoop(Callback):
             self._write_result(pl_module)
         for observer in self.observers:
             observer.start(self._status(pl_module))
-        done = pl_module.counters[pl_module.counter] >= self.budget or self._is_stagnant()
+        done = self._is_learned(pl_module) or self._is_stagnant()
         if self.state["evaluation_due"]:
             done = done or self._is_out_of_time()
             self._evaluate(pl_module, last=done)
@@ -244,7 +244,7 @@ class RunLoop(Callback):
         count = module.counters[module.counter]
         if self.health is not None:
             self.health.end_chunk(count - self._counted[module.counter])
-        done = count >= self.budget or agreed.out_of_time
+        done = self._is_learned(module) or agreed.out_of_time
         stopping = done or agreed.stop or self._paused(module)
         if count >= self.state["next_log"] or stopping:
             self.state["next_log"] = (count // self.log_period + 1) * self.log_period
@@ -308,6 +308,9 @@ class RunLoop(Callback):
         module.counters.update({name: self._counted[name] + int(n) for name, n in zip(names, sums, strict=True)})
         return _Agreement(stop > 0, late > 0, save > 0)
 
+    def _is_learned(self, module: Learner[Any]) -> bool:
+        return module.counters[module.counter] >= self.budget or module.is_complete
+
     def _is_out_of_time(self) -> bool:
         limit = self.experiment.trainer.max_seconds
         return limit is not None and self.state["seconds"] >= limit
@@ -326,6 +329,9 @@ class RunLoop(Callback):
         if done and self._is_stagnant():
             num_evaluations = self.state["stagnation"][1]
             self.reason = f"{module.monitor.metric} did not improve in {num_evaluations} evaluations (trainer.patience)"
+            log.info("%s", self.reason)
+        elif done and module.is_complete and module.counters[module.counter] < self.budget:
+            self.reason = "all that it can learn is learned"
             log.info("%s", self.reason)
 
     def _evaluate(self, module: Learner[Any], *, last: bool) -> None:
@@ -367,6 +373,10 @@ class RunLoop(Callback):
     def _hear(self, work: str, done: int, total: int) -> None:
         if self._stop_asked.is_set() and ranks.num_ranks() == 1:
             raise _EvaluationEnded
+        self.show_work(work, done, total)
+
+    def show_work(self, work: str, done: int, total: int) -> None:
+        """Show long work within a chunk (`lab.long_work`)."""
         for observer in self.observers:
             observer.work(work, done, total)
 

@@ -19,6 +19,7 @@ from lab.errors import Failure, UserError
 from lab.experiment import Experiment, TrackingConfig
 from lab.launchers import launch
 from lab.lightning import Callback
+from lab.long_work import listening
 from lab.quiet import quiet, warnings_in_lines
 from lab.ranks import ranks, shares
 from lab.ranks.batch_norm import normalize_whole_batches
@@ -219,7 +220,7 @@ def _fit(
         callbacks=[loop, *callbacks],
     )
     try:
-        with stop_on_signals(loop.on_signal):
+        with stop_on_signals(loop.on_signal), listening(loop.show_work):
             try:
                 trainer.fit(module, datamodule=data)
             finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import chain
 from typing import ClassVar, Literal
 
 import torch
@@ -63,6 +64,8 @@ class Classification(Task):
     """
 
     monitor = Monitor("eval/accuracy", "max")
+    told: tuple[str, str] = ("probability", "probabilities")
+    """what an answer calls the prediction of one class, and those of all"""
     weight: Tensor | None  # (K,)
 
     def __init__(self, config: ClassificationConfig, target: Classes, features: FeatureSpec) -> None:
@@ -118,15 +121,21 @@ class Classification(Task):
                 "f1": metrics.MulticlassF1Score(num, validate_args=False),
                 "calibration_error": metrics.MulticlassCalibrationError(num, validate_args=False),
             },
-            self.head.weight.device,
+            self.device,
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the head is."""
+        return next(chain(self.head.parameters(), self.head.buffers())).device
 
     def answers(self, predictions: Tensor) -> list[Answer]:
         values, numbers = predictions.topk(min(_MOST_TOLD, self.target.num), 1)
+        one, every = self.told
         return [
             Answer(
                 self.target.name(row[0]),
-                {"probability": p[0], "probabilities": dict(zip(map(self.target.name, row), p, strict=True))},
+                {one: p[0], every: dict(zip(map(self.target.name, row), p, strict=True))},
             )
             for row, p in zip(numbers.tolist(), values.tolist(), strict=True)
         ]
