@@ -11,6 +11,7 @@ from lab.long_work import tell
 
 T = TypeVar("T")
 _LOOK_SECONDS = 0.1
+_TELL_SECONDS = 5.0
 
 
 def in_background(function: Callable[[], T], work: str) -> T:
@@ -28,11 +29,14 @@ def in_background(function: Callable[[], T], work: str) -> T:
             errors.append(error)
 
     thread = threading.Thread(target=run, name=work, daemon=True)
-    began = time.perf_counter()
+    began, told = time.perf_counter(), 0.0
     thread.start()
     while thread.is_alive():
         thread.join(_LOOK_SECONDS)
-        tell(f"seconds of {work}", int(time.perf_counter() - began), 0)
+        seconds = time.perf_counter() - began
+        if seconds >= told + _TELL_SECONDS:
+            told = seconds
+            tell(f"seconds of {work}", int(seconds), 0)
     if errors:
         raise errors[0]
     return results[0]

@@ -106,8 +106,8 @@ class ColourHistogram(Features):
             scale = self.bins ** torch.arange(x.shape[1], device=x.device)
             bins = (bins * scale[:, None, None]).sum(1, keepdim=True)
         index = (bins + self.place).flatten(1)
-        empty = torch.zeros(len(x), self.num, dtype=x.dtype, device=x.device)
-        return empty.scatter_add(1, index, self.share.to(x.dtype).flatten().expand(len(x), -1))
+        empty = torch.zeros(x.shape[0], self.num, dtype=x.dtype, device=x.device)
+        return empty.scatter_add(1, index, self.share.to(x.dtype).flatten().expand(x.shape[0], -1))
 
 
 def part_of(rows: int, columns: int, grid: int) -> Tensor:

@@ -71,7 +71,7 @@ def cells_of(x: Tensor, orientations: int, cell: int) -> Tensor:
         down, right = down.gather(1, channel), right.gather(1, channel)
     degrees = torch.rad2deg(torch.atan2(down, right)) % 180
     bins = (degrees * (orientations / 180)).long().clamp(max=orientations - 1)  # (B, 1, H, W)
-    sizes = torch.zeros(len(x), orientations, *x.shape[2:], dtype=x.dtype, device=x.device).scatter(1, bins, size)
+    sizes = torch.zeros(x.shape[0], orientations, *x.shape[2:], dtype=x.dtype, device=x.device).scatter(1, bins, size)
     return F.avg_pool2d(sizes, cell)
 
 

@@ -35,7 +35,7 @@ class RBFSVMConfig(ModelConfig):
 
 
 class RBFSVM(Model):
-    """How many of the pairs that a class is in it wins, and below 1/3 by how much (scikit-learn's decision function)."""
+    """How many of its pairs a class wins, and, below 1/3, by how much: scikit-learn's decision function (B, K)."""
 
     centre: Tensor  # (F,) of the support vectors, which lie around it
     points: Tensor  # (S, F)

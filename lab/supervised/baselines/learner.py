@@ -116,7 +116,7 @@ class Baseline(TaskLearner[BaselineConfig]):
         del pairs
         if not x.isfinite().all():
             where = int((~x.isfinite()).any(1).nonzero()[0])
-            raise UserError(f"the features of training sample {where} are not finite; module.kind='baseline' needs that.")
+            raise UserError(f"module.kind='baseline' needs finite features; those of training sample {where} are not.")
         self.net.preprocessing.fit(x.split(10_000))
         x = self.net.preprocessing(x)
         in_background(lambda: self._model.fit(x.cpu(), self._targets(y.cpu()), seed), "fitting the model")
@@ -134,6 +134,6 @@ class Baseline(TaskLearner[BaselineConfig]):
         """Class numbers (N,) among those that are there, or values (N, T) in standard deviations."""
         if isinstance(self.data_spec.target, Classes):
             head: Any = self.task.head
-            return torch.searchsorted(head.present.cpu(), y) if isinstance(head, Present) else y
+            return torch.searchsorted(head.present.cpu(), y) if isinstance(head, Present) else y  # type: ignore[arg-type]
         task: Any = self.task
         return (y - task.mean.cpu()) / task.scale.cpu()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from lab.data.targets import Classes
@@ -50,6 +51,13 @@ def check_fitted(tensor: Tensor) -> None:
 
 
 def squared_distances(x: Tensor, points: Tensor) -> Tensor:
-    """|x - p|^2 (B, N) of x (B, F) and points (N, F): exact to rounding of the lengths of both, so centre them first."""
+    """|x - p|^2 (B, N) of x (B, F) and points (N, F); rounding is that of the lengths of both, so centre them first."""
     lengths = x.square().sum(1, keepdim=True) + points.square().sum(1)
     return (lengths - 2 * x @ points.T).clamp(min=0)
+
+
+def absolute_distances(x: Tensor, points: Tensor) -> Tensor:
+    """The sums |x - p| (B, N) of x (B, F) and points (N, F)."""
+    if torch.compiler.is_exporting():  # ONNX has no such operator
+        return (x[:, None] - points).abs().sum(2)
+    return torch.cdist(x, points, p=1)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lab.data.targets import Classes, RealValues
 from lab.errors import UserError
-from lab.supervised.baselines.models import Model, ModelConfig, check_fitted, squared_distances
+from lab.supervised.baselines.models import Model, ModelConfig, absolute_distances, check_fitted, squared_distances
 
 _CANDIDATES = (1, 3, 5, 7, 9, 11, 15, 21, 31)
 _FOLDS = 5
@@ -23,6 +23,8 @@ _MOST_VALIDATED = 20_000
 _BLOCK = 4_096
 """points whose distances are held at once"""
 _QUERIES = 500
+_DISTANCES = {"l1": absolute_distances, "l2": squared_distances}
+"""or their squares, whose order is the same"""
 
 
 class NearestNeighboursConfig(ModelConfig):
@@ -82,8 +84,7 @@ def nearest(x: Tensor, points: Tensor, k: int, metric: Literal["l1", "l2"]) -> T
     distances, index = [], []
     for first in range(0, len(points), _BLOCK):
         block = points[first : first + _BLOCK]
-        apart = squared_distances(x, block) if metric == "l2" else torch.cdist(x, block, p=1)
-        near = apart.topk(min(k, len(block)), dim=1, largest=False)
+        near = _DISTANCES[metric](x, block).topk(min(k, len(block)), dim=1, largest=False)
         distances.append(near.values)
         index.append(near.indices + first)
     best = torch.cat(distances, 1).topk(k, dim=1, largest=False).indices

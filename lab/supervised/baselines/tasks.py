@@ -76,7 +76,7 @@ class Present(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = self.model(x)
-        absent = torch.full((len(x), self.num), _ABSENT, dtype=outputs.dtype, device=outputs.device)
+        absent = torch.full((x.shape[0], self.num), _ABSENT, dtype=outputs.dtype, device=outputs.device)
         return absent.index_copy(1, self.present, outputs)  # type: ignore[arg-type]
 
 

@@ -32,7 +32,7 @@ class VisualWordsConfig(FeaturesConfig):
     kind: Literal["visual_words"] = "visual_words"
     words: int = Field(default=200, ge=2, le=20_000)
     descriptor: Literal["patches", "hog"] = "patches"
-    """of a patch: its pixels, of mean 0 and variance 1; or the gradients of its quarters, as HOG's blocks of 2x2 cells"""
+    """of a patch: its pixels, of mean 0 and variance 1; or its gradients, a block of 2x2 cells of HOG"""
     patch: int = Field(default=6, ge=2)
     """rows and columns of pixels in a patch, an even number for hog"""
     stride: PositiveInt = 2

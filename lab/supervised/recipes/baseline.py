@@ -5,10 +5,14 @@ from __future__ import annotations
 from lab.data.images import ImageData
 from lab.data.tables import TableData
 from lab.experiment import Experiment, TrainerConfig
+from lab.supervised.baselines.features import ColourHistogramConfig
+from lab.supervised.baselines.hog import HogConfig
 from lab.supervised.baselines.kernel_svm import RBFSVMConfig
 from lab.supervised.baselines.learner import BaselineConfig
-from lab.supervised.baselines.linear import LeastSquaresConfig
+from lab.supervised.baselines.linear import LeastSquaresConfig, LinearSVMConfig, SoftmaxConfig
 from lab.supervised.baselines.neighbours import NearestNeighboursConfig
+from lab.supervised.baselines.visual_words import VisualWordsConfig
+from lab.supervised.preprocessing import PreprocessingConfig
 
 
 def digits_svm() -> Experiment:
@@ -38,4 +42,66 @@ def diabetes_ridge() -> Experiment:
         data=TableData(name="diabetes"),
         module=BaselineConfig(model=LeastSquaresConfig(l2=10.0)),
         trainer=TrainerConfig(budget=310),
+    )
+
+
+def fashion_softmax() -> Experiment:
+    """Softmax regression on the pixels of Fashion-MNIST from LAB_DATA."""
+    return Experiment(
+        name="baseline/fashion-softmax",
+        data=ImageData(name="fashion-mnist", validation=1 / 12),
+        module=BaselineConfig(model=SoftmaxConfig(C=0.01)),
+        trainer=TrainerConfig(budget=55_000),
+    )
+
+
+def fashion_knn() -> Experiment:
+    """The nearest neighbours of Fashion-MNIST's pixels, from LAB_DATA."""
+    return Experiment(
+        name="baseline/fashion-knn",
+        data=ImageData(name="fashion-mnist", validation=1 / 12),
+        module=BaselineConfig(model=NearestNeighboursConfig()),
+        trainer=TrainerConfig(budget=55_000),
+    )
+
+
+def fashion_hog_svm() -> Experiment:
+    """An RBF SVM on 100 principal components of Fashion-MNIST's HOG, from LAB_DATA."""
+    return Experiment(
+        name="baseline/fashion-hog-svm",
+        data=ImageData(name="fashion-mnist", validation=1 / 12),
+        module=BaselineConfig(
+            features=HogConfig(cell=4, block=2),
+            preprocessing=PreprocessingConfig(name="pca", components=100),
+            model=RBFSVMConfig(C=10.0),
+        ),
+        trainer=TrainerConfig(budget=55_000),
+    )
+
+
+def cifar_words() -> Experiment:
+    """A linear SVM on bags of visual words of the 3,000 training images of a subset of CIFAR-10, from LAB_DATA."""
+    return Experiment(
+        name="baseline/cifar-words",
+        data=ImageData(name="cifar10-subset"),
+        module=BaselineConfig(
+            features=VisualWordsConfig(words=400, encoding="triangle", grid=2),
+            preprocessing=PreprocessingConfig(name="z_score"),
+            model=LinearSVMConfig(C=0.001),
+        ),
+        trainer=TrainerConfig(budget=2_700),
+    )
+
+
+def cifar_colours() -> Experiment:
+    """An RBF SVM on colour histograms of the 3,000 training images of a subset of CIFAR-10, from LAB_DATA."""
+    return Experiment(
+        name="baseline/cifar-colours",
+        data=ImageData(name="cifar10-subset"),
+        module=BaselineConfig(
+            features=ColourHistogramConfig(bins=8, grid=2),
+            preprocessing=PreprocessingConfig(name="z_score"),
+            model=RBFSVMConfig(),
+        ),
+        trainer=TrainerConfig(budget=2_700),
     )

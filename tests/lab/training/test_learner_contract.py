@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,8 @@ class Example(NamedTuple):
     """updates after so many samples (or environment steps) and chunks"""
     samples: int | None = None
     """in a chunk; None: environment steps, which the rollouts tell"""
+    chunks: int = 4
+    """of a whole run; with one alone, the run that is stopped is so before its end"""
     exact: bool = True
     """whether a resumed run has the bits of one that was never stopped"""
     marks: tuple[pytest.MarkDecorator, ...] = ()
@@ -54,6 +57,7 @@ EXAMPLES = (
         lambda n, _: n // 16,
         32,
     ),
+    Example("baseline/digits-knn", (), lambda n, _: n // 1_297, 1_297, chunks=1),
     Example("regression/diabetes", ("data.batch_size=16", "data.batches_per_step=2"), lambda n, _: n // 16, 32),
     Example(
         "lm/reference-gru",
@@ -133,7 +137,7 @@ COMMON = ("trainer.num_threads=1", "trainer.log_period=1", "tracking.mode=disabl
 
 
 class Watch(Callback):
-    """Ends a run after a number of chunks; keeps what each gave, and counts environment steps and episodes."""
+    """Ends a run after a number of chunks (0: in the first); keeps what each gave, and counts steps and episodes."""
 
     def __init__(self, chunks: int) -> None:
         self.left = chunks
@@ -159,6 +163,8 @@ class Watch(Callback):
         collector.collect = counted
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if self.left == 0:
+            raise KeyboardInterrupt
         self.left -= 1
         if self.left == 0:
             self.loop.ask_to_stop()
@@ -169,7 +175,7 @@ class Watch(Callback):
 
 
 class Trained(NamedTuple):
-    """An example after four chunks at one go, and after two and two."""
+    """An example after its chunks at one go, and after two halves of them."""
 
     example: Example
     experiment: Experiment
@@ -216,10 +222,13 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         watch = Watch(chunks)
         return train(experiment, **where, callbacks=[watch], on_loop=watch.ends), watch
 
-    whole, watch = run(4, run_dir=folder / "whole")
-    halved, first = run(2, run_dir=folder / "halved")
-    assert halved.status == "interrupted"
-    resumed, second = run(2, resume=Run.open(folder / "halved"))
+    half = example.chunks // 2
+    whole, watch = run(example.chunks, run_dir=folder / "whole")
+    first = Watch(half)
+    with nullcontext() if half else pytest.raises(KeyboardInterrupt):
+        train(experiment, run_dir=folder / "halved", callbacks=[first], on_loop=first.ends)
+    assert Run.open(folder / "halved").result()["status"] == "interrupted"
+    resumed, second = run(example.chunks - half, resume=Run.open(folder / "halved"))
     return Trained(example, experiment, whole, watch, resumed, (first, second))
 
 
@@ -270,7 +279,7 @@ def test_what_is_followed_is_the_gradient_of_its_loss(trained: Trained) -> None:
 
 def test_each_chunk_gives_finite_losses_and_charts(trained: Trained) -> None:
     rows = trained.watch.metrics
-    assert len(rows) == 4
+    assert len(rows) == trained.example.chunks
     assert any(key.startswith("losses/") for row in rows for key in row)
     for row in rows:
         for key, value in row.items():
@@ -299,12 +308,12 @@ def rows_without_clock(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_run_stopped_after_two_chunks_and_resumed_is_the_run_that_was_never_stopped(trained: Trained) -> None:
-    """Two chunks, a checkpoint, a restore in a fresh module, two chunks more: as four chunks at one go."""
+def test_a_run_stopped_halfway_and_resumed_is_the_run_that_was_never_stopped(trained: Trained) -> None:
+    """Half of the chunks, a checkpoint, a restore in a fresh module, the other half: as all chunks at one go."""
     whole, resumed = trained.whole, trained.resumed
     assert resumed.status == whole.status
     first, second = trained.watches
-    assert len(first.counters) == len(second.counters) == 2
+    assert len(first.counters) == trained.example.chunks // 2
     counts = [counters["updates"] for counters in (*first.counters, *second.counters)]
     assert counts == sorted(counts)
     if not trained.example.exact:
@@ -340,7 +349,7 @@ def test_recorded_updates_are_those_of_autograd_or_are_refused(trained: Trained,
     ends = {}
     _, _, module, _ = restore(trained.whole.run, "last")
     for engine in ("traced", "eager"):
-        watch = Watch(4)
+        watch = Watch(trained.example.chunks)
         experiment = override(trained.experiment, [f"trainer.engine={engine}"])
         if engine not in module.engines:
             with pytest.raises(UserError, match=r"trainer.engine='traced' .* Valid choices: auto, eager\."):

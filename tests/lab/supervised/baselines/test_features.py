@@ -64,6 +64,7 @@ def test_histograms_are_those_of_numpy(joint: bool, grid: int) -> None:
                 np.testing.assert_allclose(got[i, j], want / pixels.shape[1], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("descriptor", ["patches", "hog"])
 def test_words_are_the_nearest_centres(descriptor: Any) -> None:
     x = torch.from_numpy(pictures(30, 1, 16, 14)).float()
@@ -101,7 +102,9 @@ def test_a_triangle_says_how_much_nearer_a_word_is() -> None:
 
 @pytest.mark.parametrize("config", [HogConfig(), ColourHistogramConfig(), VisualWordsConfig()])
 def test_rows_are_no_pictures(config: FeaturesConfig) -> None:
-    with pytest.raises(UserError, match=rf"module\.features\.kind='{config.kind}' is of pictures; .* rows of 10 numbers"):
+    with pytest.raises(
+        UserError, match=rf"module\.features\.kind='{config.kind}' is of pictures; .* rows of 10 numbers"
+    ):
         config.build((10,))
     assert RawConfig().build((3, 4, 4)).num == 48
 
@@ -124,5 +127,7 @@ def test_what_does_not_fit_pictures_is_one_sentence(config: FeaturesConfig, sent
 
 def test_more_words_than_patches_are_refused() -> None:
     features = VisualWordsConfig(words=50, patch=6).build((3, 8, 8))
-    with pytest.raises(UserError, match=r"module\.features\.words=50 is not valid: the training split has 40 patches\."):
+    with pytest.raises(
+        UserError, match=r"module\.features\.words=50 is not valid: the training split has 40 patches\."
+    ):
         features.check(10)
