@@ -103,7 +103,11 @@ class Baseline(TaskLearner[BaselineConfig]):
 
     @torch.no_grad()
     def training_step(self, chunk: Any, batch_idx: int = 0) -> StepMetrics:
-        """Fit to the whole training split; the chunk's minibatches are not drawn."""
+        """Fit to the whole training split, in float32; the chunk's minibatches are not drawn."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self._fit()
+
+    def _fit(self) -> StepMetrics:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         seed = int(torch.randint(2**31 - 1, ()))
 

@@ -107,6 +107,8 @@ def fitted_task(config: ModelConfig, top_k: tuple[PositiveInt, ...], target: obj
             f"module.kind='baseline' needs training samples of at least two classes; all are of "
             f"{target.name(present[0])!r}."
         )
+    if config.outputs == "shares":  # a class that no neighbour has gets no vote
+        present = list(range(target.num))
     model: nn.Module = config.build(num_features, len(present))
     if len(present) < target.num:
         model = Present(model, present, target.num)  # type: ignore[arg-type]

@@ -134,6 +134,7 @@ def test_a_table_of_real_values(tmp_path: Path) -> None:
     assert evaluate(done.run)["eval/r2"] == pytest.approx(want, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["softmax", "least_squares", "nearest_neighbours", "rbf_svm"])
 def test_a_class_without_training_samples_is_never_answered(kind: str, tmp_path: Path, own_registries: None) -> None:
     labels = np.arange(120) % 2 * 2  # 0 and 2: there is no 1
@@ -154,6 +155,8 @@ def test_a_class_without_training_samples_is_never_answered(kind: str, tmp_path:
     _, data, module, _ = restore(done.run)
     answers = module.answers(next(data.batches("test")).x)
     assert {answer.label for answer in answers} == {"0", "2"}
+    if kind == "nearest_neighbours":
+        assert {answer.details["shares"]["1"] for answer in answers} == {0.0}
 
 
 @pytest.mark.slow
