@@ -206,6 +206,13 @@ def test_what_does_not_fit_is_one_sentence(lab: Lab, tmp_path: Path, words: list
     assert not (tmp_path / "run").exists()
 
 
+def test_several_workers_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("lab.ranks.ranks.num_ranks", lambda: 2)
+    with pytest.raises(UserError, match=r"no gradients to average: trainer\.num_workers must be 1\."):
+        train(experiment(), run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_training_samples_of_one_class_are_refused(lab: Lab, tmp_path: Path) -> None:
     table = tmp_path / "one.csv"
     table.write_text("a,b,kind\n" + "".join(f"{i},{i * i},same\n" for i in range(40)), encoding="utf-8")
