@@ -92,6 +92,7 @@ def test_words_are_the_nearest_centres(descriptor: Any) -> None:
     assert torch.equal(again(x), features(x))
 
 
+@pytest.mark.slow
 def test_a_triangle_says_how_much_nearer_a_word_is() -> None:
     x = torch.from_numpy(pictures(60, 3, 8, 8)).float()
     features = VisualWordsConfig(words=5, patch=8, encoding="triangle").build((3, 8, 8))
