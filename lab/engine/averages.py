@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lab.engine.torch_private import foreach_copy_, foreach_lerp_
 from lab.experiment import AverageConfig
+
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
 class Average:
@@ -101,14 +102,14 @@ class Average:
         return [t for t in statistics if t is not None]
 
 
-def batch_norms(module: nn.Module) -> list[_BatchNorm]:
+def batch_norms(module: nn.Module) -> list[BatchNorm]:
     """The layers with running statistics that follow the data: none whose weights are frozen."""
-    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    layers = [layer for layer in module.modules() if isinstance(layer, BatchNorm) and layer.track_running_stats]
     return [layer for layer in layers if not layer.affine or layer.weight.requires_grad]
 
 
 @torch.no_grad()
-def renew_statistics(layers: Sequence[_BatchNorm], passes: Iterable[Any]) -> None:
+def renew_statistics(layers: Sequence[BatchNorm], passes: Iterable[Any]) -> None:
     """Set running statistics to their mean over minibatches, as torch.optim.swa_utils.update_bn does.
 
     Args:
