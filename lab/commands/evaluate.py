@@ -9,6 +9,7 @@ import argparse
 import json
 
 from lab.cli import add_checkpoint_argument, add_override_arguments
+from lab.errors import UserError
 
 EXAMPLE = "lab evaluate runs/dqn-cartpole-s3-... --episodes 100"
 ORDER = 30
@@ -17,6 +18,7 @@ ORDER = 30
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_override_arguments(parser, "a run directory")
     add_checkpoint_argument(parser)
+    parser.set_defaults(checkpoint=None)  # of an ensemble it matters whether it is given
     parser.add_argument("--split", choices=("val", "test"), default="test", help="which data (default: test)")
     parser.add_argument("--episodes", type=int, default=100, help="greedy episodes of an agent (default: 100)")
     parser.add_argument("--seed", type=int, default=1234, help="seed of the episodes or the noise (default: 1234)")
@@ -36,17 +38,19 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.ensemble:
         return _ensemble(arguments)
+    if others := [word for word in arguments.overrides if "=" not in word]:
+        raise UserError(f"one run is measured at a time; {others[0]!r} beside it needs --ensemble.")
     run = Run.open(arguments.target)
     with showing_work():
         metrics, table = measure(
             run,
-            checkpoint=arguments.checkpoint,
+            checkpoint=arguments.checkpoint or "best",
             split=arguments.split,
             episodes=arguments.episodes,
             seed=arguments.seed,
             overrides=arguments.overrides,
         )
-    file = run.checkpoint(arguments.checkpoint)
+    file = run.checkpoint(arguments.checkpoint or "best")
     content = checkpoint.load(file)
     recipe, counters = content["experiment"]["name"], content["counters"]
     if arguments.json:

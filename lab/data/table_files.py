@@ -18,7 +18,7 @@ from lab.data.spec import Statistics
 from lab.data.targets import Labelled, TargetKind, read_targets
 from lab.data.targets.arrays import Array, mean_and_spread
 from lab.data.targets.multi_label import are_zero_or_one
-from lab.errors import UserError, shortened, unknown
+from lab.errors import UserError, shortened
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 """cells that hold no value, whatever their case"""
@@ -60,7 +60,7 @@ class Encoder(NamedTuple):
         parts: list[Array] = []
         for name, words, mean, scale in self.columns:
             if name not in table.header:
-                raise unknown("column", name, table.header)
+                raise UserError(f"column {name!r} is missing; there are {', '.join(table.header)}.")
             cells = column(table, name)
             if words:
                 parts += [np.array([cell == word for cell in cells], float) for word in words]

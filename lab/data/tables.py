@@ -7,6 +7,7 @@ else the environment variable LAB_DATA, else `./data`. Rows are split by `data.s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -86,7 +87,8 @@ class TableModule(ResidentModule):
         num_val, num_test = (max(2, round(num * share)) for share in (config.validation, config.test))
         if num - num_val - num_test < 2:
             raise UserError(f"table {config.name!r} has {num} rows; training, validation and testing need more.")
-        y, target = targets_of(table, targets, config.target_kind, config.name)
+        with _naming(f"table {config.name!r}"):
+            y, target = targets_of(table, targets, config.target_kind, config.name)
         if isinstance(target, Classes):
             rest, test = held_out(y, num_test, config.split_seed)
             train, val = (rest[part] for part in held_out(y[rest], num_val, config.split_seed))
@@ -94,8 +96,9 @@ class TableModule(ResidentModule):
         else:
             order = np.random.default_rng(config.split_seed).permutation(num)
             train, val, test = np.split(order, [num - num_val - num_test, num - num_test])
-        self.encoder = encoder_of(table, inputs, train, config.categories)
-        x, statistics = self.encoder.encode(table), self.encoder.statistics
+        with _naming(f"table {config.name!r}"):
+            self.encoder = encoder_of(table, inputs, train, config.categories)
+            x, statistics = self.encoder.encode(table), self.encoder.statistics
         self.spec = DataSpec(
             TensorSpec((len(statistics.names),)),
             target=target.fitted(y[train]),
@@ -120,10 +123,8 @@ class TableModule(ResidentModule):
             table = parse_csv(text(source), repr(source))
             if not table.rows:
                 raise UserError(f"{source!r} has a header and no rows.")
-            try:
+            with _naming(repr(source)):
                 x = torch.from_numpy(self.encoder.encode(table)).float()
-            except UserError as error:
-                raise UserError(f"{source!r}: {error}") from None
             yield from (Item(f"{source}:{line}", row) for line, row in zip(table.lines, x, strict=True))
 
     def _draw(self) -> Iterator[Batch]:
@@ -137,6 +138,15 @@ class TableModule(ResidentModule):
             noise = torch.randn(len(index), x.shape[1], generator=generator, device=x.device)
             mine = ranks.shard(len(index))  # of what one process would draw
             yield Batch(x[index[mine]] + self.config.noise * noise[mine], y[index[mine]])
+
+
+@contextmanager
+def _naming(source: str) -> Iterator[None]:
+    """Sentences about cells begin with where these stand."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error) if source in str(error) else f"{source}: {error}") from None
 
 
 @register_table("diabetes")

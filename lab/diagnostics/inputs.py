@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -88,6 +89,11 @@ def check_mode(learner: Learner[Any], x: Tensor | dict[str, Tensor]) -> Finding:
                 answers.append(learner.answers(x))
             except UserError:
                 return not_applicable(MODE, "this kind of module answers no inputs")
+    if not all(_is_finite(answer.details) for answer in answers[0]):
+        sentence = (
+            "the answers are not finite: weights are not, or a layer takes a root or a logarithm of what has none"
+        )
+        return Finding(MODE, "wrong", sentence)
     if answers[0] == answers[1]:
         return Finding(MODE, "ok", "the same inputs get the same answers")
     return Finding(
@@ -110,6 +116,10 @@ def probes(learner: Learner[Any], data: LabDataModule) -> Tensor | dict[str, Ten
     if isinstance(inputs, dict):
         return {name: _drawn(each, generator) for name, each in inputs.items()}
     return _drawn(inputs, generator)
+
+
+def _is_finite(details: dict[str, Any]) -> bool:
+    return all(_is_finite(each) if isinstance(each, dict) else math.isfinite(each) for each in details.values())
 
 
 def _drawn(spec: TensorSpec, generator: torch.Generator) -> Tensor:

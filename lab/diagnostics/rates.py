@@ -81,8 +81,8 @@ def range_test(experiment: Experiment, low: float, high: float, num_updates: int
     """
     if not (0 < low < high < math.inf and 30 <= num_updates <= 100_000):
         raise UserError(
-            f"the rates go from {low:g} to {high:g} in {num_updates} updates; give 0 < from < to, and 30 to 100,000 "
-            f"updates."
+            f"the rates go from {low:g} to {high:g} in {num_updates} updates; give 0 < --low < --high, and 30 to "
+            f"100,000 updates."
         )
     experiment = override(experiment, _ALONE)
     rates = np.geomspace(low, high, num_updates)

@@ -26,11 +26,12 @@ class Average:
     """The average of an optimizer's parameters, and of the statistics of the batch norms that learn beside them.
 
     Args:
-        parameters: of `module`, those that are updated, in place.
+        names: of the parameters of `module` that are updated, in place.
     """
 
-    def __init__(self, config: AverageConfig, module: nn.Module, parameters: Sequence[Tensor]) -> None:
-        self.config, self.parameters = config, list(parameters)
+    def __init__(self, config: AverageConfig, module: nn.Module, names: Sequence[str]) -> None:
+        parameters = dict(module.named_parameters())
+        self.config, self.names, self.parameters = config, list(names), [parameters[name] for name in names]
         self.batch_norms = batch_norms(module)
         self.num_seen = self.num_averaged = 0
         self._values: list[Tensor] = []
@@ -41,6 +42,7 @@ class Average:
         """Take in the weights after an update, at this progress through the budget."""
         config = self.config
         if config.name == "swa" and progress < config.start:
+            self.num_seen, self.num_averaged, self._values = 0, 0, []  # of an earlier, smaller budget's last part
             return
         self.num_seen += 1
         if config.name == "swa" and (self.num_seen - 1) % config.period:
@@ -82,13 +84,14 @@ class Average:
             foreach_copy_(self._values[len(self.parameters) :], self._statistics())
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages, and of how many weights they are."""
-        return {"num_seen": self.num_seen, "num_averaged": self.num_averaged, "values": list(self._values)}
+        """The averages, of how many weights they are, and of which."""
+        of = {"name": self.config.name, "parameters": self.names}
+        return {**of, "num_seen": self.num_seen, "num_averaged": self.num_averaged, "values": list(self._values)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave. An average of other parameters (some were frozen then) begins anew."""
+        """Restore what `state_dict` gave; of another kind or of other parameters (some were frozen) it begins anew."""
         values, tensors = state["values"], self._tensors()
-        if values and [value.shape for value in values] != [t.shape for t in tensors]:
+        if state["name"] != self.config.name or state["parameters"] != self.names:
             return
         self.num_seen, self.num_averaged = state["num_seen"], state["num_averaged"]
         self._values = [value.to(t.device, copy=True) for value, t in zip(values, tensors, strict=False)]

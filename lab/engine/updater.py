@@ -145,7 +145,7 @@ class Updater:
 
     def set_average(self, config: AverageConfig | None) -> None:
         """Average the weights after each update, or no longer."""
-        self.average = None if config is None else Average(config, self.module, self.parameters)
+        self.average = None if config is None else Average(config, self.module, self.names)
 
     @property
     def rate(self) -> float:

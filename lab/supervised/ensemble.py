@@ -19,6 +19,8 @@ from lab.supervised.tasks.base import Task
 from lab.training.evaluation import evaluating
 from lab.training.restore import restore
 
+_MOST_NAMED = 5
+
 
 class Ensemble(NamedTuple):
     """Metrics `eval/...` of each member by its run or snapshot, of all together, and of these numbers of each class."""
@@ -31,7 +33,7 @@ class Ensemble(NamedTuple):
 def measure_ensemble(
     runs: Sequence[Path | str],
     *,
-    checkpoint: str = "best",
+    checkpoint: str | None = None,
     split: Literal["val", "test"] = "test",
     overrides: Sequence[str] = (),
 ) -> Ensemble:
@@ -41,8 +43,15 @@ def measure_ensemble(
 
     Raises UserError for less than two members, for other kinds of runs, and for runs on other data or of other tasks.
     """
-    names: list[tuple[Path | str, str]] = [(run, checkpoint) for run in runs]
+    names: list[tuple[Path | str, str]] = [(run, checkpoint or "best") for run in runs]
+    for i, run in enumerate(runs):
+        if Path(run).resolve() in {Path(other).resolve() for other in runs[:i]}:
+            raise UserError(f"{str(run)!r} is named twice; an ensemble's members are different runs.")
     if len(runs) == 1:
+        if checkpoint is not None:
+            raise UserError(
+                f"--checkpoint {checkpoint} is for an ensemble of several runs; the members of one are its snapshots."
+            )
         names = [(runs[0], name) for name in Run.open(runs[0]).snapshots()]
     if len(names) < 2:
         raise UserError("an ensemble needs at least two runs, or one run with two snapshots (trainer.snapshots).")
@@ -73,10 +82,20 @@ def measure_ensemble(
 
 
 def _check_alike(run: str, other: str, task: Task, first: Task, y: Tensor, truth: Tensor) -> None:
-    if type(task) is not type(first) or task.meaning != first.meaning:
-        raise UserError(f"{run!r} predicts something else than {other!r}; an ensemble's members predict the same.")
+    if task.meaning != first.meaning:
+        raise UserError(
+            f"{run!r} predicts the {_told(task)}, and {other!r} the {_told(first)}; "
+            f"an ensemble's members predict the same."
+        )
     if y.shape != truth.shape or not torch.equal(y, truth):
         raise UserError(f"{run!r} is on other data than {other!r}; an ensemble's members are judged on the same ones.")
+
+
+def _told(task: Task) -> str:
+    """What a task's predictions are, in a few words."""
+    kind, *names = task.meaning
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"{kind} of {', '.join(names[:_MOST_NAMED])}{more}"
 
 
 @torch.no_grad()

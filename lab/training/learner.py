@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lab.backbones.trunks import Trunk, trunks_of
 from lab.data.module import LabDataModule
 from lab.data.spec import DataSpec
-from lab.engine.averages import renew_statistics
+from lab.engine.averages import Average, renew_statistics
 from lab.engine.loss import LossFunction, Metrics
 from lab.engine.optimizers import OptimizerConfig
 from lab.engine.updater import Updater
@@ -191,19 +191,21 @@ class Learner(LightningModule, Generic[ConfigT]):
     def averaged(self) -> Iterator[None]:
         """Within, weights are their averages, where some are kept."""
         with ExitStack() as stack:
-            for updater in self.updaters.values():
-                if updater.average is not None:
-                    stack.enter_context(updater.average.applied())
+            for average in self.averages():
+                stack.enter_context(average.applied())
             yield
+
+    def averages(self) -> list[Average]:
+        """Those that updaters keep."""
+        return [updater.average for updater in self.updaters.values() if updater.average is not None]
 
     def renew_statistics(self, data: LabDataModule) -> None:
         """After swa, make the statistics of batch norms anew by the averaged weights; called in eval mode."""
         layers = self._averaged_batch_norms()
-        averages = [updater.average for updater in self.updaters.values() if updater.average is not None]
-        if layers and any(average.config.name == "swa" and average.num_averaged for average in averages):
+        if layers and any(average.config.name == "swa" and average.num_averaged for average in self.averages()):
             batches = data.batches("train")  # type: ignore[attr-defined]
             renew_statistics(layers, (self.pass_on(batch) for batch in batches))
-            for average in averages:
+            for average in self.averages():
                 average.keep_statistics()
 
     def pass_on(self, batch: Any) -> Any:
@@ -211,8 +213,7 @@ class Learner(LightningModule, Generic[ConfigT]):
         raise NotImplementedError
 
     def _averaged_batch_norms(self) -> list[Any]:
-        updaters = [updater.average for updater in self.updaters.values() if updater.average is not None]
-        return list(dict.fromkeys(layer for average in updaters for layer in average.batch_norms))
+        return list(dict.fromkeys(layer for average in self.averages() for layer in average.batch_norms))
 
     def take_averages(self, train: dict[str, Any]) -> None:
         """Set the weights to the averages that a `train_state` holds, as far as this module averages."""

@@ -35,6 +35,8 @@ log = logging.getLogger("lab")
 _PATIENCE_SECONDS = 4.0
 """how long a signal waits for the chunk in progress, and from how long a chunk on the one before it is saved"""
 _AGAIN_SECONDS = 1.0
+LEARNED = "all that it can learn is learned"
+"""the reason for which a run ends whose module is complete"""
 _ROUNDING = 1e-9
 _SHARE_OF_SAVING = 0.1
 """of a long chunk's time that saving after each of them may take"""
@@ -101,10 +103,11 @@ class RunLoop(Callback):
             "next_log": self.log_period,
             "seconds": 0.0,
             "begun_with": [],
-            "num_snapshots": 0,
         }
         self._resume_from: dict[str, Any] | None = None
         self._counted: dict[str, int] = {}
+        self._num_snapshots = 0
+        """how many cycles have ended"""
         self._stop_asked = threading.Event()
         self._impatient = False
         self._patience: threading.Timer | None = None
@@ -123,6 +126,12 @@ class RunLoop(Callback):
     def resume_from(self, content: dict[str, Any]) -> None:
         """Continue from a `last` checkpoint when the fit starts."""
         self._resume_from = content
+
+    def begin_anew(self) -> None:
+        """Begin a run that was killed before its first checkpoint, by the experiment as it is now."""
+        self.recorder.begin_anew()
+        self.saver.tell_changes(serialization.dump(self.run.experiment()))
+        self._write_experiment()
 
     def ask_to_stop(self) -> None:
         """End the run after the current chunk, or in the middle of an evaluation, saved and resumable."""
@@ -204,9 +213,11 @@ class RunLoop(Callback):
             self._restore(pl_module, self._resume_from)
             self._resume_from = None
             if self.writes:
-                write_atomic(self.run.path / "experiment.yaml", serialization.to_yaml(self.experiment))
+                self._write_experiment()
         pl_module.budget = self.budget
         if self.experiment.trainer.snapshots is not None:
+            done = pl_module.counters[pl_module.counter] / self.budget
+            self._num_snapshots = int(done * self.experiment.trainer.snapshots + _ROUNDING)
             pl_module.on_progress = lambda progress, count: self._take_snapshot(pl_module, progress, count)
         self._last_save = time.perf_counter()
         if self.writes:
@@ -330,9 +341,11 @@ class RunLoop(Callback):
             num_evaluations = self.state["stagnation"][1]
             self.reason = f"{module.monitor.metric} did not improve in {num_evaluations} evaluations (trainer.patience)"
             log.info("%s", self.reason)
-        elif done and module.is_complete and module.counters[module.counter] < self.budget:
-            self.reason = "all that it can learn is learned"
+        elif done and module.is_complete:
+            self.reason = LEARNED
             log.info("%s", self.reason)
+        if done and any(average.config.name == "swa" and average.num_averaged < 2 for average in module.averages()):
+            log.warning("trainer.average: no two sets of weights were averaged; a smaller start or period takes more.")
 
     def _evaluate(self, module: Learner[Any], *, last: bool) -> None:
         """Evaluate in the first rank, and let all of them follow what it measured, where something does."""
@@ -384,10 +397,13 @@ class RunLoop(Callback):
         """Keep the weights when a cycle ends, before the first update of the next."""
         num = self.experiment.trainer.snapshots
         number = min(int(progress * num + _ROUNDING), num) if num is not None else 0
-        if number > self.state["num_snapshots"]:
-            self.state["num_snapshots"] = number
+        if number > self._num_snapshots:
+            self._num_snapshots = number
             if self.writes:
                 self.saver.save_snapshot(module, number, count)
+
+    def _write_experiment(self) -> None:
+        write_atomic(self.run.path / "experiment.yaml", serialization.to_yaml(self.experiment))
 
     def _save(self, module: Learner[Any]) -> None:
         began = time.perf_counter()

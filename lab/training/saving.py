@@ -84,11 +84,9 @@ class Saver:
             module.load_train_state(content["train"] | regrouped)
             self.data.load_state_dicts([state["data"] for state in states])
 
-    def _compare(self, content: dict[str, Any]) -> None:
-        """Say what is another than at the last checkpoint."""
-        before, now = (
-            serialization.flatten(tree) for tree in (content["experiment"], serialization.dump(self.experiment))
-        )
+    def tell_changes(self, experiment: dict[str, Any]) -> None:
+        """Say what is another than in the experiment that the run was begun with."""
+        before, now = (serialization.flatten(tree) for tree in (experiment, serialization.dump(self.experiment)))
         changes = [
             f"{field}={now.get(field)!r} (before: {before.get(field)!r})"
             for field in dict.fromkeys((*before, *now))
@@ -96,6 +94,13 @@ class Saver:
         ]
         if changes and ranks.rank() == 0:
             log.warning("the run goes on with %s", ", ".join(changes))
+
+    def _compare(self, content: dict[str, Any]) -> None:
+        """Say what is another than at the last checkpoint. Raises UserError for other data of the same name."""
+        self.tell_changes(content["experiment"])
+        before, now = (
+            serialization.flatten(tree) for tree in (content["experiment"], serialization.dump(self.experiment))
+        )
         data = {field: value for field, value in now.items() if field.startswith("data.")}
         same = all(before.get(field) == value for field, value in data.items())
         if same and content["data_digest"] != self.data.digest():

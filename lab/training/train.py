@@ -28,7 +28,7 @@ from lab.runs.system_use import SystemUse
 from lab.runs.tracking import Tracker
 from lab.training.devices import build_trainer, resolve_device
 from lab.training.learner import Learner
-from lab.training.loop import RunLoop
+from lab.training.loop import LEARNED, RunLoop
 from lab.training.progress import Progress, showing_work
 from lab.training.saving import last_checkpoint
 from lab.training.signals import stop_on_signals
@@ -166,6 +166,11 @@ def resume(
     experiment = override(run.experiment(), overrides)
     if overrides and (run.path / "result.json").is_file():
         result = run.result()
+        if result.get("status") == "completed" and result.get("reason") == LEARNED:
+            raise UserError(
+                f"run {str(run.path)!r} is complete: {LEARNED}, and {' '.join(overrides)} would change nothing of it. "
+                f"lab train begins another run."
+            )
         if result.get("reason"):
             field, before, now = "patience", run.experiment().trainer.patience or 0, experiment.trainer.patience
         else:
@@ -210,7 +215,7 @@ def _fit(
     if content is not None:
         loop.resume_from(content)
     elif resume and loop.writes:
-        loop.recorder.begin_anew()
+        loop.begin_anew()
     if on_loop is not None:
         on_loop(loop)
     trainer = build_trainer(

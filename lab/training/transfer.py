@@ -18,7 +18,7 @@ from lab.backbones.timm_models import TimmNet
 from lab.backbones.trunks import Trunk, configured, differences, read_trunks
 from lab.errors import UserError
 from lab.training.learner import Learner
-from lab.training.warm_start import LEAST_SHARE, Beginning, read, source
+from lab.training.warm_start import LEAST_SHARE, Beginning, read, require_finite, source
 
 Candidate = tuple[Trunk, dict[str, Tensor]]
 
@@ -55,7 +55,7 @@ def begin_backbones(module: Learner) -> list[Beginning]:
 def _begin(module: Learner, reference: str, backbones: dict[str, Backbone]) -> Beginning:
     field = next(_fields(module.config, reference), "module.backbone.from_run")
     about = f"{field}={reference!r}"
-    content = read(reference)
+    content = read(field, reference)
     if "trunks" not in content:
         raise UserError(f"{about} was saved by a lab that did not note its backbones; take trainer.start_from for it.")
     trunks = read_trunks(content["trunks"], content["state_dict"], reference)
@@ -68,6 +68,7 @@ def _begin(module: Learner, reference: str, backbones: dict[str, Backbone]) -> B
             whole = f"{name}.{layer}".rstrip(".")
             if all(key in given and given[key].shape == tensor.shape for key, tensor in tensors.items()):
                 taken[whole] = list(tensors.values())
+                require_finite(about, {key: given[key] for key in tensors if tensors[key].is_floating_point()})
                 with torch.no_grad():
                     for key, tensor in tensors.items():
                         tensor.copy_(given[key])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from lab.errors import UserError
 from lab.runs import checkpoint
@@ -22,10 +25,20 @@ class Beginning(NamedTuple):
     source: dict[str, Any]
 
 
-def read(reference: str) -> dict[str, Any]:
+def read(field: str, reference: str) -> dict[str, Any]:
     """The content of a run's best checkpoint, or of a checkpoint file. Raises UserError when there is none."""
     path = Path(reference).expanduser()
-    return checkpoint.load(path if path.is_file() else Run.open(path).checkpoint("best"))
+    try:
+        return checkpoint.load(path if path.is_file() else Run.open(path).checkpoint("best"))
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from error
+
+
+def require_finite(about: str, tensors: Mapping[str, Tensor]) -> None:
+    """Raise UserError for weights to begin with that are not finite, or no floating-point numbers."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise UserError(f"{about}: its {name} is not all finite numbers, with which nothing can begin.")
 
 
 def source(field: str, reference: str, content: dict[str, Any]) -> dict[str, Any]:
@@ -41,7 +54,7 @@ def start_from(module: Learner, reference: str) -> Beginning:
     Raises UserError when there is no such run, when less than a quarter of the parameters fit, or when only one of the
     two scales its inputs (the weights would see other numbers than they were trained on).
     """
-    content = read(reference)
+    content = read("trainer.start_from", reference)
     given, own = content["state_dict"], module.state_dict()
     fitting = [name for name, tensor in own.items() if name in given and given[name].shape == tensor.shape]
     updated = {id(p) for updater in module.updaters.values() for p in updater.module.parameters()}
@@ -57,6 +70,7 @@ def start_from(module: Learner, reference: str) -> Beginning:
             f"trainer.start_from={reference!r}: only {what} this module by name and shape, too little to begin with"
             f"{f' ({missing[0]!r} does not)' if missing else ''}; give both the same module.backbone."
         )
+    require_finite(f"trainer.start_from={reference!r}", {name: given[name] for name in fitting if name in named})
     scaled = [any(_SCALING in name for name in state) for state in (given, own)]
     if scaled[0] != scaled[1]:
         raise UserError(

@@ -49,7 +49,8 @@ class FittedClasses(Classification):
 
     @property
     def meaning(self) -> tuple[str, ...]:
-        return (self.outputs, *super().meaning)
+        kind, *names = super().meaning
+        return (kind if self.outputs == "logits" else self.outputs.removesuffix("s"), *names)
 
     def per_sample(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
         values = super().per_sample(outputs, y)

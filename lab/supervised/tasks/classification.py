@@ -48,9 +48,11 @@ class ClassificationConfig(TaskConfig):
     """also score whether the right class is among the k most probable ones"""
 
     @model_validator(mode="after")
-    def _smooths_cross_entropy(self) -> ClassificationConfig:
+    def _check_options(self) -> ClassificationConfig:
         if self.label_smoothing and self.loss != "cross_entropy":
             raise ValueError(f"label_smoothing is of loss=cross_entropy, not of {self.loss}")
+        if self.gamma != type(self).model_fields["gamma"].default and self.loss != "focal":
+            raise ValueError(f"gamma is of loss=focal, not of {self.loss}")
         return self
 
     def build(self, target: Classes, features: FeatureSpec) -> Classification:
@@ -100,7 +102,7 @@ class Classification(Task):
 
     @property
     def meaning(self) -> tuple[str, ...]:
-        return tuple(self.target.name(i) for i in range(self.target.num))
+        return ("probability", *(self.target.name(i) for i in range(self.target.num)))
 
     def per_sample(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
         ranks = {

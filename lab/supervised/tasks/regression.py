@@ -83,7 +83,7 @@ class Regression(Task):
 
     @property
     def meaning(self) -> tuple[str, ...]:
-        return self.names
+        return ("value", *self.names)
 
     def per_sample(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The mean absolute error of each sample's numbers."""

@@ -26,7 +26,7 @@ def typical_ratio(ratios: Tensor) -> Tensor:
 
     What never changes has no gradient, whatever the rate, and is left out.
     """
-    return torch.where(ratios == 0, math.nan, ratios).nanmedian()
+    return torch.where(ratios == 0, math.nan, ratios).nanquantile(0.5)
 
 
 def judge_ratio(ratio: float) -> str | None:
@@ -37,7 +37,12 @@ def judge_ratio(ratio: float) -> str | None:
 
 
 def rate_sentence(name: str, rate: float, ratio: float) -> str:
-    """What is wrong with the rate of an updater, and what to try."""
+    """What is wrong with the rate of an updater, or with weights that an update leaves not finite; what to try."""
+    if math.isinf(ratio):
+        return (
+            f"an update of {name}, at the learning rate {rate:g}, leaves weights that are not finite: inputs or "
+            f"weights were not, or the rate is far too high"
+        )
     high = judge_ratio(ratio) != "low"
     return (
         f"the learning rate of {name} ({rate:g}) is too {'high' if high else 'low'}: an update changes weights by "

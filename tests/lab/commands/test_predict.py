@@ -123,7 +123,7 @@ def test_rows_of_a_table(lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "stdin", Typed(b"a,b\n1,u\n"))
     assert json.loads(lab("predict", run, "--json").out)[0]["values"] == told[0]["values"]
     for text, part in (
-        ("a\n1\n", "unknown column 'b'"),
+        ("a\n1\n", "column 'b' is missing; there are a"),
         ("a,b\nmany,u\n", "column 'a', line 2: 'many' is no number"),
         ("", "is empty"),
         ("a,b\n", "has a header and no rows"),

@@ -73,7 +73,7 @@ def test_descent_of_a_parabola_diverges_above_two_over_its_curvature() -> None:
 
 @pytest.mark.parametrize(("low", "high", "num"), [(1.0, 0.1, 100), (0.0, 1.0, 100), (1e-3, 1.0, 5)])
 def test_rates_that_make_no_sense_are_refused(low: float, high: float, num: int) -> None:
-    with pytest.raises(UserError, match="give 0 < from < to, and 30"):
+    with pytest.raises(UserError, match="give 0 < --low < --high, and 30"):
         range_test(resolve("regression/diabetes", []), low, high, num)
 
 

@@ -43,7 +43,7 @@ def averaged(net: nn.Module, average: Average) -> Tensor:
 def test_the_exponential_average_is_its_sum() -> None:
     torch.manual_seed(0)
     net = nn.Linear(3, 2)
-    average = Average(AverageConfig(name="ema", decay=0.8), net, list(net.parameters()))
+    average = Average(AverageConfig(name="ema", decay=0.8), net, list(dict(net.named_parameters())))
     rows = walk(net, average, [i / NUM for i in range(NUM)])
     shares = torch.tensor([0.2 * 0.8 ** (NUM - 1 - k) for k in range(NUM)]) / (1 - 0.8**NUM)
     assert float(shares.sum()) == pytest.approx(1)
@@ -54,7 +54,7 @@ def test_the_exponential_average_is_its_sum() -> None:
 def test_the_average_of_the_last_part_is_its_mean() -> None:
     torch.manual_seed(0)
     net = nn.Linear(3, 2)
-    average = Average(AverageConfig(name="swa", start=0.5, period=2), net, list(net.parameters()))
+    average = Average(AverageConfig(name="swa", start=0.5, period=2), net, list(dict(net.named_parameters())))
     rows = walk(net, average, [i / NUM for i in range(NUM)])
     torch.testing.assert_close(averaged(net, average), rows[[6, 8, 10]].mean(0))
 
@@ -62,7 +62,7 @@ def test_the_average_of_the_last_part_is_its_mean() -> None:
 def test_an_average_follows_its_module_to_where_that_moves() -> None:
     torch.manual_seed(0)
     net = Rows()
-    average = Average(AverageConfig(name="ema", decay=0.5), net, list(net.parameters()))
+    average = Average(AverageConfig(name="ema", decay=0.5), net, list(dict(net.named_parameters())))
     net.double()
     for _ in range(3):
         net(torch.randn(8, 4, dtype=torch.float64))
@@ -82,9 +82,32 @@ def test_an_average_follows_its_module_to_where_that_moves() -> None:
 
 def test_before_there_is_an_average_weights_are_as_they_are() -> None:
     net = nn.Linear(3, 2)
-    average = Average(AverageConfig(name="swa"), net, list(net.parameters()))
+    average = Average(AverageConfig(name="swa"), net, list(dict(net.named_parameters())))
     rows = walk(net, average, [0.0, 0.7])
     torch.testing.assert_close(averaged(net, average), rows[-1])
+
+
+def test_the_mean_is_of_the_last_part_of_the_budget_that_counts() -> None:
+    torch.manual_seed(0)
+    net = nn.Linear(3, 2)
+    average = Average(AverageConfig(name="swa", start=0.5), net, list(dict(net.named_parameters())))
+    walk(net, average, [0.6, 0.8, 1.0])
+    rows = walk(net, average, [0.4, 0.45, 0.5, 0.55])  # the budget is larger now
+    torch.testing.assert_close(averaged(net, average), rows[2:].mean(0))
+
+
+@pytest.mark.parametrize("changed", ["kind", "parameters"])
+def test_an_average_of_another_kind_or_of_other_parameters_begins_anew(changed: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    first = Average(AverageConfig(name="ema"), net, ["0.weight"])
+    walk(net, first, [0.0, 0.1])
+    kind, names = ("swa", ["0.weight"]) if changed == "kind" else ("ema", ["1.weight"])  # of the same shape
+    other = Average(AverageConfig(name=kind), net, names)
+    other.load_state_dict(first.state_dict())
+    own = torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
+    assert torch.equal(averaged(net, other), own)
+    assert other.num_averaged == 0
 
 
 class Rows(nn.Module):

@@ -49,6 +49,19 @@ def test_the_mean_of_probabilities(runs: list[Path], lab: Any) -> None:
     assert f"{told['metrics']['eval/accuracy']:.5g}" in shown.out
 
 
+def test_whatever_gives_probabilities_goes_together(runs: list[Path], lab: Any, tmp_path: Path) -> None:
+    kinds = {
+        kind: train(
+            resolve("baseline/digits-knn", ["tracking.mode=disabled", f"module.model={{kind: {kind}}}"]),
+            run_dir=tmp_path / kind,
+        )
+        for kind in ("softmax", "linear_svm")
+    }
+    assert lab("evaluate", runs[0], kinds["softmax"].run.path, "--ensemble").code == 0
+    done = lab("evaluate", runs[0], kinds["linear_svm"].run.path, "--ensemble")
+    assert (done.code, "predicts the score of 0, 1, 2" in done.err) == (2, True)
+
+
 def test_what_makes_no_ensemble_is_refused(runs: list[Path], lab: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs at least two runs"):
         measure_ensemble(runs[:1])
@@ -58,7 +71,11 @@ def test_what_makes_no_ensemble_is_refused(runs: list[Path], lab: Any, tmp_path:
     done = lab("evaluate", runs[0], agent.run.path, "--ensemble")
     assert (done.code, "is no supervised model" in done.err) == (2, True)
     done = lab("evaluate", runs[0], table.run.path, "--ensemble")
-    assert (done.code, "predicts something else than" in done.err) == (2, True)
+    assert (done.code, "the probability of 0, 1, 2, 3, 4 and 5 more" in done.err) == (2, True)
+    done = lab("evaluate", runs[0], runs[0], "--ensemble")
+    assert (done.code, "is named twice" in done.err) == (2, True)
+    done = lab("evaluate", runs[0], runs[1])
+    assert (done.code, "needs --ensemble" in done.err) == (2, True)
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 255, (60, 8, 8), dtype=np.uint8), np.arange(60) % 10
     np.savez(tmp_path / "other.npz", x_train=x, y_train=y, x_test=x, y_test=y)

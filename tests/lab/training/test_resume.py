@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lab.runs.directory import Run
-from lab.training.train import train
+from lab.training.train import resume, train
 from tests.lab.training.small_run import (
     assert_same_run,
     experiment,
@@ -117,3 +117,14 @@ def test_result_json_says_what_the_run_was(whole: Run) -> None:
     assert "git" in result
     for name in ("experiment.yaml", "metrics.jsonl", "log.txt", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
         assert (whole.path / name).is_file(), name
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew_with_what_is_asked_of_it(tmp_path: Path) -> None:
+    run = train(experiment("trainer.budget=320"), run_dir=tmp_path / "run").run
+    for checkpoint in run.checkpoints.iterdir():
+        checkpoint.unlink()
+    content = json.loads((run.path / "result.json").read_text())
+    (run.path / "result.json").write_text(json.dumps({**content, "status": "running", "saved": False}))
+    again = resume(run, "module.backbone.name=mlp").run
+    assert again.experiment().module.backbone.name == "mlp"
+    assert "the run goes on with module.backbone.name='mlp' (before: 'lenet')" in (run.path / "log.txt").read_text()

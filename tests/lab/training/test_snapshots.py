@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,17 @@ def test_a_resumed_run_and_ranks_take_the_same_snapshots(run: Run, tmp_path: Pat
             torch.testing.assert_close(weights(two, name)[key], value, rtol=1e-2, atol=1e-3)
 
 
+def test_another_budget_or_number_divides_the_run_anew(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.path, tmp_path / "longer")
+    longer = resume(tmp_path / "longer", "trainer.budget=4000").run
+    counts = [checkpoint.load(longer.checkpoint(name))["counters"]["samples"] for name in longer.snapshots()]
+    assert counts == [512, 992, 3008, 4000]  # the first two stay those of the shorter run
+    halves = train(digits(), run_dir=tmp_path / "halves", on_loop=stop_after(4)).run
+    resume(halves, "trainer.snapshots=2")
+    counts = [checkpoint.load(halves.checkpoint(name))["counters"]["samples"] for name in halves.snapshots()]
+    assert counts == [992, 1984]
+
+
 def test_the_ensemble_of_a_run_is_the_mean_of_its_snapshots(run: Run, lab: Any) -> None:
     told = json.loads(lab("evaluate", run.path, "--ensemble", "--json").out)
     assert list(told["members"]) == run.snapshots()
@@ -103,6 +115,8 @@ def test_the_ensemble_of_a_run_is_the_mean_of_its_snapshots(run: Run, lab: Any) 
     assert told["metrics"]["eval/calibration_error"] == pytest.approx(ece, rel=1e-3)
     shown = lab("evaluate", run.path, "--ensemble").out
     assert shown.startswith("4 snapshots: ")
+    done = lab("evaluate", run.path, "--ensemble", "--checkpoint", "snapshot-2")
+    assert (done.code, "the members of one are its snapshots" in done.err) == (2, True)
     assert "calibration_error" in shown
 
 

@@ -268,8 +268,14 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     checkpoint.save(
         tmp_path / "strange.ckpt", {**old, "trunks": [["net", {"name": "lenet"}, {"net.1.weight": "none"}]]}
     )
+    whole = checkpoint.load(runs["lenet"].checkpoint("best"))
+    lost = {
+        name: value * torch.nan if value.is_floating_point() else value for name, value in whole["state_dict"].items()
+    }
+    checkpoint.save(tmp_path / "nan.ckpt", {**whole, "state_dict": lost})
     cases = {
-        f"name: lenet, from_run: {tmp_path / 'none'}": "there is no run",
+        f"name: lenet, from_run: {tmp_path / 'none'}": "module.backbone.from_run: there is no run",
+        f"name: lenet, from_run: {tmp_path / 'nan.ckpt'}": "weight is not all finite numbers",
         f"name: lenet, from_run: {perceptron}": "that run's backbone is mlp, and this one's lenet",
         f"name: lenet, hidden: 64, from_run: {lenet}": "other options: hidden=128 there, 64 here",
         f"name: mlp, hidden: [16, 16], activation: tanh, from_run: {runs['ppo'].path}": "only 0 of 2 layers",

@@ -308,13 +308,19 @@
     return node;
   }
 
+  // The last part of a field's name, or of a kind or name the part that has it.
+  function shortName(field) {
+    const parts = field.split(".");
+    return parts.at(["name", "kind"].includes(parts.at(-1)) && parts.length > 1 ? -2 : -1);
+  }
+
   function labelOf(section, group, index) {
     const box = make("input", { type: "checkbox", checked: !state.hidden.has(key(section, group)), ariaLabel: `show ${group.label}` });
     box.addEventListener("change", () => {
       state.hidden[box.checked ? "delete" : "add"](key(section, group));
       refresh();
     });
-    const chips = Object.entries(group.varied).map(([name, value]) => make("span", { className: "chip", title: name }, `${name.split(".").pop()} `, make("b", {}, value)));
+    const chips = Object.entries(group.varied).map(([name, value]) => make("span", { className: "chip", title: name }, `${shortName(name)} `, make("b", {}, value)));
     const text = make("span", {}, group.recipe, chips.length ? make("br") : null, ...chips);
     return make("label", { className: "label", style: { "--colour": colour(index) } }, box, make("span", { className: "swatch", style: { "border-top-style": dash(index) === "solid" ? "solid" : "dashed" } }), text);
   }

@@ -65,7 +65,7 @@ def knn(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_one_fit_is_the_run(knn: Run) -> None:
     result = knn.result()
     assert (result["status"], result["samples"], result["updates"]) == ("completed", 1_297, 1)
-    assert result.get("reason") is None
+    assert result["reason"] == "all that it can learn is learned"
     assert result["best"]["metric"] == "eval/accuracy"
     (row,) = [row for row in knn.metrics() if "eval/accuracy" in row]
     assert {"eval/f1", "eval/calibration_error", "eval/perceptron"} < set(row)
@@ -83,9 +83,11 @@ def test_more_budget_than_samples_is_not_used(knn: Run, tmp_path: Path) -> None:
         "all that it can learn is learned",
     )
     assert_same(done.run, knn)
-    again = resume(done.run, "trainer.budget=2000000")
-    assert (again.status, again.run.result()["samples"]) == ("completed", 1_297)
-    assert_same(again.run, knn)
+    for overrides in (["trainer.budget=2000000"], ["trainer.budget=2000000", "module.model.k=51"]):
+        with pytest.raises(UserError, match="is complete: all that it can learn is learned"):
+            resume(done.run, *overrides)
+    assert resume(done.run).status == "completed"
+    assert_same(done.run, knn)
 
 
 @pytest.mark.slow
