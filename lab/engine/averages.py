@@ -31,7 +31,8 @@ class Average:
 
     def __init__(self, config: AverageConfig, module: nn.Module, names: Sequence[str]) -> None:
         parameters = dict(module.named_parameters())
-        self.config, self.names, self.parameters = config, list(names), [parameters[name] for name in names]
+        self.config, self.names = config, list(names)
+        self.parameters: list[Tensor] = [parameters[name] for name in names]
         self.batch_norms = batch_norms(module)
         self.num_seen = self.num_averaged = 0
         self._values: list[Tensor] = []
