@@ -17,7 +17,7 @@ _ONE_CYCLE = OptimizerConfig(
 
 
 def digits_cnn() -> Experiment:
-    """LeNet on the embedded 8x8 digits: 98 % test accuracy in 10 s on 2 cores."""
+    """LeNet on the embedded 8x8 digits: 99 % test accuracy (3 seeds: 99.0, 99.3, 99.3) in 10 s on 2 cores."""
     return _classifier(
         "classifier/digits-cnn",
         ImageData(name="digits", batch_size=64, batches_per_step=10),
@@ -39,7 +39,7 @@ def digits_lstm() -> Experiment:
 
 
 def mnist_cnn() -> Experiment:
-    """LeNet on MNIST from LAB_DATA, shifted by up to two pixels."""
+    """LeNet on MNIST from LAB_DATA, shifted by two pixels: 99.5 % test accuracy (one seed) in 5 minutes on a core."""
     return _classifier(
         "classifier/mnist-cnn",
         _grey("mnist", TransformConfig(crop=2)),
@@ -50,7 +50,10 @@ def mnist_cnn() -> Experiment:
 
 
 def mnist_resnet() -> Experiment:
-    """ResNet-8 on MNIST from LAB_DATA, shifted by up to two pixels."""
+    """ResNet-8 on MNIST from LAB_DATA, shifted by up to two pixels: 99.5 % test accuracy (2 seeds: 99.53, 99.57).
+
+    With trainer.precision=bf16, 3 minutes on 2 cores that multiply bfloat16 matrices.
+    """
     return _classifier(
         "classifier/mnist-resnet",
         _grey("mnist", TransformConfig(crop=2)),
@@ -72,7 +75,10 @@ def fashion_cnn() -> Experiment:
 
 
 def fashion_resnet() -> Experiment:
-    """ResNet-14 on Fashion-MNIST from LAB_DATA, mirrored, and shifted by up to two pixels."""
+    """ResNet-14 on Fashion-MNIST from LAB_DATA, mirrored and shifted: 93.1 % on test (3 seeds: 93.0, 93.3, 93.0).
+
+    With trainer.precision=bf16, 6 minutes on 2 cores that multiply bfloat16 matrices; 10 in float32.
+    """
     return _classifier(
         "classifier/fashion-resnet",
         _grey("fashion-mnist", TransformConfig(flip=0.5, crop=2)),
@@ -83,7 +89,7 @@ def fashion_resnet() -> Experiment:
 
 
 def fashion_gru() -> Experiment:
-    """A GRU that reads Fashion-MNIST from LAB_DATA row by row."""
+    """A GRU that reads Fashion-MNIST from LAB_DATA row by row: 90.0 % on test (2 seeds) in 6 minutes on a core."""
     return _classifier(
         "classifier/fashion-gru",
         _grey("fashion-mnist", TransformConfig()),
@@ -94,7 +100,10 @@ def fashion_gru() -> Experiment:
 
 
 def cifar10_subset_resnet() -> Experiment:
-    """ResNet-14 on 3,000 training images of CIFAR-10 from LAB_DATA, mirrored and shifted, with squares cut out."""
+    """ResNet-14 on 3,000 images of CIFAR-10 from LAB_DATA, mirrored, shifted and cut: 77 % test accuracy (one seed).
+
+    With trainer.precision=bf16, 7 minutes on a core that multiplies bfloat16 matrices.
+    """
     return _classifier(
         "classifier/cifar10-subset-resnet",
         ImageData(
