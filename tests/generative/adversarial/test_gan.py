@@ -196,6 +196,17 @@ def test_a_generators_gradient_reaches_only_the_generator(data):
         assert p.grad is None
 
 
+def test_total_variation_is_weighed_into_the_generators_loss(data):
+    plain, smooth = small_gan(data), small_gan(data, total_variation=0.5)
+    smooth.load_state_dict(plain.state_dict())
+    fake = torch.rand(5, 1, 8, 8)
+    variation = (fake.diff(dim=2).abs().sum() + fake.diff(dim=3).abs().sum()) / 5
+    without, weighed = (gan.generator_loss(Fakes(fake, torch.arange(5))) for gan in (plain, smooth))
+    torch.testing.assert_close(weighed.value - without.value, 0.5 * variation)
+    assert float(weighed.metrics["total_variation"]) == pytest.approx(float(variation))
+    assert "total_variation" not in without.metrics
+
+
 def test_projection_uses_the_class(data):
     model = small_gan(data, conditional=True)
     x = torch.rand(1, 1, 8, 8).expand(2, -1, -1, -1)
