@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,17 @@ def test_the_token_is_the_users_alone(cluster: Any) -> None:
     assert len(path.read_text()) == 64
 
 
+@pytest.fixture
+def own_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Sessions of other tests, which clear up behind the dead, look elsewhere; Ray's sockets need a short path."""
+    with tempfile.TemporaryDirectory(prefix="t-") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        yield
+
+
 @pytest.mark.cluster
+@pytest.mark.usefixtures("own_temporary_folder")
 @pytest.mark.parametrize("killed", ["driver", "gcs_server"])
 def test_when_the_driver_or_the_head_is_killed_no_process_is_left(killed: str, processes: Any) -> None:
     command = [sys.executable, "-c", STARTS_AND_WAITS]
