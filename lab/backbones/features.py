@@ -5,7 +5,8 @@
     features.spec.strides     (1, 2, 4)
 
 Any backbone gives a vector. Maps come from networks that are Staged, or timm's, sequences from those that read some, an
-image row by row. B batch, C channels, H rows, W columns, T steps, D numbers of a step, F features.
+image row by row. `places` are what attention chooses from: the steps of a sequence, or the places of a map, row by row.
+B batch, C channels, H rows, W columns, T steps, D numbers of a step, F features, M places.
 """
 
 from __future__ import annotations
@@ -18,16 +19,30 @@ import torch
 from torch import Tensor, nn
 
 from lab.backbones.registry import BACKBONES, BackboneConfig, Registered, build_backbone
+from lab.backbones.sequences import last_steps
 from lab.backbones.staged import GivesMaps
 from lab.errors import UserError
 
-FeatureKind = Literal["vector", "map", "pyramid", "sequence"]
+FeatureKind = Literal["vector", "map", "pyramid", "sequence", "places"]
+
+
+class Places(NamedTuple):
+    """Features of places (B, M, F), of which the first `lengths` (B,) are there."""
+
+    values: Tensor
+    lengths: Tensor
+
+    @property
+    def mask(self) -> Tensor:
+        """Which are there (B, M)."""
+        return torch.arange(self.values.shape[1], device=self.lengths.device) < self.lengths[:, None]
 
 
 class FeatureSpec(NamedTuple):
     """What features are like, without the batch dimension.
 
-    shapes: of a vector ((F,),), a map ((C, H, W),), a pyramid one such a map, finest first, of a sequence ((T, F),)
+    shapes: of a vector ((F,),), a map ((C, H, W),), a pyramid one such a map, finest first, of a sequence ((T, F),),
+        of places ((M, F),)
     strides: of a map or a pyramid, how many input pixels lie between two of its places
     """
 
@@ -37,10 +52,10 @@ class FeatureSpec(NamedTuple):
 
 
 class Features(nn.Module):
-    """Inputs to features: images (B, C, H, W), vectors (B, D) or sequences (B, T, D).
+    """Inputs to features: images (B, C, H, W), vectors (B, D) or sequences (B, T, D), of `lengths` (B,) where given.
 
-    Gives a vector (B, F), a map (B, C, H, W), a pyramid (a tuple of maps) or a sequence (B, T, F). A recurrent backbone
-    gives its last output as the vector.
+    Gives a vector (B, F), a map (B, C, H, W), a pyramid (a tuple of maps), a sequence (B, T, F) or Places. A recurrent
+    backbone gives its last output, at a sequence's own end, as the vector.
 
     Raises UserError when the backbone cannot give what is asked for, or cannot read such inputs.
     """
@@ -59,40 +74,52 @@ class Features(nn.Module):
         """Numbers in a vector, or in one step of a sequence."""
         return self.spec.shapes[0][-1]
 
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Any:
         if self.recurrent or self.sequential:
-            return self._read(x)
+            return self._read(x, lengths)
         if self.kind == "vector":
             return torch.flatten(self.backbone(x), 1)
         maps = self.backbone.net.maps(x)  # type: ignore[operator]
+        if self.kind == "places":
+            return _all_places(maps[-1].flatten(2).transpose(1, 2))
         return maps[-1] if self.kind == "map" else maps
 
-    def _read(self, x: Tensor) -> Tensor:
+    def _read(self, x: Tensor, lengths: Tensor | None) -> Any:
         if self.sequential:
-            outputs = self.backbone(x.transpose(1, 2).flatten(2) if x.dim() == 4 else x)  # (B, T, F)
-            return outputs if self.kind == "sequence" else self.backbone.net.summary(outputs)  # type: ignore[operator]
-        steps = x.permute(2, 0, 1, 3).flatten(2) if x.dim() == 4 else x.transpose(0, 1)  # (T, B, D)
-        reset = torch.zeros(steps.shape[:2], dtype=torch.bool, device=x.device)
-        outputs, _ = self.backbone(steps, self.backbone.initial_state(x.shape[0]), reset)  # (T, B, F)
-        features: Tensor = outputs[-1] if self.kind == "vector" else outputs.transpose(0, 1)
-        return features
+            steps = x.transpose(1, 2).flatten(2) if x.dim() == 4 else x
+            outputs = self.backbone(steps) if lengths is None else self.backbone(steps, lengths)  # (B, T, F)
+            if self.kind == "vector":
+                return self.backbone.net.summary(outputs, lengths)  # type: ignore[operator]
+        else:
+            steps = x.permute(2, 0, 1, 3).flatten(2) if x.dim() == 4 else x.transpose(0, 1)  # (T, B, D)
+            reset = torch.zeros(steps.shape[:2], dtype=torch.bool, device=x.device)
+            outputs = self.backbone(steps, self.backbone.initial_state(x.shape[0]), reset)[0].transpose(0, 1)
+            if self.kind == "vector":
+                return last_steps(outputs, lengths)
+        if self.kind == "sequence":
+            return outputs
+        return _all_places(outputs) if lengths is None else Places(outputs, lengths)
 
     def _specify(self, config: BackboneConfig, input_shape: Sequence[int]) -> FeatureSpec:
         if self.kind == "vector":
             shape = self.backbone.output_shape
             return FeatureSpec("vector", (shape[-1:] if self.sequential else (math.prod(shape),),))
-        if self.kind == "sequence":
-            if not self.recurrent and not self.sequential:
-                raise _refusal(config.name, "a sequence", lambda each: each.recurrent or each.sequential)
-            return FeatureSpec("sequence", ((self.num_steps, self.backbone.output_shape[-1]),))
+        reads_steps = self.recurrent or self.sequential
+        if self.kind == "sequence" and not reads_steps:
+            raise _refusal(config.name, "a sequence", lambda each: each.recurrent or each.sequential)
+        if self.kind in ("sequence", "places") and reads_steps:
+            return FeatureSpec(self.kind, ((self.num_steps, self.backbone.output_shape[-1]),))
         net = self.backbone.net
         if not isinstance(net, GivesMaps) or not net.strides:
-            wanted = "a map" if self.kind == "map" else "a pyramid of maps"
+            wanted = "a pyramid of maps" if self.kind == "pyramid" else "a map"
             raise _refusal(config.name, wanted, lambda each: each.staged)
         with torch.no_grad():
             shapes = tuple(tuple(each.shape[1:]) for each in net.maps(torch.zeros(1, *input_shape)))
         if self.kind == "map":
             return FeatureSpec("map", shapes[-1:], net.strides[-1:])
+        if self.kind == "places":
+            channels, height, width = shapes[-1]
+            return FeatureSpec("places", ((height * width, channels),), net.strides[-1:])
         return FeatureSpec("pyramid", shapes, net.strides)
 
 
@@ -107,6 +134,10 @@ def _steps(config: BackboneConfig, input_shape: Sequence[int]) -> tuple[int, tup
         f"module.backbone.name={config.name!r} reads sequences; inputs of shape {tuple(input_shape)} are none. "
         f"Take another backbone, for example mlp."
     )
+
+
+def _all_places(values: Tensor) -> Places:
+    return Places(values, torch.full(values.shape[:1], values.shape[1], device=values.device))
 
 
 def _refusal(name: str, wanted: str, gives: Callable[[Registered], bool]) -> UserError:

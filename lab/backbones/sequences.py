@@ -5,6 +5,8 @@ B sequences, T steps, D numbers of a step, F features, A heads.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -16,28 +18,78 @@ from lab.backbones.registry import register
 
 
 class SequenceNet(nn.Module):
-    """Sequences (B, T, D) to features of each step (B, T, F)."""
+    """Sequences (B, T, D) to features of each step (B, T, F).
 
-    def summary(self, features: Tensor) -> Tensor:
+    Where sequences have `lengths` (B,), from 1 to T, what is behind their ends changes nothing before them.
+    """
+
+    @abstractmethod
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor: ...
+
+    def summary(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The vector (B, F) of a whole sequence, from the features of its steps."""
+        return last_steps(features, lengths)
+
+
+def last_steps(features: Tensor, lengths: Tensor | None) -> Tensor:
+    """The features (B, F) of each sequence's last step, of those of all steps (B, T, F)."""
+    if lengths is None:
         return features[:, -1]
+    return features.gather(1, (lengths - 1)[:, None, None].expand(-1, 1, features.shape[2]))[:, 0]
 
 
 class Bidirectional(SequenceNet):
-    """Two cores that read from the beginning and from the end (Schuster and Paliwal 1997), side by side."""
+    """Layers of two cores each, which read from the beginning and from the end, side by side (Schuster and Paliwal
+    1997)."""
 
-    def __init__(self, core: nn.RNN | nn.LSTM | nn.GRU) -> None:
+    def __init__(
+        self, kind: type[nn.RNN | nn.LSTM | nn.GRU], step: int, hidden: int, num_layers: int, dropout: float
+    ) -> None:
         super().__init__()
-        self.core = core
+        sizes = [step, *(2 * hidden,) * (num_layers - 1)]
+        self.forwards, self.backwards = (
+            nn.ModuleList(kind(size, hidden, batch_first=True) for size in sizes) for _ in range(2)
+        )
+        self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.core(x)[0]
-        return features
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        for number, (forward, backward) in enumerate(zip(self.forwards, self.backwards, strict=True)):
+            if number:
+                x = self.dropout(x)
+            x = torch.cat([forward(x)[0], turned(backward(turned(x, lengths))[0], lengths)], -1)
+        return x
 
-    def summary(self, features: Tensor) -> Tensor:
+    def summary(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """What each of the two has made of the whole sequence: the last step's of the one, the first's of the other."""
         forward, backward = features.chunk(2, -1)
-        return torch.cat([forward[:, -1], backward[:, 0]], -1)
+        return torch.cat([last_steps(forward, lengths), backward[:, 0]], -1)
+
+
+def turned(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Sequences (B, T, D) from their ends to their beginnings; what is behind the end stays there."""
+    if lengths is None:
+        return x.flip(1)
+    steps, ends = torch.arange(x.shape[1], device=x.device), lengths[:, None]
+    places = torch.where(steps < ends, ends - 1 - steps, steps)  # (B, T)
+    return x.gather(1, places[..., None].expand_as(x))
+
+
+class TextConvolution(SequenceNet):
+    """Convolutions over several widths of neighbouring steps, and of each channel the largest value (Kim 2014)."""
+
+    def __init__(self, step: int, channels: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(nn.Conv1d(step, channels, width, padding="same") for width in widths)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        if lengths is not None:
+            x = x * (torch.arange(x.shape[1], device=x.device) < lengths[:, None])[..., None]
+        return torch.cat([F.relu(layer(x.transpose(1, 2))) for layer in self.convolutions], 1).transpose(1, 2)
+
+    def summary(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
+        if lengths is not None:
+            features = features * (torch.arange(features.shape[1], device=lengths.device) < lengths[:, None])[..., None]
+        return features.amax(1)
 
 
 class Attention(nn.Module):
@@ -82,7 +134,7 @@ class Transformer(SequenceNet):
         self.blocks = nn.Sequential(*(TransformerBlock(width, heads, dropout) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         out: Tensor = self.norm(self.blocks(self.embedding(x) + self.position[: x.shape[1]]))
         return out
 
@@ -98,8 +150,15 @@ def bidirectional(
 ) -> nn.Module:
     """An RNN, LSTM or GRU in each direction (Schuster and Paliwal 1997; Graves and Schmidhuber 2005)."""
     _, step = _sequence(input_shape)
-    kind = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[cell]
-    return Bidirectional(kind(step, hidden, num_layers, batch_first=True, dropout=dropout, bidirectional=True))
+    kind: type[nn.RNN | nn.LSTM | nn.GRU] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[cell]  # type: ignore[assignment]
+    return Bidirectional(kind, step, hidden, num_layers, dropout)
+
+
+@register("text_cnn", example_shape=(5, 8), sequential=True)
+def text_cnn(input_shape: tuple[int, ...], *, channels: int = 100, widths: tuple[int, ...] = (3, 4, 5)) -> nn.Module:
+    """Convolutions over three, four and five words at once, and the maximum over all places (Kim 2014)."""
+    _, step = _sequence(input_shape)
+    return TextConvolution(step, channels, widths)
 
 
 @register("transformer", example_shape=(5, 8), sequential=True)

@@ -62,6 +62,10 @@ class LabDataModule(LightningDataModule):
         """
         raise UserError(f"lab predict cannot read inputs for {type(self).__name__}.")
 
+    def texts(self, texts: Sequence[str]) -> Iterator[Item]:
+        """Texts as they are given, read as these data are. Raises UserError where inputs are no texts."""
+        raise UserError("--text is for models of words or characters.")
+
     def training_sample(self, num: int) -> Any:
         """The same samples of the training split each time, spread over it evenly, without random transforms.
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from lab.data.language.vocabulary import Vocabulary
 from lab.data.targets import Target
 
 
@@ -66,10 +67,11 @@ class DataSpec(NamedTuple):
     """What a data module gives: inputs (a dict for dict observations), and what is predicted from them or done.
 
     `target` is what a batch carries beside its inputs, `actions` what an environment takes, `statistics` how inputs
-    were standardized.
+    were standardized, `vocabulary` what inputs that are words mean.
     """
 
     inputs: TensorSpec | dict[str, TensorSpec]
     target: Target | None = None
     actions: Actions | None = None
     statistics: Statistics | None = None
+    vocabulary: Vocabulary | None = None

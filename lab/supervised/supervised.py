@@ -6,15 +6,17 @@ B batch, N samples, C channels, F features.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from pydantic import NonNegativeFloat, SerializeAsAny
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lab.backbones import BackboneConfig
 from lab.backbones.features import Features
+from lab.backbones.registry import BACKBONES
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch, minibatches
 from lab.data.spec import DataSpec, TensorSpec
@@ -25,6 +27,7 @@ from lab.experiment import ModuleConfig
 from lab.export import Exportable
 from lab.pictures import Image, captioned_grid
 from lab.supervised.auxiliary import auxiliary_heads
+from lab.supervised.embedding import Embedding, EmbeddingConfig, lengths_of
 from lab.supervised.predictor import exportable
 from lab.supervised.preprocessing import Preprocessing, PreprocessingConfig
 from lab.supervised.tasks import Task, TaskConfig, task_for
@@ -45,6 +48,8 @@ class SupervisedConfig(ModuleConfig):
     """how the target is predicted; by default the task that predicts this kind of target"""
     preprocessing: PreprocessingConfig = PreprocessingConfig()
     """of inputs, by statistics of the training split"""
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    """of words and characters"""
     auxiliary_weight: NonNegativeFloat = 0.3
     """of the losses at inner maps while it learns, where the backbone has places for them (googlenet); 0: none"""
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3)
@@ -56,13 +61,16 @@ class SupervisedConfig(ModuleConfig):
 class Net(nn.Module):
     """The task's outputs of inputs (B, ...)."""
 
-    def __init__(self, preprocessing: Preprocessing, features: Features, task: Task) -> None:
+    def __init__(
+        self, preprocessing: Preprocessing, embedding: Embedding | None, features: Features, task: Task
+    ) -> None:
         super().__init__()
-        self.preprocessing, self.features, self.task = preprocessing, features, task
+        self.preprocessing, self.embedding, self.features, self.task = preprocessing, embedding, features, task
 
-    def forward(self, x: Tensor) -> Tensor:
-        outputs: Tensor = self.task(self.features(self.preprocessing(x)))
-        return outputs
+    def forward(self, x: Tensor) -> Any:
+        x = self.preprocessing(x)
+        features = self.features(x) if self.embedding is None else self.features(self.embedding(x), lengths_of(x))
+        return self.task(features)
 
 
 class Judged(NamedTuple):
@@ -74,6 +82,14 @@ class Judged(NamedTuple):
     y: Tensor
     worst: Tensor
     worst_x: Tensor
+
+
+def joined(parts: Sequence[Tensor], filling: int = 0) -> Tensor:
+    """Minibatches one after the other; sequences (B, T, ...) of which some are shorter are filled at their ends."""
+    longest = max(part.shape[1] if part.dim() > 1 else 0 for part in parts)
+    if any(part.dim() > 1 and part.shape[1] < longest for part in parts):
+        parts = [F.pad(part, (0, 0) * (part.dim() - 2) + (0, longest - part.shape[1]), value=filling) for part in parts]
+    return torch.cat(list(parts))
 
 
 class _Worst:
@@ -91,7 +107,7 @@ class _Worst:
         first, self.num_seen = self.num_seen, self.num_seen + len(x)
         at = torch.arange(first, self.num_seen, device=x.device)
         if first:
-            wrong, at, x = (torch.cat(pair) for pair in ((self.wrong, wrong), (self.at, at), (self.x, x)))
+            wrong, at, x = (joined(pair) for pair in ((self.wrong, wrong), (self.at, at), (self.x, x)))
         self.wrong, order = wrong.topk(min(_NUM_MISTAKES, len(wrong)))
         self.at, self.x = at[order], x[order]
 
@@ -152,7 +168,8 @@ class TaskLearner(Learner[ConfigT]):
 
         means = split_means(batches, per_sample)
         whole = {name: float(value) for name, value in scores.compute().items()}
-        return Judged({**means, **whole}, torch.cat(predictions), torch.cat(targets), worst.at, worst.x)
+        filling = self.task.filling
+        return Judged({**means, **whole}, joined(predictions, filling), joined(targets, filling), worst.at, worst.x)
 
     def pictures(self, data: LabDataModule) -> dict[str, Image]:
         judged = self._just_judged(data, "val")
@@ -194,14 +211,20 @@ class Supervised(TaskLearner[SupervisedConfig]):
 
     def __init__(self, config: SupervisedConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        inputs = images_or_rows(config.kind, spec)
+        inputs = _inputs(config, spec)
         task = task_for(config.task, spec.target)
         preprocessing = Preprocessing(config.preprocessing, inputs.shape)
-        features = Features(config.backbone, preprocessing.output_shape, task.features)
-        self.net = Net(preprocessing, features, task.build(spec.target, features.spec))
+        embedding = None if spec.vocabulary is None else Embedding(config.embedding, inputs, spec.vocabulary)
+        shape = preprocessing.output_shape if embedding is None else embedding.output_shape
+        features = Features(config.backbone, shape, task.features)
+        self.net = Net(preprocessing, embedding, features, task.build(spec.target, features.spec))
         self.auxiliary = auxiliary_heads(features, task, spec.target) if config.auxiliary_weight else nn.ModuleList()
         trained = nn.ModuleList([self.net, self.auxiliary]) if self.auxiliary else self.net
         self.updater = self.add_updater("net", trained, self.loss, config.optimizer)
+
+    def set_progress(self, progress: float) -> None:
+        super().set_progress(progress)
+        self.task.set_progress(progress)
 
     def fit_to(self, data: Any) -> None:
         if self.config.preprocessing.name != "none":
@@ -218,11 +241,30 @@ class Supervised(TaskLearner[SupervisedConfig]):
         return Loss(value, metrics, extras)
 
 
+def _inputs(config: SupervisedConfig, spec: DataSpec) -> TensorSpec:
+    """What the inputs are like. Raises UserError for others than images, rows of numbers, and sequences."""
+    inputs = spec.inputs
+    if not isinstance(inputs, TensorSpec) or (len(inputs.shape) != 2 and spec.vocabulary is None):
+        return images_or_rows(config.kind, spec)
+    if config.preprocessing.name != "none" and spec.vocabulary is not None:
+        raise UserError(
+            f"module.preprocessing.name={config.preprocessing.name!r} is for numbers; these data are words."
+        )
+    backbone = BACKBONES[config.backbone.name]
+    if not backbone.recurrent and not backbone.sequential:
+        choices = [name for name in BACKBONES.names() if BACKBONES[name].recurrent or BACKBONES[name].sequential]
+        raise UserError(
+            f"module.backbone.name={config.backbone.name!r} reads no sequences. Valid choices: {', '.join(choices)}."
+        )
+    return inputs
+
+
 def images_or_rows(kind: str, spec: DataSpec) -> TensorSpec:
     """What the inputs are like. Raises UserError for inputs that are neither images nor rows of numbers."""
     inputs = spec.inputs
     if not isinstance(inputs, TensorSpec) or len(inputs.shape) not in (1, 3) or inputs.dtype != torch.float32:
         raise UserError(
-            f"module.kind={kind!r} needs images or rows of numbers (data.kind=images or table), not {inputs!r}."
+            f"module.kind={kind!r} needs images, rows of numbers or sequences (data.kind=images, table or sequences), "
+            f"not {inputs!r}."
         )
     return inputs

@@ -9,11 +9,13 @@ from lab.data.targets.arrays import Array, column
 from lab.data.targets.classes import Classes, are_whole, is_one_hot, read_classes
 from lab.data.targets.multi_label import MultiLabel, are_zero_or_one, read_multi_label
 from lab.data.targets.real_values import RealValues, read_real_values
+from lab.data.targets.sentence import Sentence
 from lab.data.targets.symbols import Symbols
+from lab.data.targets.tags import NO_TAG, Tags
 
 Labelled = Classes | MultiLabel | RealValues
 """targets that are labels of samples"""
-Target = Labelled | Symbols
+Target = Labelled | Sentence | Symbols | Tags
 TargetKind = Literal["auto", "classes", "multi_label", "real"]
 
 
@@ -51,4 +53,16 @@ def _kind_of(labels: list[Array]) -> TargetKind:
     return "classes"  # which says what labels can be
 
 
-__all__ = ["Classes", "Labelled", "MultiLabel", "RealValues", "Symbols", "Target", "TargetKind", "read_targets"]
+__all__ = [
+    "NO_TAG",
+    "Classes",
+    "Labelled",
+    "MultiLabel",
+    "RealValues",
+    "Sentence",
+    "Symbols",
+    "Tags",
+    "Target",
+    "TargetKind",
+    "read_targets",
+]

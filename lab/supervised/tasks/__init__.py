@@ -4,8 +4,10 @@ from lab.data.targets import Target
 from lab.errors import UserError
 from lab.supervised.tasks.base import Task, TaskConfig
 from lab.supervised.tasks.classification import ClassificationConfig
+from lab.supervised.tasks.decoding import DecodingConfig
 from lab.supervised.tasks.multi_label import MultiLabelConfig
 from lab.supervised.tasks.regression import RegressionConfig
+from lab.supervised.tasks.tagging import TaggingConfig
 
 
 def task_for(config: TaskConfig | None, target: Target | None) -> TaskConfig:
@@ -28,4 +30,13 @@ def task_for(config: TaskConfig | None, target: Target | None) -> TaskConfig:
     return config
 
 
-__all__ = ["ClassificationConfig", "MultiLabelConfig", "RegressionConfig", "Task", "TaskConfig", "task_for"]
+__all__ = [
+    "ClassificationConfig",
+    "DecodingConfig",
+    "MultiLabelConfig",
+    "RegressionConfig",
+    "TaggingConfig",
+    "Task",
+    "TaskConfig",
+    "task_for",
+]

@@ -35,17 +35,22 @@ class Task(nn.Module):
     """Subclasses predict a target from features, by default a vector (B, F)."""
 
     monitor: ClassVar[Monitor]
+    filling: ClassVar[int] = 0
+    """what stands behind the end of a prediction or target (B, T, ...) that is shorter than others"""
+
+    def set_progress(self, progress: float) -> None:
+        """Called before updates with the share of the budget that is used, for what changes with it."""
 
     @abstractmethod
-    def forward(self, features: Any) -> Tensor:
-        """The head's outputs."""
+    def forward(self, features: Any) -> Any:
+        """The head's outputs: a tensor, or what the methods below understand."""
 
     @abstractmethod
-    def loss(self, outputs: Tensor, y: Tensor) -> Loss:
+    def loss(self, outputs: Any, y: Tensor) -> Loss:
         """What is descended, the mean over a minibatch."""
 
     @abstractmethod
-    def predictions(self, outputs: Tensor) -> Tensor:
+    def predictions(self, outputs: Any) -> Tensor:
         """What the outputs say of the target (B, ...), in the data's own units; of classes, their probabilities."""
 
     def outputs_of(self, predictions: Tensor) -> Tensor:
@@ -61,7 +66,7 @@ class Task(nn.Module):
         return ()
 
     @abstractmethod
-    def per_sample(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def per_sample(self, outputs: Any, y: Tensor) -> dict[str, Tensor]:
         """Numbers (B,) by name, whose means over a split are scores. The last one says how wrong a prediction is."""
 
     def scores(self) -> Scores:

@@ -1,0 +1,1 @@
+"""Words and characters: vocabularies, readers of files, padded minibatches of sequences."""

@@ -1,0 +1,158 @@
+"""A decoder: tells a sequence token by token, from places that it attends to.
+
+The attention looks from the state after a token has been read (Luong et al. 2015), so that all steps of a sequence that
+is known go through each layer at once.
+B batch, T tokens, N tokens of a whole batch, M places, F their features, S state rows, H numbers of a state, V words,
+K beams.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lab.backbones import BackboneConfig, build_backbone
+from lab.backbones.features import Places
+from lab.data.language.vocabulary import END, PAD, START, UNKNOWN
+from lab.supervised.attention import ATTENTIONS, AttentionKind
+
+
+class Told(NamedTuple):
+    """Sequences (B, T), ended by END and filled with PAD, and the weights (B, T, M) of the places at each token."""
+
+    tokens: Tensor
+    weights: Tensor
+
+
+class Decoder(nn.Module):
+    """Logits of the tokens that follow those before them, from Places with F features."""
+
+    def __init__(
+        self,
+        num_features: int,
+        num_words: int,
+        *,
+        backbone: BackboneConfig,
+        embedding: int,
+        attention: AttentionKind,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.words = nn.Embedding(num_words, embedding, padding_idx=PAD)
+        self.core = build_backbone(backbone, (embedding,))
+        state = self.core.initial_state(1)  # (S, 1, H)
+        self.begin = nn.Linear(num_features, state.numel())
+        self.state_shape = state.shape[0], state.shape[2]
+        self.attention = ATTENTIONS[attention](self.core.num_features, num_features)
+        self.mix = nn.Linear(self.core.num_features + num_features, self.core.num_features)
+        self.out = nn.Linear(self.core.num_features, num_words)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, places: Places, tokens: Tensor) -> Tensor:
+        """Logits (N, V) of the tokens of sequences (B, T) that are known, row by row without their PAD; each follows
+        the true ones before it."""
+        before = torch.cat([torch.full_like(tokens[:, :1], START), tokens[:, :-1]], 1)
+        mixed, _, _ = self._mixed(places, before, self.initial_state(places))
+        logits: Tensor = self.out(mixed[tokens != PAD])  # most of the work, so none of it for PAD
+        return logits
+
+    def initial_state(self, places: Places) -> Tensor:
+        """The state (S, B, H) before the first token, of the mean of the places."""
+        mask = places.mask[..., None]
+        mean = (places.values * mask).sum(1) / places.lengths[:, None]
+        state: Tensor = self.begin(mean).tanh().unflatten(1, self.state_shape).transpose(0, 1).contiguous()
+        return state
+
+    def step(self, places: Places, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Read tokens (B, T): logits (B, T, V) of what follows each, the state, and the weights (B, T, M)."""
+        mixed, state, weights = self._mixed(places, tokens, state)
+        return self.out(mixed), state, weights
+
+    def _mixed(self, places: Places, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What logits are made of (B, T, H), after tokens (B, T)."""
+        x = self.dropout(self.words(tokens)).transpose(0, 1)  # (T, B, D)
+        reset = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+        features, state = self.core(x, state, reset)
+        states = features.transpose(0, 1)  # (B, T, H)
+        context, weights = self.attention(states, places)
+        mixed = self.mix(torch.cat([states, context], 2)).tanh()
+        return self.dropout(mixed), state, weights
+
+    def own_words(self, places: Places, tokens: Tensor, forcing: float) -> Tensor:
+        """Logits (N, V) of sequences (B, T) as `forward` gives them, but that each token before is the true one with
+        probability `forcing` alone, and else the one that the decoder itself finds likeliest (Bengio et al. 2015)."""
+        before, state, logits = torch.full_like(tokens[:, :1], START), self.initial_state(places), []
+        for number in range(tokens.shape[1]):
+            step, state, _ = self.step(places, before, state)
+            logits.append(step)
+            true = torch.rand(len(tokens), 1, device=tokens.device) < forcing
+            before = torch.where(true, tokens[:, number : number + 1], step.detach().argmax(2))
+        return torch.cat(logits, 1)[tokens != PAD]
+
+    @torch.no_grad()
+    def greedy(self, places: Places, longest: int) -> Told:
+        """The likeliest token at each step, until END, of at most `longest`; UNKNOWN is never told."""
+        token, state = _starts(places), self.initial_state(places)
+        is_over = torch.zeros(len(token), dtype=torch.bool, device=token.device)
+        tokens, weights = [], []
+        for _ in range(longest):
+            logits, state, weight = self.step(places, token, state)
+            token = _tellable(logits).argmax(2).masked_fill(is_over[:, None], PAD)
+            tokens.append(token)
+            weights.append(weight)
+            is_over |= token[:, 0] == END
+            if is_over.all():
+                break
+        return Told(torch.cat(tokens, 1), torch.cat(weights, 1))
+
+    @torch.no_grad()
+    def beam(self, places: Places, longest: int, num_beams: int, length_penalty: float) -> Tensor:
+        """The sequences (B, T) of most log-probability by length ** `length_penalty`, of those in K beams."""
+        num, device = len(places.lengths), places.lengths.device
+        wide = Places(*(part.repeat_interleave(num_beams, 0) for part in places))  # (B K, ...)
+        state, token = self.initial_state(wide), _starts(wide)
+        scores = torch.full((num, num_beams), -torch.inf, device=device)
+        scores[:, 0] = 0.0
+        tokens = torch.empty(num, num_beams, 0, dtype=torch.int64, device=device)
+        best = torch.full((num,), -torch.inf, device=device)
+        told = torch.full((num, longest), PAD, device=device)
+        rows = torch.arange(num, device=device)[:, None]
+        for length in range(1, longest + 1):
+            logits, state, _ = self.step(wide, token, state)
+            log_probs = _tellable(logits)[:, 0].log_softmax(1).unflatten(0, (num, num_beams))  # (B, K, V)
+            if length == longest:  # all end here
+                log_probs = log_probs.masked_fill(_is_not_end(log_probs), -torch.inf)
+            ended = (scores + log_probs[..., END]) / length**length_penalty  # (B, K)
+            value, which = ended.max(1)
+            is_better = value > best
+            best = torch.where(is_better, value, best)
+            row = torch.cat([tokens[rows[:, 0], which], torch.full((num, 1), END, device=device)], 1)
+            told[is_better] = PAD
+            told[is_better, :length] = row[is_better]
+            going_on = scores[..., None] + log_probs.masked_fill(~_is_not_end(log_probs), -torch.inf)
+            scores, places_of = going_on.flatten(1).topk(num_beams, 1)
+            beam, word = places_of // log_probs.shape[2], places_of % log_probs.shape[2]
+            # what goes on can only lose: it is over where even an unchanged score, at its longest, would be worse
+            if length == longest or bool((scores[:, 0] / longest**length_penalty < best).all()):
+                break
+            tokens = torch.cat([tokens[rows, beam], word[..., None]], 2)
+            state = state[:, (rows * num_beams + beam).flatten()]
+            token = word.view(-1, 1)
+        return told
+
+
+def _starts(places: Places) -> Tensor:
+    return torch.full((len(places.lengths), 1), START, device=places.lengths.device)
+
+
+def _tellable(logits: Tensor) -> Tensor:
+    """Without what is no word."""
+    logits = logits.clone()
+    logits[..., [PAD, UNKNOWN, START]] = -torch.inf
+    return logits
+
+
+def _is_not_end(logits: Tensor) -> Tensor:
+    return torch.arange(logits.shape[-1], device=logits.device) != END
