@@ -150,7 +150,7 @@ def bidirectional(
 ) -> nn.Module:
     """An RNN, LSTM or GRU in each direction (Schuster and Paliwal 1997; Graves and Schmidhuber 2005)."""
     _, step = _sequence(input_shape)
-    kind: type[nn.RNN | nn.LSTM | nn.GRU] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[cell]  # type: ignore[assignment]
+    kind: type[nn.RNN | nn.LSTM | nn.GRU] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[cell]
     return Bidirectional(kind, step, hidden, num_layers, dropout)
 
 

@@ -1,4 +1,7 @@
-"""Attention of a decoder's states over places. B batch, T steps of the decoder, M places, H numbers of a state, F features."""
+"""Attention of a decoder's states over places.
+
+B batch, T steps of the decoder, M places, H numbers of a state, F features.
+"""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def rt_polarity(root: Path) -> Corpus:
             texts, labels = parts[{_EACH - 1: "test", _EACH - 2: "val"}.get(number % _EACH, "train")]
             texts.append(line)
             labels.append(label)
-    return Corpus(**{split: Examples(texts, np.array(labels)) for split, (texts, labels) in parts.items()})
+    return Corpus.of({split: Examples(texts, np.array(labels)) for split, (texts, labels) in parts.items()})
 
 
 @register_corpus("ud-english-lines")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
+
+import numpy as np
 
 from lab.data.datasets import DataSet
 from lab.data.targets.arrays import Array
@@ -26,7 +28,7 @@ class Examples(NamedTuple):
 
     def chosen(self, index: Array) -> Examples:
         """Those of some numbers (K,)."""
-        y = self.y[index] if isinstance(self.y, Array) else [self.y[i] for i in index]  # type: ignore[arg-type]
+        y = self.y[index] if isinstance(self.y, np.ndarray) else [self.y[i] for i in index]
         return Examples([self.x[i] for i in index], y)
 
 
@@ -38,6 +40,11 @@ class Corpus(NamedTuple):
     val: Examples | None = None
     meaning: Meaning = "labels"
     label_names: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, splits: Mapping[str, Examples], meaning: Meaning = "labels") -> Corpus:
+        """Of splits by name, `train` among them."""
+        return cls(splits["train"], splits.get("test"), splits.get("val"), meaning)
 
 
 CORPORA: Registry[DataSet[Corpus]] = Registry("register_corpus", "corpus", "datasets")

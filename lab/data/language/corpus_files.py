@@ -13,6 +13,7 @@ import numpy as np
 
 from lab.data.language.corpus import Corpus, Examples
 from lab.data.table_files import column, read_csv
+from lab.data.targets.arrays import Array
 from lab.data.text import read_text
 from lab.errors import UserError, unknown
 
@@ -37,7 +38,7 @@ def read_corpus(path: Path, text: str | None, target: str | None, tags: int | No
         return read_table(path, text, target)
     tagged = sorted(each for each in path.iterdir() if each.suffix in _CONLL)
     if tagged:
-        return Corpus(**{split: read_tagged(file, tags) for split, file in by_split(tagged)}, meaning="tags")
+        return Corpus.of({split: read_tagged(file, tags) for split, file in by_split(tagged)}, "tags")
     tables = [each for each in sorted(path.iterdir()) if each.suffix in (".csv", ".tsv")]
     if tables:
         return _united({split: read_table(file, text, target).train for split, file in by_split(tables)})
@@ -114,8 +115,8 @@ def read_parallel(path: Path, languages: tuple[str, str]) -> Corpus:
         raise UserError(
             f"{str(path)!r} is no folder with a file NAME.{source} in it (data.languages={list(languages)})."
         )
-    return Corpus(**{split: _pairs(file, file.with_suffix(f".{target}")) for split, file in by_split(firsts)},
-                  meaning="sentences")  # fmt: skip
+    pairs = {split: _pairs(file, file.with_suffix(f".{target}")) for split, file in by_split(firsts)}
+    return Corpus.of(pairs, "sentences")
 
 
 def by_split(paths: Sequence[Path]) -> Iterator[tuple[str, Path]]:
@@ -190,7 +191,7 @@ def _class_files(path: Path) -> Examples:
     return Examples(texts, np.array(labels))
 
 
-def _labels(cells: Sequence[str]) -> np.ndarray:  # type: ignore[type-arg]
+def _labels(cells: Sequence[str]) -> Array:
     """Numbers where all cells are numbers, else names."""
     try:
         return np.array([float(cell) for cell in cells])
@@ -202,6 +203,6 @@ def _united(splits: dict[str, Examples]) -> Corpus:
     """The splits as a corpus, whose labels are all numbers or all names."""
     if "train" not in splits:
         raise UserError("a corpus needs a train split.")
-    if len({each.y.dtype.kind for each in splits.values()}) > 1:  # type: ignore[union-attr]
+    if len({np.asarray(each.y).dtype.kind for each in splits.values()}) > 1:
         splits = {name: each._replace(y=np.asarray(each.y).astype(str)) for name, each in splits.items()}
-    return Corpus(**splits)
+    return Corpus.of(splits)

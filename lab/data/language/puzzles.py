@@ -52,7 +52,7 @@ def reverse(root: Path) -> Corpus:
         words = [[_LETTERS[i] for i in rng.integers(8, size=rng.integers(4, 13))] for _ in range(num)]
         return Examples(words, [word[::-1] for word in words])
 
-    return Corpus(**{split: examples(num) for split, num in _SIZES.items()}, meaning="sentences")
+    return Corpus.of({split: examples(num) for split, num in _SIZES.items()}, "sentences")
 
 
 def _copy(num_blanks: int) -> Corpus:
@@ -65,7 +65,7 @@ def _copy(num_blanks: int) -> Corpus:
         answer = [_BLANK] * (num_blanks + _MEMORY)
         return Examples([row + question for row in symbols], [answer + row for row in symbols])
 
-    return Corpus(**{split: examples(num) for split, num in _SIZES.items()}, meaning="tags")
+    return Corpus.of({split: examples(num) for split, num in _SIZES.items()}, "tags")
 
 
 def _adding(num_steps: int) -> Corpus:
@@ -80,4 +80,4 @@ def _adding(num_steps: int) -> Corpus:
         x: Array = np.stack([values, marks], -1)
         return Examples(list(x), (values * marks).sum(1).astype(np.float64))
 
-    return Corpus(**{split: examples(num) for split, num in _SIZES.items()})
+    return Corpus.of({split: examples(num) for split, num in _SIZES.items()})

@@ -30,7 +30,6 @@ from lab.data.resident import Batch, Chunk, evenly
 from lab.data.spec import DataSpec, TensorSpec
 from lab.data.splits import held_out, tell_absent
 from lab.data.targets import NO_TAG, Labelled, Sentence, Tags, TargetKind, read_targets
-from lab.data.targets.arrays import Array
 from lab.errors import UserError
 from lab.experiment import DataConfig, Shared
 from lab.long_work import told
@@ -157,7 +156,10 @@ class SequenceModule(LabDataModule):
             yield Item(text, self.encode(text))
 
     def encode(self, text: Text) -> Tensor:
-        """A text as inputs without their batch dimension (T,) or (T, 1 + C). Raises UserError where inputs are numbers."""
+        """A text as inputs (T,) or (T, 1 + C), without their batch dimension.
+
+        Raises UserError where inputs are numbers.
+        """
         if self.vocabulary is None:
             raise UserError(f"the sequences of {self.config.name!r} are numbers, not words.")
         encoded = self._inputs([text])
@@ -252,7 +254,9 @@ def _divided(corpus: Corpus, config: SequenceData) -> dict[str, Examples]:
         if given is None:
             whole = splits["train"]
             num = max(1, round(share * len(whole.x)))
-            classes = whole.y if isinstance(whole.y, Array) and whole.y.ndim == 1 else np.zeros(len(whole.x), np.int64)
+            classes = (
+                whole.y if isinstance(whole.y, np.ndarray) and whole.y.ndim == 1 else np.zeros(len(whole.x), np.int64)
+            )
             rest, out = held_out(np.unique(classes, return_inverse=True)[1], num, config.split_seed)
             splits["train"], given = whole.chosen(rest), whole.chosen(out)
         splits[split] = given

@@ -93,7 +93,7 @@ class Decoding(Task):
         return features
 
     def loss(self, outputs: Places, y: Tensor) -> Loss:
-        """The cross-entropy of a word: the sum over the minibatch by as many words as it has on average (see Tagging)."""
+        """The cross-entropy of a word: the sum over the minibatch by as many words as one has on average."""
         logits = self.decoder(outputs, y) if self.forcing == 1 else self.decoder.own_words(outputs, y, self.forcing)
         nats = F.cross_entropy(logits, y[y != PAD], reduction="sum", label_smoothing=self.config.label_smoothing)
         loss = nats / (len(y) * self.target.mean_length)

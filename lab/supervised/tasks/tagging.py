@@ -92,8 +92,8 @@ class Tagging(Task):
     def table(self, predictions: Tensor, y: Tensor) -> dict[str, dict[str, float]]:
         num, inside = len(self.target.names), y != NO_TAG
         predicted, true = predictions[inside], y[inside]
-        counts = [torch.bincount(tags, minlength=num) for tags in (true[predicted == true], predicted, true)]
-        return precision_recall_f1(*counts, self.target.names)
+        right, told, wanted = (torch.bincount(t, minlength=num) for t in (true[predicted == true], predicted, true))
+        return precision_recall_f1(right, told, wanted, self.target.names)
 
     def _cross_entropy(self, outputs: Places, y: Tensor) -> Tensor:
         """Of each word (B, T); 0 behind a sequence's end."""
