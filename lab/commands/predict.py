@@ -13,6 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ _MOST_DRAWN = 240
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     completed(parser.add_argument("target", help="a run directory"), "runs")
     parser.add_argument("files", nargs="*", metavar="FILE", help="inputs; - for standard input (default: -)")
+    parser.add_argument("--text", action="append", default=[], metavar="TEXT", help="an input as it stands here")
     add_checkpoint_argument(parser)
     parser.add_argument("--batch-size", type=int, default=100, metavar="N", help="inputs at once (default: 100)")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -49,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     overrides = [word for word in arguments.files if _OVERRIDE.match(word) and not Path(word).exists()]
     sources = [word for word in arguments.files if word not in overrides]
-    if not sources:
+    if not sources and not arguments.text:
         if sys.stdin.isatty():
             raise UserError("give files, folders, or - for standard input.")
         sources = ["-"]
@@ -64,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError(f"{str(path)!r} cannot be written: it is one of the inputs.")
     rows: list[tuple[str, Answer]] = []
     pictures: list[Any] = []
-    width = max(len(source) for source in sources)
+    width = max(len(source) for source in [*sources, *arguments.text])
     with showing_work():
         for items, answers in _answered(arguments, overrides, sources):
             if arguments.out is not None and len(pictures) < _MOST_DRAWN:
@@ -106,7 +108,7 @@ def _answered(
                 f"--out {str(arguments.out)!r} is for models of pictures; --csv writes what is said of other inputs."
             )
         with evaluating(module, 0):
-            for items in _batched(data.items(sources), arguments.batch_size):
+            for items in _batched(chain(data.items(sources), data.texts(arguments.text)), arguments.batch_size):
                 yield items, module.answers(_stacked([item.x for item in items], module.device))
                 done += len(items)
                 tell("predicting", done, 0)

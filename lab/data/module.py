@@ -64,7 +64,9 @@ class LabDataModule(LightningDataModule):
 
     def texts(self, texts: Sequence[str]) -> Iterator[Item]:
         """Texts as they are given, read as these data are. Raises UserError where inputs are no texts."""
-        raise UserError("--text is for models of words or characters.")
+        if texts:
+            raise UserError("--text is for models of words or characters.")
+        return iter(())
 
     def training_sample(self, num: int) -> Any:
         """The same samples of the training split each time, spread over it evenly, without random transforms.

@@ -95,7 +95,7 @@ class Decoder(nn.Module):
     def greedy(self, places: Places, longest: int) -> Told:
         """The likeliest token at each step, until END, of at most `longest`; UNKNOWN is never told."""
         token, state = _starts(places), self.initial_state(places)
-        is_over = torch.zeros(len(token), dtype=torch.bool, device=token.device)
+        is_over = torch.zeros_like(places.lengths, dtype=torch.bool)
         tokens, weights = [], []
         for _ in range(longest):
             logits, state, weight = self.step(places, token, state)
@@ -103,7 +103,7 @@ class Decoder(nn.Module):
             tokens.append(token)
             weights.append(weight)
             is_over |= token[:, 0] == END
-            if is_over.all():
+            if not torch.compiler.is_exporting() and is_over.all():
                 break
         return Told(torch.cat(tokens, 1), torch.cat(weights, 1))
 
@@ -144,7 +144,7 @@ class Decoder(nn.Module):
 
 
 def _starts(places: Places) -> Tensor:
-    return torch.full((len(places.lengths), 1), START, device=places.lengths.device)
+    return torch.full_like(places.lengths, START)[:, None]
 
 
 def _tellable(logits: Tensor) -> Tensor:

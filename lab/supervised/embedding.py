@@ -12,12 +12,13 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from lab.backbones.layers import Share
-from lab.data.language.sequences import MOST_POINTS
 from lab.data.language.vocabulary import PAD, SPECIAL, UNKNOWN, Vocabulary
 from lab.data.spec import TensorSpec
 from lab.errors import UserError
 from lab.experiment import Config
 
+_LETTERS = 592
+"""code points that are told apart, those of Latin scripts; all others are alike"""
 _LETTER = 32
 """numbers that stand for one character"""
 _WIDTH = 3
@@ -51,7 +52,7 @@ class Embedding(nn.Module):
         self.words = nn.Embedding(len(vocabulary), config.size, padding_idx=PAD)
         size = config.size
         if self.reads_characters:
-            self.letters = nn.Embedding(MOST_POINTS, _LETTER, padding_idx=0)
+            self.letters = nn.Embedding(_LETTERS, _LETTER, padding_idx=0)
             self.spelling = nn.Conv1d(_LETTER, config.character_size, _WIDTH, padding=_WIDTH // 2)
             size += config.character_size
         self.dropout = nn.Dropout(config.dropout)
@@ -66,7 +67,7 @@ class Embedding(nn.Module):
             tokens = torch.where(forgotten & (tokens >= len(SPECIAL)), UNKNOWN, tokens)
         vectors = self.words(tokens)
         if self.reads_characters:
-            letters = self.letters(x[..., 1:].flatten(0, 1)).transpose(1, 2)  # (B T, 32, C)
+            letters = self.letters(x[..., 1:].flatten(0, 1).clamp(max=_LETTERS - 1)).transpose(1, 2)  # (B T, 32, C)
             spelled = self.spelling(letters).amax(2).unflatten(0, x.shape[:2])
             vectors = torch.cat([vectors, spelled], -1)
         dropped: Tensor = self.dropout(vectors)

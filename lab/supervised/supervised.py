@@ -245,7 +245,7 @@ def _inputs(config: SupervisedConfig, spec: DataSpec) -> TensorSpec:
     """What the inputs are like. Raises UserError for others than images, rows of numbers, and sequences."""
     inputs = spec.inputs
     if not isinstance(inputs, TensorSpec) or (len(inputs.shape) != 2 and spec.vocabulary is None):
-        return images_or_rows(config.kind, spec)
+        return images_or_rows(config.kind, spec, "images, table or sequences")
     if config.preprocessing.name != "none" and spec.vocabulary is not None:
         raise UserError(
             f"module.preprocessing.name={config.preprocessing.name!r} is for numbers; these data are words."
@@ -259,12 +259,12 @@ def _inputs(config: SupervisedConfig, spec: DataSpec) -> TensorSpec:
     return inputs
 
 
-def images_or_rows(kind: str, spec: DataSpec) -> TensorSpec:
-    """What the inputs are like. Raises UserError for inputs that are neither images nor rows of numbers."""
+def images_or_rows(kind: str, spec: DataSpec, data: str = "images or table") -> TensorSpec:
+    """What the inputs are like. Raises UserError for inputs that are neither images nor rows of numbers.
+
+    `data` names the kinds of data that a module of this kind takes.
+    """
     inputs = spec.inputs
     if not isinstance(inputs, TensorSpec) or len(inputs.shape) not in (1, 3) or inputs.dtype != torch.float32:
-        raise UserError(
-            f"module.kind={kind!r} needs images, rows of numbers or sequences (data.kind=images, table or sequences), "
-            f"not {inputs!r}."
-        )
+        raise UserError(f"module.kind={kind!r} needs images or rows of numbers (data.kind={data}), not {inputs!r}.")
     return inputs

@@ -289,11 +289,7 @@ def _vocabulary_of(words: Iterator[list[str]], config: SequenceData) -> Vocabula
 
 def _characters(word: str, num: int) -> list[int]:
     """A word as `num` code points, filled with 0: all of them, or its first ones and its last ones."""
-    points = [min(ord(character), MOST_POINTS - 1) for character in word]
+    points = [ord(character) for character in word]
     if len(points) > num:
         points = points[: num - num // 2] + points[len(points) - num // 2 :]
     return points + [0] * (num - len(points))
-
-
-MOST_POINTS = 592
-"""code points that are told apart in the characters of a word: those of Latin scripts; others are alike"""

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lab.backbones import BACKBONES, BackboneConfig, build_backbone
 from lab.backbones.features import Features
@@ -37,19 +39,52 @@ def test_a_bidirectional_backbone_reads_from_both_ends(cell: Any) -> None:
     kind = Features(BackboneConfig(name="bidirectional", cell=cell, hidden=4), IMAGE, "sequence")
     x = torch.rand(6, 2, 5, 3)
     rows = x.transpose(1, 2).flatten(2)  # (B, T, D)
-    core = kind.backbone.net.core
-    forward, backward = getattr(torch.nn, cell.upper())(6, 4), getattr(torch.nn, cell.upper())(6, 4)
-    forward.load_state_dict({k: v for k, v in core.state_dict().items() if not k.endswith("_reverse")})
-    backward.load_state_dict(
-        {k.removesuffix("_reverse"): v for k, v in core.state_dict().items() if k.endswith("_reverse")}
-    )
-    ahead = forward(rows.transpose(0, 1))[0]  # (T, B, F)
-    behind = backward(rows.transpose(0, 1).flip(0))[0].flip(0)
-    torch.testing.assert_close(kind(x), torch.cat([ahead, behind], -1).transpose(0, 1))
+    both = bidirectional_of(kind.backbone.net)
+    steps = both(rows)[0]  # (B, T, F)
+    torch.testing.assert_close(kind(x), steps)
     vector = Features(BackboneConfig(name="bidirectional", cell=cell, hidden=4), IMAGE)
     vector.load_state_dict(kind.state_dict())
-    torch.testing.assert_close(vector(x), torch.cat([ahead[-1], behind[0]], -1))
+    torch.testing.assert_close(vector(x), torch.cat([steps[:, -1, :4], steps[:, 0, 4:]], -1))
     assert (kind.spec.shapes, vector.spec.shapes) == (((5, 8),), ((8,),))
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_a_bidirectional_backbone_reads_padded_sequences_as_torch_reads_packed_ones(cell: Any) -> None:
+    torch.manual_seed(0)
+    net = Features(BackboneConfig("bidirectional", cell=cell, hidden=4, num_layers=2), (7, 3), "places")
+    x, lengths = torch.rand(3, 7, 3), torch.tensor([7, 1, 4])
+    packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    expected, _ = pad_packed_sequence(bidirectional_of(net.backbone.net)(packed)[0], batch_first=True)
+    places = net(x, lengths)
+    assert torch.equal(places.lengths, lengths)
+    torch.testing.assert_close(places.values[places.mask], expected[places.mask])
+
+
+def bidirectional_of(net: Any) -> nn.Module:
+    """torch's own, with the same weights."""
+    first = net.forwards[0]
+    both = type(first)(first.input_size, first.hidden_size, len(net.forwards), batch_first=True, bidirectional=True)
+    with torch.no_grad():
+        for layer, pair in enumerate(zip(net.forwards, net.backwards, strict=True)):
+            for core, ending in zip(pair, ("", "_reverse"), strict=True):
+                for name, value in core.named_parameters():
+                    getattr(both, name.replace("l0", f"l{layer}") + ending).copy_(value)
+    return both
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if BACKBONES[name].recurrent or BACKBONES[name].sequential])
+@pytest.mark.parametrize("kind", ["vector", "places"])
+def test_what_is_behind_a_sequences_end_changes_nothing(name: str, kind: Any) -> None:
+    torch.manual_seed(0)
+    net = Features(BackboneConfig(name), (6, 8), kind).eval()
+    x, lengths = torch.rand(3, 6, 8), torch.tensor([6, 1, 4])
+    both = net(x, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        alone = net(x[row : row + 1, :length], lengths[row : row + 1])
+        if kind == "vector":
+            torch.testing.assert_close(both[row], alone[0])
+        else:
+            torch.testing.assert_close(both.values[row, :length], alone.values[0])
 
 
 def test_a_transformer_sees_no_step_after() -> None:

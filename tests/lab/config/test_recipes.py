@@ -15,6 +15,7 @@ from lab import catalog
 from lab.backbones import registry
 from lab.config import recipes, serialization
 from lab.data.images import IMAGES
+from lab.data.language.corpus import CORPORA
 from lab.data.tables import TABLES
 from lab.data.text import TEXTS
 from lab.errors import UserError
@@ -118,7 +119,7 @@ def test_the_catalog_agrees_with_what_is_registered_at_run_time() -> None:
         live = getattr(importlib.import_module(declared.module), declared.attribute)
         assert (live.decorator, live.section) == (declared.decorator, declared.section)
         assert set(scanned.registered[declared.decorator]) <= set(live.imported())
-    assert {registry.BACKBONES, IMAGES, TABLES, TEXTS, LAUNCHERS} == {
+    assert {registry.BACKBONES, CORPORA, IMAGES, TABLES, TEXTS, LAUNCHERS} == {
         getattr(sys.modules[declared.module], declared.attribute) for declared in scanned.registries.values()
     }
     catalog.import_registered(catalog.KIND)
