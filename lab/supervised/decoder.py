@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lab.backbones import BackboneConfig, build_backbone
 from lab.backbones.features import Places
@@ -20,7 +21,8 @@ from lab.supervised.attention import ATTENTIONS, AttentionKind
 
 
 class Told(NamedTuple):
-    """Sequences (B, T), ended by END and filled with PAD, and the weights (B, T, M) of the places at each token."""
+    """Sequences (B, T) as long as any may be, ended by END and filled with PAD, and the weights (B, T, M) of the places
+    at each token."""
 
     tokens: Tensor
     weights: Tensor
@@ -105,7 +107,10 @@ class Decoder(nn.Module):
             is_over |= token[:, 0] == END
             if not torch.compiler.is_exporting() and is_over.all():
                 break
-        return Told(torch.cat(tokens, 1), torch.cat(weights, 1))
+        missing = longest - len(tokens)
+        return Told(
+            F.pad(torch.cat(tokens, 1), (0, missing), value=PAD), F.pad(torch.cat(weights, 1), (0, 0, 0, missing))
+        )
 
     @torch.no_grad()
     def beam(self, places: Places, longest: int, num_beams: int, length_penalty: float) -> Tensor:
@@ -117,7 +122,7 @@ class Decoder(nn.Module):
         scores[:, 0] = 0.0
         tokens = torch.empty(num, num_beams, 0, dtype=torch.int64, device=device)
         best = torch.full((num,), -torch.inf, device=device)
-        told = torch.full((num, longest), PAD, device=device)
+        told = torch.full_like(places.lengths, PAD)[:, None].expand(num, longest)
         rows = torch.arange(num, device=device)[:, None]
         for length in range(1, longest + 1):
             logits, state, _ = self.step(wide, token, state)
@@ -128,9 +133,8 @@ class Decoder(nn.Module):
             value, which = ended.max(1)
             is_better = value > best
             best = torch.where(is_better, value, best)
-            row = torch.cat([tokens[rows[:, 0], which], torch.full((num, 1), END, device=device)], 1)
-            told[is_better] = PAD
-            told[is_better, :length] = row[is_better]
+            row = F.pad(tokens[rows[:, 0], which], (0, 1), value=END)
+            told = torch.where(is_better[:, None], F.pad(row, (0, longest - length), value=PAD), told)
             going_on = scores[..., None] + log_probs.masked_fill(~_is_not_end(log_probs), -torch.inf)
             scores, places_of = going_on.flatten(1).topk(num_beams, 1)
             beam, word = places_of // log_probs.shape[2], places_of % log_probs.shape[2]

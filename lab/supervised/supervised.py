@@ -35,6 +35,7 @@ from lab.training.answer import Answer
 from lab.training.learner import Learner, Monitor, split_means
 
 _NUM_MISTAKES = 24
+_NUM_ILLUSTRATED = 3
 Split = Literal["train", "val", "test"]
 ConfigT = TypeVar("ConfigT", bound=ModuleConfig)
 
@@ -129,6 +130,10 @@ class TaskLearner(Learner[ConfigT]):
         return self.net.task  # type: ignore[return-value]
 
     @property
+    def engines(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.task.engines
+
+    @property
     def monitor(self) -> Monitor:  # type: ignore[override]
         return self.task.monitor
 
@@ -174,6 +179,9 @@ class TaskLearner(Learner[ConfigT]):
     def pictures(self, data: LabDataModule) -> dict[str, Image]:
         judged = self._just_judged(data, "val")
         images = self.task.draw(judged.predictions, judged.y)
+        x = next(iter(data.batches("val"))).x[:_NUM_ILLUSTRATED]  # type: ignore[attr-defined]
+        with torch.no_grad():
+            images |= self.task.illustrate(x, self.net(x), self.data_spec)
         if judged.worst_x.dim() == 4 and judged.worst_x.shape[1] in (1, 3):
             images["mistakes"] = captioned_grid(judged.worst_x, self._captions(judged))
         self._judged = None  # which may be large

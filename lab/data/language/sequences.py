@@ -191,6 +191,12 @@ class SequenceModule(LabDataModule):
 
     def _inputs(self, sequences: Sequence[Any]) -> Ragged:
         if self.vocabulary is None:
+            lengths = [len(each) for each in sequences]
+            if min(lengths) != max(lengths):
+                raise UserError(
+                    f"sequences of numbers in {self.config.name!r} have from {min(lengths)} to {max(lengths)} steps; "
+                    f"they need as many each."
+                )
             return Ragged.of(sequences)
         words = [_words(text, self.config) for text in sequences]
         number = self.vocabulary.numbers

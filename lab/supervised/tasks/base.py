@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lab.backbones.features import FeatureKind, FeatureSpec
+from lab.data.spec import DataSpec
 from lab.engine.loss import Loss
 from lab.errors import UserError
 from lab.experiment import KindConfig
@@ -35,6 +36,8 @@ class Task(nn.Module):
     """Subclasses predict a target from features, by default a vector (B, F)."""
 
     monitor: ClassVar[Monitor]
+    engines: ClassVar[tuple[str, ...]] = ("eager", "traced")
+    """the update engines that its loss can run on (see Learner)"""
     filling: ClassVar[int] = 0
     """what stands behind the end of a prediction or target (B, T, ...) that is shorter than others"""
 
@@ -83,6 +86,10 @@ class Task(nn.Module):
 
     def draw(self, predictions: Tensor, y: Tensor) -> dict[str, Image]:
         """Images by name that show how the predictions of a split (N, ...) compare with what is true (N, ...)."""
+        return {}
+
+    def illustrate(self, x: Tensor, outputs: Any, spec: DataSpec) -> dict[str, Image]:
+        """Images by name that show how the outputs of a few inputs x (B, ...) came about."""
         return {}
 
     def table(self, predictions: Tensor, y: Tensor) -> dict[str, dict[str, float]]:

@@ -17,10 +17,13 @@ from lab.backbones import BackboneConfig
 from lab.backbones.features import FeatureKind, FeatureSpec, Places
 from lab.backbones.layers import Share
 from lab.data.language.vocabulary import END, PAD, UNKNOWN
+from lab.data.spec import DataSpec
 from lab.data.targets import Sentence
 from lab.engine.loss import Loss
 from lab.errors import UserError
+from lab.pictures import Image
 from lab.supervised.attention import AttentionKind
+from lab.supervised.attention_pictures import image_weights, word_weights
 from lab.supervised.decoder import Decoder
 from lab.supervised.tasks.base import Task, TaskConfig
 from lab.training.answer import Answer
@@ -70,6 +73,7 @@ class Decoding(Task):
     """A decoder; its outputs are the places that it tells from."""
 
     monitor = Monitor("eval/bleu", "max")
+    engines = ("eager",)  # the loss branches
     filling = PAD
 
     def __init__(self, config: DecodingConfig, target: Sentence, features: FeatureSpec) -> None:
@@ -111,6 +115,21 @@ class Decoding(Task):
         nats = torch.zeros(y.shape, device=y.device)
         nats[inside] = F.cross_entropy(self.decoder(outputs, y), y[inside], reduction="none").float()
         return {"forced_cross_entropy": nats.sum(1) / inside.sum(1)}
+
+    def illustrate(self, x: Tensor, outputs: Places, spec: DataSpec) -> dict[str, Image]:
+        """Which places it looks at as it tells: words of a text, or parts of an image."""
+        if self.config.attention == "none":
+            return {}
+        told, weights = self.decoder.greedy(outputs, self.target.longest)
+        texts = [self.target.vocabulary.words(row) for row in told.tolist()]
+        if spec.vocabulary is not None:
+            read = [spec.vocabulary.words(row) for row in (x if x.dim() == 2 else x[..., 0]).tolist()]
+            samples = [one for one in zip(read, texts, weights, strict=True) if one[1]]
+            return {"attention": word_weights(samples)} if samples else {}
+        if x.dim() == 4 and x.shape[1] in (1, 3):
+            grids = zip(x, texts, weights, strict=True)
+            return {f"attention_{i}": image_weights(*each) for i, each in enumerate(grids, 1) if each[1]}
+        return {}
 
     def scores(self) -> SentenceScores:
         return SentenceScores(self.target)

@@ -52,6 +52,8 @@ SMALL = {
         "data.num_train=500",
         "module.backbone={name: lenet}",
     ],
+    "tags": ["sequence/copy-20", "trainer.budget=640", "data.batches_per_step=5", "module.backbone.hidden=16"],
+    "sentences": ["sequence/reversed-words", "trainer.budget=640", "data.batches_per_step=5"],
     "a2c": ["pg/a2c-cartpole", "trainer.budget=1024", "data.num_envs=8", "data.rounds=4", "module.optimizer.lr=1e-3"],
     "dqn": ["dqn/cartpole", "trainer.budget=2000", "data.num_envs=4", "data.learning_starts=200", "data.rounds=4"],
 }
@@ -98,7 +100,7 @@ def assert_same(one: Run, other: Run, tolerance: float = 1e-3) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vae", "gan", "lm", "classifier", "regression", "multi-label"])
+@pytest.mark.parametrize("name", ["vae", "gan", "lm", "classifier", "regression", "multi-label", "tags", "sentences"])
 def test_two_ranks_compute_what_one_process_computes(name: str, two: dict[str, Run], tmp_path: Path) -> None:
     """Noise and batch normalisation included: the same losses and weights but for the order of sums."""
     alone = train(experiment_of(name), run_dir=tmp_path / "alone", on_loop=stop_after(CHUNKS.get(name, 0))).run

@@ -58,6 +58,23 @@ EXAMPLES = (
         32,
     ),
     Example("baseline/digits-knn", (), lambda n, _: n // 1_297, 1_297, chunks=1),
+    Example(
+        "sequence/copy-20",
+        ("module.backbone.hidden=16", "data.batch_size=8", "data.batches_per_step=2"),
+        lambda n, _: n // 8,
+        16,
+    ),
+    Example(
+        "sequence/reversed-words",
+        (
+            "module.task.attention=additive",
+            "module.task.teacher_forcing=0.5",
+            "data.batch_size=8",
+            "data.batches_per_step=2",
+        ),
+        lambda n, _: n // 8,
+        16,
+    ),
     Example("regression/diabetes", ("data.batch_size=16", "data.batches_per_step=2"), lambda n, _: n // 16, 32),
     Example(
         "lm/reference-gru",

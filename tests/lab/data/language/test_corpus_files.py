@@ -110,5 +110,5 @@ def test_parallel_files_that_do_not_fit_are_refused(tmp_path: Path, english: str
     with pytest.raises(UserError) as error:
         read_parallel(folder, ("de", "en"))
     assert sentence in str(error.value)
-    with pytest.raises(UserError, match="is no folder with a file NAME.fr in it"):
+    with pytest.raises(UserError, match=r"is no folder with a file NAME\.fr in it"):
         read_parallel(folder, ("fr", "en"))
