@@ -45,6 +45,8 @@ class SampleOptions(NamedTuple):
     columns: int | None = None
     prompt: str | None = None
     length: int | None = None
+    top_k: int | None = None
+    beams: int | None = None
     seed: int = 0
     out: Path | None = None
 
@@ -56,6 +58,9 @@ class SampleOptions(NamedTuple):
             raise UserError(f"--columns {self.columns} is not a number of columns; give 1 or more.")
         if self.length is not None and self.length < 1:
             raise UserError(f"--length {self.length} is not a number of characters; give 1 or more.")
+        for name in ("top_k", "beams"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)} is not valid; give 1 or more.")
         if not 0 <= self.temperature < math.inf:
             raise UserError(f"--temperature {self.temperature} is not a number of 0 or more.")
         if not 0 <= self.seed < 2**32:
@@ -74,7 +79,8 @@ class SampleOptions(NamedTuple):
         """Raise UserError where one of the options of `names` is set, which do not apply to `model`."""
         for name in names:
             if getattr(self, name) not in (None, False):
-                raise UserError(f"--{'class' if name == 'classes' else name} is not for {model}.")
+                option = "class" if name == "classes" else name.replace("_", "-")
+                raise UserError(f"--{option} is not for {model}.")
 
 
 def sample_run(reference: str, checkpoint: str, overrides: Sequence[str], options: SampleOptions) -> str:
@@ -111,15 +117,21 @@ def _sample_texts(module: LanguageModel, options: SampleOptions, source: str) ->
     options.refuse(("classes", "interpolate", "columns"), "a language model")
     if options.out is not None and options.out.suffix.lower() != _TEXT_SUFFIX:
         raise UserError(f"--out {str(options.out)!r}: a language model writes a {_TEXT_SUFFIX}.")
-    prompt = options.prompt or ""
-    texts = module.sample_text(
-        options.n or 1,
-        options.length or _TEXT_LENGTH,
-        prompt=prompt or "\n",
-        temperature=options.temperature,
-        generator=torch.Generator(module.device).manual_seed(options.seed),
-    )
-    whole = "\n\n".join(prompt + text for text in texts)
+    prompt, length = options.prompt or "", options.length or _TEXT_LENGTH
+    if options.beams is None:
+        texts = module.sample_text(
+            options.n or 1,
+            length,
+            prompt=prompt or "\n",
+            temperature=options.temperature,
+            top_k=options.top_k,
+            generator=torch.Generator(module.device).manual_seed(options.seed),
+        )
+    else:
+        options.refuse(("n", "top_k"), "--beams, which gives the likeliest text")
+        texts = [module.likeliest_text(length, prompt=prompt or "\n", beams=options.beams)]
+    space = " " if prompt and module.unit == "words" else ""
+    whole = "\n\n".join(prompt + space + text for text in texts)
     if options.out is None:
         return whole
     try:
@@ -133,7 +145,7 @@ def _sample_texts(module: LanguageModel, options: SampleOptions, source: str) ->
 
 
 def _sample_images(module: GenerativeLearner, data: ImageBatches, options: SampleOptions, source: str) -> str:
-    options.refuse(("prompt", "length"), "a model of images")
+    options.refuse(("prompt", "length", "top_k", "beams"), "a model of images")
     out = options.out or Path("samples.png")
     if out.suffix.lower() not in _IMAGE_SUFFIXES:
         raise UserError(f"--out {str(out)!r}: a model of images writes {', '.join(_IMAGE_SUFFIXES)}.")

@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--interpolate", action="store_true", help="rows that go from one sample to another")
     parser.add_argument("--columns", type=int, help="images in a row (default: a square)")
     parser.add_argument("--prompt", help="what texts go on from (default: a new line)")
-    parser.add_argument("--length", type=int, help="characters of a text (default: 500)")
+    parser.add_argument("--length", type=int, help="characters, or words, of a text (default: 500)")
+    parser.add_argument("--top-k", type=int, metavar="K", help="draw among the K likeliest characters alone")
+    parser.add_argument("--beams", type=int, metavar="K", help="the likeliest text among those that K beams follow")
     add_checkpoint_argument(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: 0)")
     parser.add_argument(

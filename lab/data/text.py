@@ -1,15 +1,16 @@
-"""Text as characters, resident on the device.
+"""Text as characters or words, resident on the device.
 
 `data.name` is a registered text (`lab list datasets`) or the path of a UTF-8 file, itself or below `root`, which is
 `data.root`, else the environment variable LAB_DATA, else `./data`.
 
-Training reads B places of the text in parallel, window after window of T characters, so that a recurrent state can be
+Training reads B places of the text in parallel, window after window of T symbols, so that a recurrent state can be
 carried from one window to the next. After the last window a new pass starts elsewhere, and the state with it.
-B streams, T characters in a window.
+B streams, T symbols in a window, N symbols of a text.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -22,6 +23,7 @@ from torch import Tensor
 from lab.data.datasets import DataSet, load_named
 from lab.data.items import Item
 from lab.data.items import text as text_of
+from lab.data.language.vocabulary import SPECIAL, Unit, Vocabulary
 from lab.data.module import LabDataModule
 from lab.data.resident import Chunk, evenly
 from lab.data.spec import DataSpec, TensorSpec
@@ -34,12 +36,16 @@ from lab.seeding import derive_seed
 
 Text = DataSet[str]
 TEXTS: Registry[Text] = Registry("register_text", "text", "datasets")
+_WORDS = re.compile(r"\n|[^\s]+")
+"""words lie between spaces; the end of a line is one of them"""
+_UNKNOWN = "<unk>"
+"""stands, as the first symbol, for words that the training text lacks"""
 _PIECE = 256
-"""characters of each piece of a sample of the training text"""
+"""symbols of each piece of a sample of the training text"""
 
 
 class Window(NamedTuple):
-    """Characters x (T, B), the characters y (T, B) that follow each, and whether the text before x is another."""
+    """Symbols x (T, B), the symbols y (T, B) that follow each, and whether the text before x is another."""
 
     x: Tensor
     y: Tensor
@@ -52,17 +58,23 @@ def register_text(name: str) -> Callable[[Text], Text]:
 
 
 class TextData(DataConfig):
-    """The characters of a text, in order."""
+    """The characters or the words of a text, in order."""
 
     kind: Literal["text"] = "text"
     name: str = "python-reference"
     """a registered text, or the path of a UTF-8 file"""
     root: str | None = None
     """folder of data files; by default LAB_DATA, else ./data"""
+    unit: Unit = "characters"
+    """what the text is cut into; words lie between spaces, and the end of a line is one"""
+    lower: bool = False
+    """words: take capitals for small letters"""
+    least: PositiveInt = 1
+    """words: how often one must occur in training to be known"""
     batch_size: Annotated[PositiveInt, Shared("equal")] = 32
     """places of the text read in parallel"""
     window: PositiveInt = 64
-    """characters through which gradients flow back"""
+    """symbols through which gradients flow back"""
     batches_per_step: PositiveInt = 4
     """windows in one training step"""
     validation: float = Field(default=0.05, gt=0, lt=0.5)
@@ -81,24 +93,29 @@ class TextModule(LabDataModule):
     def __init__(self, config: TextData, text: str, seed: int) -> None:
         super().__init__()
         self.config, self.seed = config, seed
-        self.alphabet = "".join(sorted(set(text)))
-        self.spec = DataSpec(TensorSpec((), torch.int64, 0, len(self.alphabet) - 1), target=Symbols(self.alphabet))
+        symbols = text if config.unit == "characters" else self._words(text)
+        num_val, num_test = round(len(symbols) * config.validation), round(len(symbols) * config.test)
+        self.alphabet = self._alphabet(symbols, len(symbols) - num_val - num_test)
+        target = Symbols(self.alphabet, config.unit, config.lower)
+        self.spec = DataSpec(TensorSpec((), torch.int64, 0, len(self.alphabet) - 1), target=target)
         codes = self.encode(text)
-        num_val, num_test = round(len(codes) * config.validation), round(len(codes) * config.test)
         train, val, test = codes.split([len(codes) - num_val - num_test, num_val, num_test])
         self._splits = {"train": train, "val": val, "test": test if num_test else val}
         num_streams = config.batch_size * ranks.num_ranks()
         self.stream_length = len(train) // num_streams
         if self.stream_length <= config.window or min(map(len, self._splits.values())) < 2:
             raise UserError(
-                f"text {config.name!r} has {len(text):,} characters, too few for data.batch_size={num_streams} "
+                f"text {config.name!r} has {len(symbols):,} {config.unit}, too few for data.batch_size={num_streams} "
                 f"streams with windows of data.window={config.window}."
             )
         self.windows_a_pass = (self.stream_length - 1) // config.window
         self.drawn = 0
 
     def encode(self, text: str) -> Tensor:
-        """The places (N,) of characters in the alphabet. Raises UserError for a character that it lacks."""
+        """The places (N,) of the symbols in the alphabet. Raises UserError for a character that it lacks."""
+        if self.config.unit == "words":
+            numbers = {word: number for number, word in enumerate(self.alphabet)}
+            return torch.tensor([numbers.get(word, 0) for word in self._words(text)], dtype=torch.int64)
         known = np.array([ord(character) for character in self.alphabet])
         points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
         places = np.searchsorted(known, points).clip(max=len(known) - 1)
@@ -107,26 +124,46 @@ class TextModule(LabDataModule):
             raise UserError(f"character {chr(points[strange][0])!r} does not occur in text {self.config.name!r}.")
         return torch.from_numpy(places.astype(np.int64))
 
+    def _words(self, text: str) -> Sequence[str]:
+        return cut_text(text.lower() if self.config.lower else text, "words")
+
+    def _alphabet(self, symbols: Sequence[str], num_train: int) -> Sequence[str]:
+        """All characters of the text, or the words of its training part, from the most frequent one on."""
+        if self.config.unit == "characters":
+            return "".join(sorted(set(symbols)))
+        words = Vocabulary.of([symbols[:num_train]], least=self.config.least).symbols
+        return (_UNKNOWN, *words[len(SPECIAL) :])
+
     def to(self, device: torch.device) -> None:
         super().to(device)
         self._splits = {name: codes.to(device) for name, codes in self._splits.items()}
 
     def items(self, sources: Sequence[str]) -> Iterator[Item]:
-        """Texts (N,), each a file or standard input, as places in the alphabet."""
+        """Texts, each a file or standard input, as places (N,) in the alphabet."""
         for source in sources:
             whole = text_of(source)
             if not whole:
                 raise UserError(f"{source!r} is empty.")
             try:
-                yield Item(source, self.encode(whole))
+                codes = self.encode(whole)
+                if not len(codes):
+                    raise UserError(f"it holds no {self.config.unit}.")
+                yield Item(source, codes)
             except UserError as error:
                 raise UserError(f"{source!r}: {error}") from None
+
+    def texts(self, texts: Sequence[str]) -> Iterator[Item]:
+        for text in texts:
+            codes = self.encode(text)
+            if not len(codes):
+                raise UserError("an empty text says nothing.")
+            yield Item(text, codes)
 
     def next_chunk(self) -> Chunk[Window]:
         return Chunk(self._draw(), self.config.batches_per_step)
 
     def split(self, name: Literal["train", "val", "test"]) -> Tensor:
-        """The characters (N,) of a split."""
+        """The symbols (N,) of a split."""
         return self._splits[name]
 
     def training_sample(self, num: int) -> Tensor:
@@ -159,6 +196,11 @@ class TextModule(LabDataModule):
             piece = codes[(starts[None, :] + steps[:, None]) % len(codes)]  # (T + 1, B)
             self.drawn += 1
             yield Window(piece[:-1], piece[1:], window == 0)
+
+
+def cut_text(text: str, unit: Unit) -> Sequence[str]:
+    """The symbols of a text."""
+    return text if unit == "characters" else _WORDS.findall(text)
 
 
 def load_text(name: str, root: str | None = None) -> str:

@@ -145,3 +145,14 @@ def test_a_sample_of_the_training_text_is_made_of_pieces_of_it(tmp_path: Path) -
     assert places == sorted(places)
     assert places[-1] > len(text) / 2
     assert torch.equal(sample, data.training_sample(1_024))
+
+
+def test_words_are_those_of_the_training_part_and_lines_end() -> None:
+    text = "The cat sat\non the mat .\n" * 40 + "a dog\n" * 40
+    module = module_of(text, unit="words", lower=True, window=5, validation=0.1, test=0.1)
+    assert module.alphabet == ("<unk>", "\n", "the", ".", "cat", "mat", "on", "sat", "a", "dog")
+    assert module.encode("The bird sat\n").tolist() == [2, 0, 7, 1]
+    assert [item.x.tolist() for item in module.texts(["on the mat"])] == [[6, 2, 5]]
+    assert [len(module.split(name)) for name in ("train", "val", "test")] == [384, 48, 48]
+    rare = module_of(text + "end\n", unit="words", least=2, window=5, validation=0.05, test=0.05)
+    assert "end" not in rare.alphabet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -125,3 +126,41 @@ def test_what_does_not_fit_is_said(overrides: list[str], part: str) -> None:
     experiment = resolve("lm/reference-gru", overrides)
     with pytest.raises(UserError, match=part):
         experiment.module.build(experiment.data.build(0).spec)
+
+
+def test_the_k_likeliest_classes_alone_are_drawn() -> None:
+    logits = torch.tensor([[0.0, 3.0, 1.0, 2.0]]).expand(5_000, 4)
+    drawn = draw(logits, 1.0, torch.Generator().manual_seed(0), top_k=2)
+    shares = torch.bincount(drawn, minlength=4) / 5_000
+    torch.testing.assert_close(shares, torch.tensor([0, 0.731, 0, 0.269]), atol=0.02, rtol=0)
+    assert set(draw(logits, 1.0, top_k=1).tolist()) == {1}
+    assert len(draw(logits, 1.0, top_k=9).unique()) == 4
+
+
+def test_beams_that_hold_everything_give_the_likeliest_text() -> None:
+    model, data = build(text="abc" * 400)
+    model.eval()
+    torch.nn.init.normal_(model.net.head.weight)
+
+    def log_probability(text: str) -> float:
+        codes = data.encode("a" + text)
+        logits, _ = model.net(codes[:-1, None], model.net.backbone.initial_state(1))
+        return -float(F.cross_entropy(logits[:, 0], codes[1:], reduction="sum"))
+
+    with torch.no_grad():
+        every = ["".join(letters) for letters in itertools.product("abc", repeat=4)]
+        assert model.likeliest_text(4, prompt="a", beams=27) == max(every, key=log_probability)
+        assert model.likeliest_text(4, prompt="a", beams=1) == model.sample_text(1, 4, prompt="a", temperature=0)[0]
+
+
+def test_a_model_of_words_counts_and_tells_words() -> None:
+    model, data = build(text="one two three\n" * 100, unit="words")
+    model.eval()
+    torch.nn.init.zeros_(model.net.head.weight)
+    torch.nn.init.zeros_(model.net.head.bias)
+    with torch.no_grad():
+        assert model.evaluate(data)[model.monitor.metric] == pytest.approx(math.log2(5), rel=1e-5)
+    assert model.monitor.metric == "eval/bits_per_word"
+    (text,) = model.sample_text(1, 50, prompt="one four")
+    assert set(text.split()) <= {"one", "two", "three"}
+    assert "<unk>" not in model.likeliest_text(10, prompt="one")
