@@ -16,6 +16,7 @@ from lab.engine.second_order import Newton
 from lab.experiment import Config
 
 _Share = Annotated[float, Field(gt=0, lt=1)]
+_Decay = Annotated[float, Field(ge=0, lt=1)]
 _SCHEDULE_OPTIONS = {
     "constant": ("warmup",),
     "linear": ("warmup", "final"),
@@ -132,7 +133,7 @@ class OptimizerConfig(Config):
     """muon: matrices but embeddings, and adamw for all others; lbfgs and newton: the eager engine, one worker"""
     lr: PositiveFloat = 1e-3
     """lbfgs and newton: by default 1, also where an override changes `name`; of lbfgs where a line search begins"""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[_Decay, _Decay] = (0.9, 0.999)
     """adam family, and adamw beside muon: decay of the first and second moment"""
     eps: PositiveFloat = 1e-8
     momentum: float | None = Field(default=None, ge=0, lt=1)

@@ -242,6 +242,12 @@ def test_what_an_optimizer_does_not_use_is_refused(overrides: list[str], sentenc
         resolve("classifier/digits-cnn", [f"module.optimizer.{each}" for each in overrides])
 
 
+@pytest.mark.parametrize(("betas", "index"), [("[1,0.9]", 0), ("[0.9,1]", 1), ("[0.9,-0.1]", 1)])
+def test_a_moment_that_never_decays_is_refused(betas: str, index: int) -> None:
+    with pytest.raises(UserError, match=rf"module\.optimizer\.betas\.{index}=\S+ is not valid"):
+        resolve("classifier/digits-cnn", [f"module.optimizer.betas={betas}"])
+
+
 def test_rates_for_nothing_are_refused_with_the_nearest_names() -> None:
     with pytest.raises(UserError, match=r"unknown parameters in optimizer.rates 'heads.weight'. Did you mean 'head.w"):
         small_updater(OptimizerConfig(rates={"heads.weight": 0.1}))
