@@ -63,6 +63,7 @@ def _begin(module: Learner, reference: str, backbones: dict[str, Backbone]) -> B
     for name, backbone in backbones.items():
         assert backbone.config is not None
         trunk, given = _choose(about, name, backbone.config, trunks)
+        given = _aligned(given, backbone)
         origins.append(trunk.name)
         for layer, tensors in _layers(backbone).items():
             whole = f"{name}.{layer}".rstrip(".")
@@ -99,6 +100,21 @@ def _choose(about: str, name: str, config: BackboneConfig, trunks: list[Candidat
         apart = "; ".join(differences(same_sort[0][0].config, config))
         raise UserError(f"{about}: that run's {config.name} has other options: {apart}; take the same.")
     return next((each for each in alike if each[0].name == name), alike[0])
+
+
+def _aligned(given: dict[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+    """The tensors of a trunk by the backbone's names.
+
+    Dropout has no tensors, but moves the numbers of the layers behind it: where names differ in these alone, the order
+    of the layers tells which is which.
+    """
+    own = list(backbone.state_dict())
+    moved = [*given][:1] == own[:1] and [_numberless(key) for key in given] == [_numberless(key) for key in own]
+    return dict(zip(own, given.values(), strict=True)) if moved and given.keys() != set(own) else given
+
+
+def _numberless(name: str) -> str:
+    return ".".join("" if part.isdecimal() else part for part in name.split("."))
 
 
 def _layers(backbone: Backbone) -> dict[str, dict[str, Tensor]]:

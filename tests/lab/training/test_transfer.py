@@ -166,6 +166,16 @@ def test_an_autoencoders_layers_below_the_code(runs: dict[str, Run], tmp_path: P
     torch.testing.assert_close(classifier.net.features(x), module.encode(x, 1))
 
 
+def test_dropout_moves_no_layer(runs: dict[str, Run], rows: str) -> None:
+    dropped = digits(rows, f"{PERCEPTRON}, dropout: 0.5, from_run: {runs['dqn'].path}}}")
+    module = dropped.module.build(dropped.data.build(0).spec)
+    (beginning,) = begin_backbones(module)
+    assert "2 of 2 layers" in beginning.sentence
+    given, own = (trunk(weights(runs["dqn"], "best"), "q_network.encoder.backbone.net."), module.state_dict())
+    assert_same(trunk(own, "net.features.backbone.net.0."), trunk(given, "0."))
+    assert_same(trunk(own, "net.features.backbone.net.3."), trunk(given, "2."))
+
+
 def test_what_is_not_frozen_learns_from_there(runs: dict[str, Run], tmp_path: Path) -> None:
     chosen = [f"module.backbone.from_run={runs['lenet'].path}", "module.optimizer.lr=1e-12"]
     run = train(digits(*chosen), run_dir=tmp_path / "run").run
