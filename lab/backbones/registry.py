@@ -19,6 +19,7 @@ import torch
 from pydantic import (
     BaseModel,
     ConfigDict,
+    FiniteFloat,
     NonNegativeInt,
     PositiveInt,
     ValidationError,
@@ -47,7 +48,7 @@ class Registered(NamedTuple):
 
 _COMMON: dict[str, Any] = {
     "init": (Init, "default"),
-    "bias": (float | None, None),
+    "bias": (FiniteFloat | None, None),
     "from_run": (str | None, None),
     "frozen": (Frozen, False),
 }

@@ -128,3 +128,9 @@ def test_probabilities_and_empty_layers_are_taken_at_their_word() -> None:
             BackboneConfig(name, dropout=1)
     bare = build_backbone(BackboneConfig("alexnet", hidden=()), (3, 32, 32))
     assert bare.output_shape == (256 * 16,)
+
+
+@pytest.mark.parametrize("bias", [float("nan"), float("inf")])
+def test_a_bias_is_a_finite_number(bias: float) -> None:
+    with pytest.raises(ValueError, match="is not valid for backbone 'mlp': input should be a finite number"):
+        BackboneConfig("mlp", bias=bias)
