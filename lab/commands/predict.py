@@ -12,7 +12,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,12 +155,24 @@ def _write_csv(path: Path, rows: list[tuple[str, Answer]]) -> None:
     from lab.runs.files import write_atomic
 
     flat = [{"input": name, "prediction": answer.label, **_flat(answer.details)} for name, answer in rows]
-    columns = list(dict.fromkeys(key for row in flat for key in row))
+    columns = _in_order(dict.fromkeys(key for row in flat for key in row))
     file = io.StringIO(newline="")
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(flat)
     write_atomic(path, file.getvalue())
+
+
+def _in_order(columns: Iterable[str]) -> list[str]:
+    """Columns of one number for each name (`probability of 2`) by these names; else as they come."""
+    groups: dict[str, list[str]] = {}
+    for column in columns:
+        groups.setdefault(column.partition(" of ")[0], []).append(column)
+
+    def parts(column: str) -> list[tuple[int, str]]:
+        return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", column)]
+
+    return [column for group in groups.values() for column in sorted(group, key=parts)]
 
 
 def _flat(details: dict[str, Any]) -> dict[str, Any]:

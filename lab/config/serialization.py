@@ -16,6 +16,9 @@ from lab.config import plain_yaml
 from lab.errors import UserError, reason, shortened, unknown
 from lab.experiment import Experiment, KindConfig
 
+_LABEL = re.compile(r"[a-z]+\[.*\]|constrained-[a-z]+|(function|lax|json)-.*")
+"""what pydantic puts between the names of fields"""
+
 
 def validate(tree: dict[str, Any]) -> Experiment:
     """The experiment in a plain tree. Raises UserError that names the field, the value, and what would be valid."""
@@ -24,7 +27,9 @@ def validate(tree: dict[str, Any]) -> Experiment:
     try:
         return Experiment.model_validate(tree)
     except ValidationError as error:
-        raise UserError(" ".join(_sentence(detail, tree) for detail in error.errors()[:3])) from None
+        raise UserError(
+            " ".join(_sentence(detail, tree) for detail in _one_a_field(error.errors(), tree)[:3])
+        ) from None
 
 
 def dump(experiment: Experiment) -> dict[str, Any]:
@@ -110,6 +115,32 @@ def _config_class(annotation: Any) -> type[BaseModel] | None:
         if found is not None:
             return found
     return None
+
+
+def _one_a_field(details: Sequence[ErrorDetails], tree: dict[str, Any]) -> list[ErrorDetails]:
+    """Where a field may be one of several things, what is wrong with the one that the value is most like.
+
+    Each of them has an error of its own, behind a label that is no field; labels are left out of the paths.
+    """
+    best: dict[tuple[int | str, ...], ErrorDetails] = {}
+    for detail in details:
+        path = _path(detail["loc"], tree)
+        field = tuple(key for key in path if isinstance(key, str)) if len(path) < len(detail["loc"]) else path
+        other = best.get(field)
+        given = {**detail, "loc": path}
+        if other is None or (len(path), _is_like(given)) > (len(other["loc"]), _is_like(other)):
+            best[field] = given  # type: ignore[assignment]
+    return list(best.values())
+
+
+def _path(loc: tuple[int | str, ...], tree: dict[str, Any]) -> tuple[int | str, ...]:
+    """Without the labels that pydantic gives to what a field may be, such as literal['auto'] or constrained-int."""
+    return tuple(key for key in loc if isinstance(key, int) or not _LABEL.fullmatch(key))
+
+
+def _is_like(detail: Any) -> bool:
+    """Whether a choice of words is refused for a word, or anything else for what is none."""
+    return (detail["type"] == "literal_error") == isinstance(detail["input"], str)
 
 
 def _sentence(detail: ErrorDetails, tree: dict[str, Any]) -> str:

@@ -39,7 +39,7 @@ _DROPOUTS = (
     *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout),
     *(DropConnect, DropPath),
 )
-_WHY = "only supervised models have a loss whose first value is known"
+_WHY = "only supervised models that learn by updates have a loss whose first value is known"
 
 
 def split_sample(data: Any, num: int) -> Batch:
@@ -125,7 +125,7 @@ def check_softmax(learner: Learner[Any], batch: Batch | None) -> Finding:
 def check_by_heart(learner: Learner[Any], batch: Batch | None) -> Finding:
     """Train a fresh network, without dropout, on twenty samples: it must learn them by heart."""
     if not isinstance(learner, Supervised) or batch is None:
-        return not_applicable(BY_HEART, "only supervised models have targets to learn by heart")
+        return not_applicable(BY_HEART, "only supervised models that learn by updates have targets to learn by heart")
     if math.isnan(_score(learner, batch)):
         return not_applicable(BY_HEART, "the task has no accuracy in its training metrics")
     _without_dropout(learner)

@@ -28,12 +28,12 @@ def rate_factors(names: Sequence[str], rates: Mapping[str, float]) -> list[float
 
     Raises UserError for a pattern that fits none, and when all are 0.
     """
-    require_fits(names, rates, "optimizer.rates")
+    require_fits(names, rates, "module.optimizer.rates")
     factors = [
         next((rates[pattern] for pattern in reversed(list(rates)) if fits(name, pattern)), 1.0) for name in names
     ]
     if names and not any(factors):
-        raise UserError(f"optimizer.rates={dict(rates)!r} freezes all parameters: nothing is left to train.")
+        raise UserError(f"module.optimizer.rates={dict(rates)!r} freezes all parameters: nothing is left to train.")
     return factors
 
 

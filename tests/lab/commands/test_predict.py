@@ -79,6 +79,7 @@ def test_pictures_get_the_models_own_probabilities(classifier: Path, pictures: P
     assert right > 24
     with (tmp_path / "a.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
+    assert list(rows[0])[-10:] == [f"probability of {number}" for number in range(10)]
     assert [row["prediction"] for row in rows] == [row["prediction"] for row in told]
     assert float(rows[3]["probability of 7"]) == told[3]["probabilities"]["7"]
 

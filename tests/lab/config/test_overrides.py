@@ -249,3 +249,26 @@ def test_seeds_beyond_the_generators_range_are_refused() -> None:
 def test_a_field_has_a_name(override: str, field: str) -> None:
     with pytest.raises(UserError, match=rf"^{field} is no field: names of fields are words\.$"):
         resolve(RECIPE, [override])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "word", "sentence"),
+    [
+        (
+            RECIPE,
+            "module.task.class_weights=[-1,1]",
+            r"^module\.task\.class_weights\.0=-1 is not valid: input should be",
+        ),
+        (RECIPE, "module.task.class_weights=foo", r"^unknown value for module\.task\.class_weights: 'foo'\. Valid cho"),
+        (
+            "baseline/digits-svm",
+            "module.model.gamma=0",
+            r"^module\.model\.gamma=0 is not valid: input should be greater",
+        ),
+        ("baseline/digits-svm", "module.model.gamma=abc", r"^unknown value for module\.model\.gamma: 'abc'\. Valid"),
+    ],
+)
+def test_a_field_that_may_be_several_things_is_refused_once(recipe: str, word: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence) as error:
+        resolve(recipe, [word])
+    assert not any(label in str(error.value) for label in ("literal[", "constrained", "tuple["))

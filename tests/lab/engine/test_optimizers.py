@@ -78,7 +78,7 @@ def test_twenty_updates_are_those_of_torch(name: Any) -> None:
     built = build(plain.module)
     run_in_torch(plain.module, built if isinstance(built, list) else [built])  # type: ignore[arg-type]
     run(ours, minibatches(20))
-    assert_same_weights(ours, plain, 1e-6)
+    assert_same_weights(ours, plain, 1e-3 if name == "muon" else 1e-6)  # Muon rounds to bfloat16: a last bit shows
 
 
 def test_a_momentum_schedule_raises_the_momentum() -> None:
@@ -249,7 +249,9 @@ def test_a_moment_that_never_decays_is_refused(betas: str, index: int) -> None:
 
 
 def test_rates_for_nothing_are_refused_with_the_nearest_names() -> None:
-    with pytest.raises(UserError, match=r"unknown parameters in optimizer.rates 'heads.weight'. Did you mean 'head.w"):
+    with pytest.raises(
+        UserError, match=r"unknown parameters in module.optimizer.rates 'heads.weight'. Did you mean 'head.w"
+    ):
         small_updater(OptimizerConfig(rates={"heads.weight": 0.1}))
     with pytest.raises(UserError, match="freezes all parameters: nothing is left to train"):
         small_updater(OptimizerConfig(rates={"*": 0}))

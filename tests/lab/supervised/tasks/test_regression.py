@@ -110,7 +110,7 @@ def test_other_targets_and_inputs_are_refused() -> None:
         SupervisedConfig(task=RegressionConfig()).build(DataSpec(row, target=Classes(3)))
     with pytest.raises(UserError, match="needs images or rows of numbers"):
         SupervisedConfig().build(DataSpec(TensorSpec((2, 3, 4, 5)), target=TARGET))
-    with pytest.raises(UserError, match="'mlp' reads no sequences. Valid choices: bidirectional, gru, "):
+    with pytest.raises(UserError, match=r"'mlp' reads no sequences\. Valid choices: bidirectional, gru, "):
         SupervisedConfig().build(DataSpec(TensorSpec((3, 4)), target=TARGET))
     with pytest.raises(UserError, match="'gru' reads sequences"):
         SupervisedConfig(backbone=BackboneConfig(name="gru")).build(DataSpec(row, target=TARGET))
