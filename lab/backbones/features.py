@@ -24,6 +24,8 @@ from lab.backbones.staged import GivesMaps
 from lab.errors import UserError
 
 FeatureKind = Literal["vector", "map", "pyramid", "sequence", "places"]
+Pooling = Literal["last", "mean", "max"]
+"""what becomes the vector of a sequence: what the backbone gives at its end, or the mean or the largest of its steps"""
 
 
 class Places(NamedTuple):
@@ -60,9 +62,16 @@ class Features(nn.Module):
     Raises UserError when the backbone cannot give what is asked for, or cannot read such inputs.
     """
 
-    def __init__(self, config: BackboneConfig, input_shape: Sequence[int], kind: FeatureKind = "vector") -> None:
+    def __init__(
+        self,
+        config: BackboneConfig,
+        input_shape: Sequence[int],
+        kind: FeatureKind = "vector",
+        pooling: Pooling = "last",
+    ) -> None:
         super().__init__()
         self.kind: FeatureKind = kind
+        self.pooling: Pooling = pooling
         self.recurrent, self.sequential = config.recurrent, BACKBONES[config.name].sequential
         shape = tuple(input_shape)
         self.num_steps, step_shape = _steps(config, shape) if self.recurrent or self.sequential else (0, shape)
@@ -88,14 +97,16 @@ class Features(nn.Module):
         if self.sequential:
             steps = x.transpose(1, 2).flatten(2) if x.dim() == 4 else x
             outputs = self.backbone(steps) if lengths is None else self.backbone(steps, lengths)  # (B, T, F)
-            if self.kind == "vector":
+            if self.kind == "vector" and self.pooling == "last":
                 return self.backbone.net.summary(outputs, lengths)  # type: ignore[operator]
         else:
             steps = x.permute(2, 0, 1, 3).flatten(2) if x.dim() == 4 else x.transpose(0, 1)  # (T, B, D)
             reset = torch.zeros(steps.shape[:2], dtype=torch.bool, device=x.device)
             outputs = self.backbone(steps, self.backbone.initial_state(x.shape[0]), reset)[0].transpose(0, 1)
-            if self.kind == "vector":
+            if self.kind == "vector" and self.pooling == "last":
                 return last_steps(outputs, lengths)
+        if self.kind == "vector":
+            return _pooled(_all_places(outputs) if lengths is None else Places(outputs, lengths), self.pooling)
         if self.kind == "sequence":
             return outputs
         return _all_places(outputs) if lengths is None else Places(outputs, lengths)
@@ -134,6 +145,13 @@ def _steps(config: BackboneConfig, input_shape: Sequence[int]) -> tuple[int, tup
         f"module.backbone.name={config.name!r} reads sequences; inputs of shape {tuple(input_shape)} are none. "
         f"Take another backbone, for example mlp."
     )
+
+
+def _pooled(steps: Places, pooling: Pooling) -> Tensor:
+    mask = steps.mask[..., None]
+    if pooling == "max":
+        return steps.values.masked_fill(~mask, -torch.inf).amax(1)
+    return (steps.values * mask).sum(1) / steps.lengths[:, None]
 
 
 def _all_places(values: Tensor) -> Places:

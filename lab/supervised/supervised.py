@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab.backbones import BackboneConfig
-from lab.backbones.features import Features
+from lab.backbones.features import Features, Pooling
 from lab.backbones.registry import BACKBONES
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch, minibatches
@@ -51,6 +51,8 @@ class SupervisedConfig(ModuleConfig):
     """of inputs, by statistics of the training split"""
     embedding: EmbeddingConfig = EmbeddingConfig()
     """of words and characters"""
+    pooling: Pooling = "last"
+    """what becomes the vector of a sequence: the backbone's own at its end, or the mean or the largest of its steps"""
     auxiliary_weight: NonNegativeFloat = 0.3
     """of the losses at inner maps while it learns, where the backbone has places for them (googlenet); 0: none"""
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3)
@@ -224,7 +226,7 @@ class Supervised(TaskLearner[SupervisedConfig]):
         preprocessing = Preprocessing(config.preprocessing, inputs.shape)
         embedding = None if spec.vocabulary is None else Embedding(config.embedding, inputs, spec.vocabulary)
         shape = preprocessing.output_shape if embedding is None else embedding.output_shape
-        features = Features(config.backbone, shape, task.features)
+        features = Features(config.backbone, shape, task.features, config.pooling)
         self.net = Net(preprocessing, embedding, features, task.build(spec.target, features.spec))
         self.auxiliary = auxiliary_heads(features, task, spec.target) if config.auxiliary_weight else nn.ModuleList()
         trained = nn.ModuleList([self.net, self.auxiliary]) if self.auxiliary else self.net
