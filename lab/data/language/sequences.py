@@ -24,21 +24,15 @@ from lab.data.items import text as text_of
 from lab.data.language.corpus import CORPORA, Corpus, Examples, Text
 from lab.data.language.corpus_files import read_corpus, read_parallel
 from lab.data.language.ragged import LengthOrder, Ragged
-from lab.data.language.vocabulary import END, PAD, Unit, Vocabulary, cut
-from lab.data.module import LabDataModule
-from lab.data.resident import Batch, Chunk, evenly
+from lab.data.language.ragged_module import Held, RaggedModule
+from lab.data.language.vocabulary import END, Unit, Vocabulary, cut
 from lab.data.spec import DataSpec, TensorSpec
 from lab.data.splits import held_out, tell_absent
-from lab.data.targets import NO_TAG, Labelled, Sentence, Tags, TargetKind, read_targets
+from lab.data.targets import Labelled, Sentence, Tags, TargetKind, read_targets
 from lab.errors import UserError
 from lab.experiment import DataConfig, Shared
-from lab.long_work import told
 
 log = logging.getLogger("lab")
-
-Split = Literal["train", "val", "test"]
-Held = tuple[Ragged, Ragged | Tensor]
-"""the sequences of a split, and what is to be predicted from them"""
 
 
 class SequenceData(DataConfig):
@@ -93,7 +87,7 @@ class SequenceData(DataConfig):
         return read_corpus(path, self.text, self.target, self.tags)
 
 
-class SequenceModule(LabDataModule):
+class SequenceModule(RaggedModule):
     """x (B, T) int64 tokens filled with PAD (with data.characters (B, T, 1 + C)), or (B, T, D) float32 numbers.
 
     y is as the target says.
@@ -101,7 +95,7 @@ class SequenceModule(LabDataModule):
 
     def __init__(self, config: SequenceData, corpus: Corpus, seed: int) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.batches_per_step = config, config.batches_per_step
         splits = _divided(corpus, config)
         self.vocabulary = self._vocabulary(splits["train"].x)  # of inputs; None of numbers
         x = {split: self._inputs(examples.x) for split, examples in splits.items()}
@@ -119,26 +113,6 @@ class SequenceModule(LabDataModule):
                 f"corpus {config.name!r} has {len(train):,} training sequences, fewer than data.batch_size="
                 f"{config.batch_size}."
             )
-
-    def to(self, device: torch.device) -> None:
-        super().to(device)
-        self._splits = {name: (x.to(device), y.to(device)) for name, (x, y) in self._splits.items()}
-
-    def next_chunk(self) -> Chunk[Batch]:
-        return Chunk((self._batch("train", self.order.next()) for _ in range(self.config.batches_per_step)),
-                     self.config.batches_per_step)  # fmt: skip
-
-    def num_samples(self, split: Split) -> int:
-        """How many sequences a split has."""
-        return len(self._splits[split][0])
-
-    def batches(self, split: Split, batch_size: int = 100) -> Iterator[Batch]:
-        """A split in order."""
-        numbers = list(torch.arange(self.num_samples(split)).split(batch_size))
-        return (self._batch(split, index) for index in told(f"going through the {split} split", numbers))
-
-    def training_sample(self, num: int) -> Batch:
-        return self._batch("train", evenly(self.num_samples("train"), min(num, self.num_samples("val"))))
 
     def items(self, sources: Sequence[str]) -> Iterator[Item]:
         """Texts, one a line of a file or of standard input."""
@@ -164,24 +138,6 @@ class SequenceModule(LabDataModule):
             raise UserError(f"the sequences of {self.config.name!r} are numbers, not words.")
         encoded = self._inputs([text])
         return self._shortened(encoded).values
-
-    def fixed_tensors(self) -> Iterator[Tensor]:
-        for pair in self._splits.values():
-            for held in pair:
-                yield from (held.values, held.lengths) if isinstance(held, Ragged) else (held,)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"drawn": self.order.drawn}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.order.drawn = state_dict["drawn"]
-
-    def _batch(self, split: Split, index: Tensor) -> Batch:
-        index = index.to(self.device)
-        x, y = self._splits[split]
-        if not isinstance(y, Ragged):
-            return Batch(x.padded(index, PAD), y[index])
-        return Batch(x.padded(index, PAD), y.padded(index, PAD if isinstance(self.spec.target, Sentence) else NO_TAG))
 
     def _vocabulary(self, sequences: Sequence[Any]) -> Vocabulary | None:
         if not isinstance(sequences[0], str | list | tuple):
