@@ -28,6 +28,10 @@ class TensorSpec(NamedTuple):
         return int(torch.Size(self.shape).numel())
 
 
+class TreeSpec(TensorSpec):
+    """Trees of at most N nodes: (N, 4), as `data.kind=trees` gives them, of words up to `high`."""
+
+
 class Discrete(NamedTuple):
     """An action in [0, num)."""
 

@@ -12,10 +12,11 @@ from lab.data.targets.real_values import RealValues, read_real_values
 from lab.data.targets.sentence import Sentence
 from lab.data.targets.symbols import Symbols
 from lab.data.targets.tags import NO_TAG, Tags
+from lab.data.targets.tree_classes import TreeClasses
 
 Labelled = Classes | MultiLabel | RealValues
 """targets that are labels of samples"""
-Target = Labelled | Sentence | Symbols | Tags
+Target = Labelled | Sentence | Symbols | Tags | TreeClasses
 TargetKind = Literal["auto", "classes", "multi_label", "real"]
 
 
@@ -64,5 +65,6 @@ __all__ = [
     "Tags",
     "Target",
     "TargetKind",
+    "TreeClasses",
     "read_targets",
 ]
