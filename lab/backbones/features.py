@@ -57,7 +57,8 @@ class Features(nn.Module):
     """Inputs to features: images (B, C, H, W), vectors (B, D) or sequences (B, T, D), of `lengths` (B,) where given.
 
     Gives a vector (B, F), a map (B, C, H, W), a pyramid (a tuple of maps), a sequence (B, T, F) or Places. A recurrent
-    backbone gives its last output, at a sequence's own end, as the vector.
+    backbone gives its last output, at a sequence's own end, as the vector. Of trees, which are sequences of nodes,
+    `tree` (B, T, 3) says what is over what (lab/backbones/trees.py).
 
     Raises UserError when the backbone cannot give what is asked for, or cannot read such inputs.
     """
@@ -83,9 +84,9 @@ class Features(nn.Module):
         """Numbers in a vector, or in one step of a sequence."""
         return self.spec.shapes[0][-1]
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Any:
+    def forward(self, x: Tensor, lengths: Tensor | None = None, tree: Tensor | None = None) -> Any:
         if self.recurrent or self.sequential:
-            return self._read(x, lengths)
+            return self._read(x, lengths, tree)
         if self.kind == "vector":
             return torch.flatten(self.backbone(x), 1)
         maps = self.backbone.net.maps(x)  # type: ignore[operator]
@@ -93,10 +94,10 @@ class Features(nn.Module):
             return _all_places(maps[-1].flatten(2).transpose(1, 2))
         return maps[-1] if self.kind == "map" else maps
 
-    def _read(self, x: Tensor, lengths: Tensor | None) -> Any:
+    def _read(self, x: Tensor, lengths: Tensor | None, tree: Tensor | None) -> Any:
         if self.sequential:
             steps = x.transpose(1, 2).flatten(2) if x.dim() == 4 else x
-            outputs = self.backbone(steps) if lengths is None else self.backbone(steps, lengths)  # (B, T, F)
+            outputs = self.backbone(steps, *(each for each in (lengths, tree) if each is not None))  # (B, T, F)
             if self.kind == "vector" and self.pooling == "last":
                 return self.backbone.net.summary(outputs, lengths)  # type: ignore[operator]
         else:

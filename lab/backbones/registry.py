@@ -44,6 +44,7 @@ class Registered(NamedTuple):
     recurrent: bool = False
     staged: bool = False
     sequential: bool = False
+    trees: bool = False
 
 
 _COMMON: dict[str, Any] = {
@@ -181,6 +182,7 @@ def register(
     recurrent: bool = False,
     staged: bool = False,
     sequential: bool = False,
+    trees: bool = False,
 ) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
     """Register a backbone factory under `name`; `example_shape` is an input that it accepts (a step's, if recurrent).
 
@@ -188,12 +190,13 @@ def register(
         recurrent: it reads sequences step by step and carries a state.
         staged: it is Staged, whose maps a head may ask for.
         sequential: it is a SequenceNet, which reads a whole sequence at once.
+        trees: it is a TreeNet, which reads trees.
 
     Raises ValueError when another function has the name already.
     """
 
     def decorate(factory: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-        BACKBONES.add(name, Registered(factory, tuple(example_shape), recurrent, staged, sequential), factory)
+        BACKBONES.add(name, Registered(factory, tuple(example_shape), recurrent, staged, sequential, trees), factory)
         _options_model.cache_clear()
         return factory
 
