@@ -49,8 +49,9 @@ def examine(experiment: Experiment) -> list[Finding]:
     try:
         learner = fresh()
         supervised = isinstance(learner, Supervised)
-        samples = split_sample(data, NUM_SAMPLES) if supervised else None
-        few = split_sample(data, NUM_BY_HEART) if supervised else None
+        filling = learner.task.filling if isinstance(learner, Supervised) else 0
+        samples = split_sample(data, NUM_SAMPLES, filling) if supervised else None
+        few = split_sample(data, NUM_BY_HEART, filling) if supervised else None
         about_inputs = [
             check_inputs(network_inputs(learner, data)),
             check_softmax(learner, samples),

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lab.backbones.features import Places
 from lab.backbones.layers import DropConnect, DropPath
 from lab.data.resident import Batch
 from lab.diagnostics.finding import Finding, Verdict, not_applicable
 from lab.diagnostics.warm_up import WarmUp
 from lab.supervised.language_model import LanguageModel
-from lab.supervised.supervised import Supervised
+from lab.supervised.supervised import Supervised, joined
 from lab.supervised.tasks import Task
 from lab.supervised.tasks.classification import Classification
 from lab.supervised.tasks.multi_label import MultiLabels
@@ -42,8 +43,9 @@ _DROPOUTS = (
 _WHY = "only supervised models that learn by updates have a loss whose first value is known"
 
 
-def split_sample(data: Any, num: int) -> Batch:
-    """Samples of the training split as they are, without random changes, drawn from its first thousands."""
+def split_sample(data: Any, num: int, filling: int = 0) -> Batch:
+    """Samples of the training split as they are, without random changes, drawn from its first thousands; shorter
+    targets are filled."""
     x, y, count = [], [], 0
     for batch in data.batches("train"):
         x.append(batch.x)
@@ -52,10 +54,10 @@ def split_sample(data: Any, num: int) -> Batch:
         if count >= 10_000:
             break
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:num]
-    return Batch(torch.cat(x)[order], torch.cat(y)[order])
+    return Batch(joined(x)[order], joined(y, filling)[order])
 
 
-def expected_loss(task: Task, outputs: Tensor, y: Tensor) -> float:
+def expected_loss(task: Task, outputs: Tensor | Places, y: Tensor) -> float:
     """The loss where outputs are all alike: in closed form for classes and labels; else that of outputs of 0."""
     loss = getattr(getattr(task, "config", None), "loss", None)
     if isinstance(task, Classification) and task.weight is None:
@@ -65,6 +67,8 @@ def expected_loss(task: Task, outputs: Tensor, y: Tensor) -> float:
             return known[loss]
     if isinstance(task, MultiLabels):
         return {"logistic": math.log(2), "hinge": 1.0, "squared_hinge": 1.0}[task.config.loss]
+    if isinstance(outputs, Places):
+        return float(task.loss(outputs._replace(values=torch.zeros_like(outputs.values)), y).value)
     return float(task.loss(torch.zeros_like(outputs), y).value)
 
 
@@ -108,6 +112,7 @@ def check_softmax(learner: Learner[Any], batch: Batch | None) -> Finding:
         return not_applicable(SOFTMAX, "no supervised model")
     learner.eval()
     outputs = learner.net(batch.x)
+    outputs = outputs.values[outputs.mask] if isinstance(outputs, Places) else outputs
     learner.train()
     within = bool(((outputs >= 0) & (outputs <= 1)).all())
     if isinstance(learner.task, Classification):
