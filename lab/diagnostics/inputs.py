@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch
-from lab.data.spec import TensorSpec
+from lab.data.spec import TensorSpec, TreeSpec
 from lab.diagnostics.finding import Finding, not_applicable
 from lab.errors import UserError
 from lab.supervised.language_model import LanguageModel
@@ -112,6 +112,8 @@ def probes(learner: Learner[Any], data: LabDataModule) -> Tensor | dict[str, Ten
     if x is not None:
         return x[:_PROBES]
     inputs = data.spec.inputs
+    if isinstance(inputs, TreeSpec):  # of which random numbers are none
+        return next(iter(data.batches("train"))).x[:_PROBES]  # type: ignore[attr-defined]
     generator = torch.Generator().manual_seed(0)
     if isinstance(inputs, dict):
         return {name: _drawn(each, generator) for name, each in inputs.items()}

@@ -73,6 +73,10 @@ class Embedding(nn.Module):
         dropped: Tensor = self.dropout(vectors)
         return dropped
 
+    def structure(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What a backbone must know of inputs beside their vectors: lengths (B,)."""
+        return (lengths_of(x),)
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         saved = state_dict.get(f"{prefix}vocabulary")
         if saved is not None and not torch.equal(saved.cpu(), self.vocabulary.cpu()):

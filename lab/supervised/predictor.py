@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lab.data.spec import DataSpec, Statistics, TensorSpec
+from lab.data.spec import DataSpec, Statistics, TensorSpec, TreeSpec
 from lab.data.targets import Classes, MultiLabel, RealValues, Sentence, Tags
+from lab.errors import UserError
 from lab.export import Exportable, Input
 
 _EXAMPLE = '''"""Predicts with predictor.onnx; needs numpy and onnxruntime."""
@@ -72,6 +73,11 @@ class Predictor(nn.Module):
 def exportable(net: Any, spec: DataSpec) -> Exportable:
     """What `lab export` writes of a supervised net."""
     inputs, target = spec.inputs, spec.target
+    if isinstance(inputs, TreeSpec):
+        raise UserError(
+            "lab export writes networks that do the same to each input; one over trees does what each tree's form asks "
+            "for. lab predict reads trees."
+        )
     assert isinstance(inputs, TensorSpec)
     assert isinstance(target, Classes | MultiLabel | RealValues | Tags | Sentence)
     names = list(target.vocabulary.symbols if isinstance(target, Sentence) else target.names)

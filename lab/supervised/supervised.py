@@ -19,7 +19,7 @@ from lab.backbones.features import Features, Pooling
 from lab.backbones.registry import BACKBONES
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch, minibatches
-from lab.data.spec import DataSpec, TensorSpec
+from lab.data.spec import DataSpec, TensorSpec, TreeSpec
 from lab.engine.loss import Loss
 from lab.engine.optimizers import OptimizerConfig
 from lab.errors import UserError
@@ -27,10 +27,11 @@ from lab.experiment import ModuleConfig
 from lab.export import Exportable
 from lab.pictures import Image, captioned_grid
 from lab.supervised.auxiliary import auxiliary_heads
-from lab.supervised.embedding import Embedding, EmbeddingConfig, lengths_of
+from lab.supervised.embedding import Embedding, EmbeddingConfig
 from lab.supervised.predictor import exportable
 from lab.supervised.preprocessing import Preprocessing, PreprocessingConfig
 from lab.supervised.tasks import Task, TaskConfig, task_for
+from lab.supervised.tree_embedding import TreeEmbedding
 from lab.training.answer import Answer
 from lab.training.learner import Learner, Monitor, split_means
 
@@ -72,8 +73,9 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         x = self.preprocessing(x)
-        features = self.features(x) if self.embedding is None else self.features(self.embedding(x), lengths_of(x))
-        return self.task(features)
+        if self.embedding is None:
+            return self.task(self.features(x))
+        return self.task(self.features(self.embedding(x), *self.embedding.structure(x)))
 
 
 class Judged(NamedTuple):
@@ -224,13 +226,18 @@ class Supervised(TaskLearner[SupervisedConfig]):
         inputs = _inputs(config, spec)
         task = task_for(config.task, spec.target)
         preprocessing = Preprocessing(config.preprocessing, inputs.shape)
-        embedding = None if spec.vocabulary is None else Embedding(config.embedding, inputs, spec.vocabulary)
+        embedding = _embedding(config, inputs, spec)
         shape = preprocessing.output_shape if embedding is None else embedding.output_shape
         features = Features(config.backbone, shape, task.features, config.pooling)
         self.net = Net(preprocessing, embedding, features, task.build(spec.target, features.spec))
         self.auxiliary = auxiliary_heads(features, task, spec.target) if config.auxiliary_weight else nn.ModuleList()
         trained = nn.ModuleList([self.net, self.auxiliary]) if self.auxiliary else self.net
         self.updater = self.add_updater("net", trained, self.loss, config.optimizer)
+
+    @property
+    def engines(self) -> tuple[str, ...]:  # type: ignore[override]
+        """A recording would take one minibatch's trees for those of all."""
+        return ("eager",) if isinstance(self.data_spec.inputs, TreeSpec) else ("eager", "traced")
 
     def set_progress(self, progress: float) -> None:
         super().set_progress(progress)
@@ -251,6 +258,14 @@ class Supervised(TaskLearner[SupervisedConfig]):
         return Loss(value, metrics, extras)
 
 
+def _embedding(config: SupervisedConfig, inputs: TensorSpec, spec: DataSpec) -> Embedding | None:
+    if spec.vocabulary is None:
+        return None
+    if isinstance(inputs, TreeSpec):
+        return TreeEmbedding(config.embedding, inputs, spec.vocabulary)
+    return Embedding(config.embedding, inputs, spec.vocabulary)
+
+
 def _inputs(config: SupervisedConfig, spec: DataSpec) -> TensorSpec:
     """What the inputs are like. Raises UserError for others than images, rows of numbers, and sequences."""
     inputs = spec.inputs
@@ -261,6 +276,12 @@ def _inputs(config: SupervisedConfig, spec: DataSpec) -> TensorSpec:
             f"module.preprocessing.name={config.preprocessing.name!r} is for numbers; these data are words."
         )
     backbone = BACKBONES[config.backbone.name]
+    if isinstance(inputs, TreeSpec) and not backbone.trees:
+        choices = [name for name in BACKBONES.names() if BACKBONES[name].trees]
+        raise UserError(
+            f"module.backbone.name={config.backbone.name!r} reads no trees; with data.flat=true it gets their words "
+            f"alone. Valid choices: {', '.join(choices)}."
+        )
     if not backbone.recurrent and not backbone.sequential:
         choices = [name for name in BACKBONES.names() if BACKBONES[name].recurrent or BACKBONES[name].sequential]
         raise UserError(

@@ -8,6 +8,7 @@ from lab.supervised.tasks.decoding import DecodingConfig
 from lab.supervised.tasks.multi_label import MultiLabelConfig
 from lab.supervised.tasks.regression import RegressionConfig
 from lab.supervised.tasks.tagging import TaggingConfig
+from lab.supervised.tasks.tree_tagging import TreeTaggingConfig
 
 
 def task_for(config: TaskConfig | None, target: Target | None) -> TaskConfig:
@@ -38,5 +39,6 @@ __all__ = [
     "TaggingConfig",
     "Task",
     "TaskConfig",
+    "TreeTaggingConfig",
     "task_for",
 ]

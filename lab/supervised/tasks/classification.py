@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab.backbones.features import FeatureSpec
+from lab.backbones.layers import Share
 from lab.data.targets import Classes
 from lab.engine.loss import Loss
 from lab.errors import UserError
@@ -44,6 +45,8 @@ class ClassificationConfig(TaskConfig):
     class_weights: Literal["balanced"] | tuple[NonNegativeFloat, ...] | None = None
     """by what the loss of a sample of each class is multiplied; balanced: by N / (K n), n of the N training samples
     being of the class, as if all K were equally frequent"""
+    dropout: Share = 0.0
+    """share of the features that are dropped while it learns"""
     top_k: tuple[PositiveInt, ...] = ()
     """also score whether the right class is among the k most probable ones"""
 
@@ -74,18 +77,19 @@ class Classification(Task):
         super().__init__()
         if target.num < 2:
             raise UserError(
-                "module.task.kind='classification' needs data of at least two classes; these have one or no labels."
+                f"module.task.kind={config.kind!r} needs data of at least two classes; these have one or no labels."
             )
         if any(k >= target.num for k in config.top_k):
             raise UserError(
                 f"module.task.top_k={list(config.top_k)} is not valid: of {target.num} classes, k is below that."
             )
         self.config, self.target = config, target
+        self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(features.shapes[0][-1], target.num)
         self.register_buffer("weight", _class_weights(config, target), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.head(features)
+        logits: Tensor = self.head(self.dropout(features))
         return logits
 
     def loss(self, outputs: Tensor, y: Tensor) -> Loss:
