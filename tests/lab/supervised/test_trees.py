@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lab.backbones import BackboneConfig
+from lab.backbones.features import Features
 from lab.data.language.trees import TreeData
 from lab.diagnostics.examine import examine
 from lab.engine.optimizers import OptimizerConfig
@@ -15,6 +16,7 @@ from lab.errors import UserError
 from lab.experiment import Experiment, TrackingConfig, TrainerConfig
 from lab.supervised.embedding import EmbeddingConfig
 from lab.supervised.ensemble import measure_ensemble
+from lab.supervised.recipes import trees
 from lab.supervised.supervised import Supervised, SupervisedConfig
 from lab.supervised.tasks import ClassificationConfig, TreeTaggingConfig
 from lab.supervised.tree_embedding import TreeEmbedding
@@ -72,6 +74,17 @@ def test_the_mean_of_several_runs_is_judged(folder: Path, tmp_path: Path) -> Non
     ensemble = measure_ensemble(runs, split="val")
     assert ensemble.together.keys() == next(iter(ensemble.members.values())).keys()
     assert 0 < ensemble.together["eval/node_accuracy"] <= 1
+
+
+@pytest.mark.parametrize("name", ["sst", "sst_2", "expressions"])
+def test_a_recipes_twin_reads_the_same_trees_with_as_many_parameters(name: str) -> None:
+    tree, flat = getattr(trees, name)(), getattr(trees, f"{name}_flat")()
+    assert flat.data == tree.data.model_copy(update={"flat": True})
+    assert flat.module.embedding == tree.module.embedding
+    assert flat.trainer == tree.trainer
+    shape = (3, tree.module.embedding.size)
+    nums = [sum(p.numel() for p in Features(each.module.backbone, shape).parameters()) for each in (tree, flat)]
+    assert nums[0] == pytest.approx(nums[1], rel=0.02)
 
 
 def test_a_split_is_judged_node_by_node(folder: Path) -> None:
