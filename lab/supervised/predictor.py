@@ -75,8 +75,7 @@ def exportable(net: Any, spec: DataSpec) -> Exportable:
     inputs, target = spec.inputs, spec.target
     if isinstance(inputs, TreeSpec):
         raise UserError(
-            "lab export writes networks that do the same to each input; one over trees does what each tree's form asks "
-            "for. lab predict reads trees."
+            "lab export writes no network over trees, whose operators are others for each tree; lab predict reads them."
         )
     assert isinstance(inputs, TensorSpec)
     assert isinstance(target, Classes | MultiLabel | RealValues | Tags | Sentence)
