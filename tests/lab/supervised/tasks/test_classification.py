@@ -126,3 +126,12 @@ def test_other_data_are_refused(overrides: list[str], part: str) -> None:
     with pytest.raises(UserError) as error:
         experiment.module.build(experiment.data.build(0).spec)
     assert part in str(error.value)
+
+
+def test_features_are_dropped_while_it_learns() -> None:
+    torch.manual_seed(0)
+    task = ClassificationConfig(dropout=0.5).build(Classes(3), FeatureSpec("vector", ((1000,),)))
+    features = torch.ones(1, 1000)
+    assert not torch.equal(task(features), task(features))
+    task.eval()
+    torch.testing.assert_close(task(features), task.head(features))
