@@ -18,6 +18,7 @@ from lab.backbones import BackboneConfig, build_backbone
 from lab.backbones.features import Places
 from lab.data.language.vocabulary import END, PAD, START, UNKNOWN
 from lab.supervised.attention import ATTENTIONS, AttentionKind
+from lab.supervised.embedding import word_vectors
 
 
 class Told(NamedTuple):
@@ -42,7 +43,7 @@ class Decoder(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.words = nn.Embedding(num_words, embedding, padding_idx=PAD)
+        self.words = word_vectors(num_words, embedding)
         self.core = build_backbone(backbone, (embedding,))
         state = self.core.initial_state(1)  # (S, 1, H)
         self.begin = nn.Linear(num_features, state.numel())

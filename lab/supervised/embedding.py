@@ -19,6 +19,8 @@ from lab.experiment import Config
 
 _LETTERS = 592
 """code points that are told apart, those of Latin scripts; all others are alike"""
+_SMALL = 0.1
+"""standard deviation of the numbers of a word before it learns"""
 _LETTER = 32
 """numbers that stand for one character"""
 _WIDTH = 3
@@ -49,7 +51,7 @@ class Embedding(nn.Module):
     def __init__(self, config: EmbeddingConfig, inputs: TensorSpec, vocabulary: Vocabulary) -> None:
         super().__init__()
         self.config, self.reads_characters = config, len(inputs.shape) == 2
-        self.words = nn.Embedding(len(vocabulary), config.size, padding_idx=PAD)
+        self.words = word_vectors(len(vocabulary), config.size)
         size = config.size
         if self.reads_characters:
             self.letters = nn.Embedding(_LETTERS, _LETTER, padding_idx=0)
@@ -85,6 +87,15 @@ class Embedding(nn.Module):
                 f"knows {len(_lines(saved)):,}; predictions need the text that it learned from."
             )
         super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+
+def word_vectors(num_words: int, size: int) -> nn.Embedding:
+    """Vectors that begin small, so that those of words seen once or twice are no large noise; PAD is zero."""
+    vectors = nn.Embedding(num_words, size, padding_idx=PAD)
+    nn.init.normal_(vectors.weight, std=_SMALL)
+    with torch.no_grad():
+        vectors.weight[PAD] = 0
+    return vectors
 
 
 def lengths_of(tokens: Tensor) -> Tensor:

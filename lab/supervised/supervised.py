@@ -134,10 +134,6 @@ class TaskLearner(Learner[ConfigT]):
         return self.net.task  # type: ignore[return-value]
 
     @property
-    def engines(self) -> tuple[str, ...]:  # type: ignore[override]
-        return self.task.engines
-
-    @property
     def monitor(self) -> Monitor:  # type: ignore[override]
         return self.task.monitor
 
@@ -237,7 +233,7 @@ class Supervised(TaskLearner[SupervisedConfig]):
     @property
     def engines(self) -> tuple[str, ...]:  # type: ignore[override]
         """A recording would take one minibatch's trees for those of all."""
-        return ("eager",) if isinstance(self.data_spec.inputs, TreeSpec) else ("eager", "traced")
+        return ("eager",) if isinstance(self.data_spec.inputs, TreeSpec) else self.task.engines
 
     def set_progress(self, progress: float) -> None:
         super().set_progress(progress)
