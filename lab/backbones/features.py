@@ -5,7 +5,8 @@
     features.spec.strides     (1, 2, 4)
 
 Any backbone gives a vector. Maps come from networks that are Staged, or timm's, sequences from those that read some, an
-image row by row. `places` are what attention chooses from: the steps of a sequence, or the places of a map, row by row.
+image row by row. `places` are what attention chooses from: the steps of a sequence, or the places of a map, row by row,
+with where they lie as two more features.
 B batch, C channels, H rows, W columns, T steps, D numbers of a step, F features, M places.
 """
 
@@ -91,7 +92,7 @@ class Features(nn.Module):
             return torch.flatten(self.backbone(x), 1)
         maps = self.backbone.net.maps(x)  # type: ignore[operator]
         if self.kind == "places":
-            return _all_places(maps[-1].flatten(2).transpose(1, 2))
+            return _all_places(torch.cat([maps[-1], _coordinates(maps[-1])], 1).flatten(2).transpose(1, 2))
         return maps[-1] if self.kind == "map" else maps
 
     def _read(self, x: Tensor, lengths: Tensor | None, tree: Tensor | None) -> Any:
@@ -131,7 +132,7 @@ class Features(nn.Module):
             return FeatureSpec("map", shapes[-1:], net.strides[-1:])
         if self.kind == "places":
             channels, height, width = shapes[-1]
-            return FeatureSpec("places", ((height * width, channels),), net.strides[-1:])
+            return FeatureSpec("places", ((height * width, channels + 2),), net.strides[-1:])
         return FeatureSpec("pyramid", shapes, net.strides)
 
 
@@ -153,6 +154,13 @@ def _pooled(steps: Places, pooling: Pooling) -> Tensor:
     if pooling == "max":
         return steps.values.masked_fill(~mask, -torch.inf).amax(1)
     return (steps.values * mask).sum(1) / steps.lengths[:, None]
+
+
+def _coordinates(images: Tensor) -> Tensor:
+    """Where each place of maps (B, C, H, W) lies, (B, 2, H, W) from -1 to 1 (CoordConv, Liu et al. 2018)."""
+    rows, columns = (torch.linspace(-1, 1, size, device=images.device, dtype=images.dtype) for size in images.shape[2:])
+    both = torch.stack([rows[:, None].expand(-1, len(columns)), columns.expand(len(rows), -1)])
+    return both.expand(images.shape[0], -1, -1, -1)
 
 
 def _all_places(values: Tensor) -> Places:
