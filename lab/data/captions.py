@@ -177,7 +177,10 @@ class CaptionModule(LabDataModule):
 
 
 def read_captions(path: Path, folder: Path) -> Captioned:
-    """The files and captions that a JSON in COCO's form, or a CSV, names. Raises UserError with the file and the place."""
+    """The files and captions that a JSON in COCO's form, or a CSV, names.
+
+    Raises UserError that names the file, and the place in it.
+    """
     if path.suffix == ".json":
         return _of_coco(path, folder)
     table = read_csv(path)

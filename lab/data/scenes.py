@@ -1,7 +1,7 @@
 """Scenes: one to three small pictures of known classes on a black canvas, with what there is to say about them.
 
-A scene has a caption ("a three left of a seven"), boxes, a mask of each picture and one of all classes: one generator for
-tasks that describe, and for those that find. Always the same for the same pictures.
+A scene has a caption ("a three left of a seven"), boxes, a mask of each picture and one of all classes: one generator
+for tasks that describe, and for those that find. Always the same for the same pictures.
 N scenes, S pixels of the canvas's side, K pictures at most in one.
 """
 

@@ -14,6 +14,7 @@ import yaml
 from lab import catalog
 from lab.backbones import registry
 from lab.config import recipes, serialization
+from lab.data.captions import CAPTIONS
 from lab.data.images import IMAGES
 from lab.data.language.corpus import CORPORA
 from lab.data.language.tree_files import TREES
@@ -120,7 +121,7 @@ def test_the_catalog_agrees_with_what_is_registered_at_run_time() -> None:
         live = getattr(importlib.import_module(declared.module), declared.attribute)
         assert (live.decorator, live.section) == (declared.decorator, declared.section)
         assert set(scanned.registered[declared.decorator]) <= set(live.imported())
-    assert {registry.BACKBONES, CORPORA, IMAGES, TABLES, TEXTS, TREES, LAUNCHERS} == {
+    assert {registry.BACKBONES, CAPTIONS, CORPORA, IMAGES, TABLES, TEXTS, TREES, LAUNCHERS} == {
         getattr(sys.modules[declared.module], declared.attribute) for declared in scanned.registries.values()
     }
     catalog.import_registered(catalog.KIND)
