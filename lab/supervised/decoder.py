@@ -1,7 +1,8 @@
 """A decoder: tells a sequence token by token, from places that it attends to.
 
 The attention looks from the state after a token has been read (Luong et al. 2015), so that all steps of a sequence that
-is known go through each layer at once.
+is known go through each layer at once. With its context fed to the next step, a decoder also knows where it has looked,
+and reads step by step.
 B batch, T tokens, N tokens of a whole batch, M places, F their features, S state rows, H numbers of a state, V words,
 K beams.
 """
@@ -29,6 +30,17 @@ class Told(NamedTuple):
     weights: Tensor
 
 
+class DecoderState(NamedTuple):
+    """The core's state (S, B, H), and the context (B, F) of the token before, where it is read with the next one."""
+
+    core: Tensor
+    context: Tensor
+
+    def chosen(self, index: Tensor) -> DecoderState:
+        """Those of some sequences (K,)."""
+        return DecoderState(self.core[:, index], self.context[index])
+
+
 class Decoder(nn.Module):
     """Logits of the tokens that follow those before them, from Places with F features."""
 
@@ -40,11 +52,13 @@ class Decoder(nn.Module):
         backbone: BackboneConfig,
         embedding: int,
         attention: AttentionKind,
+        feeds_context: bool,
         dropout: float,
     ) -> None:
         super().__init__()
         self.words = word_vectors(num_words, embedding)
-        self.core = build_backbone(backbone, (embedding,))
+        self.feeds_context = feeds_context
+        self.core = build_backbone(backbone, (embedding + num_features if feeds_context else embedding,))
         state = self.core.initial_state(1)  # (S, 1, H)
         self.begin = nn.Linear(num_features, state.numel())
         self.state_shape = state.shape[0], state.shape[2]
@@ -61,27 +75,39 @@ class Decoder(nn.Module):
         logits: Tensor = self.out(mixed[tokens != PAD])  # most of the work, so none of it for PAD
         return logits
 
-    def initial_state(self, places: Places) -> Tensor:
-        """The state (S, B, H) before the first token, of the mean of the places."""
+    def initial_state(self, places: Places) -> DecoderState:
+        """The state before the first token, of the mean of the places."""
         mask = places.mask[..., None]
         mean = (places.values * mask).sum(1) / places.lengths[:, None]
-        state: Tensor = self.begin(mean).tanh().unflatten(1, self.state_shape).transpose(0, 1).contiguous()
-        return state
+        core = self.begin(mean).tanh().unflatten(1, self.state_shape).transpose(0, 1).contiguous()
+        return DecoderState(core, mean)
 
-    def step(self, places: Places, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def step(self, places: Places, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState, Tensor]:
         """Read tokens (B, T): logits (B, T, V) of what follows each, the state, and the weights (B, T, M)."""
         mixed, state, weights = self._mixed(places, tokens, state)
         return self.out(mixed), state, weights
 
-    def _mixed(self, places: Places, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _mixed(self, places: Places, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState, Tensor]:
         """What logits are made of (B, T, H), after tokens (B, T)."""
-        x = self.dropout(self.words(tokens)).transpose(0, 1)  # (T, B, D)
-        reset = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
-        features, state = self.core(x, state, reset)
-        states = features.transpose(0, 1)  # (B, T, H)
-        context, weights = self.attention(states, places)
-        mixed = self.mix(torch.cat([states, context], 2)).tanh()
+        words = self.dropout(self.words(tokens))  # (B, T, D)
+        if not self.feeds_context:
+            states, contexts, weights, state = self._look(places, words, state)
+        else:  # a step needs the one before
+            looks = []
+            for word in words.split(1, 1):
+                *look, state = self._look(places, torch.cat([word, state.context[:, None]], 2), state)
+                looks.append(look)
+            states, contexts, weights = (torch.cat(parts, 1) for parts in zip(*looks, strict=True))
+        mixed = self.mix(torch.cat([states, contexts], 2)).tanh()
         return self.dropout(mixed), state, weights
+
+    def _look(self, places: Places, x: Tensor, state: DecoderState) -> tuple[Tensor, Tensor, Tensor, DecoderState]:
+        """States (B, T, H), contexts (B, T, F) and weights (B, T, M) after inputs (B, T, D), and the state."""
+        reset = torch.zeros(x.shape[1], x.shape[0], dtype=torch.bool, device=x.device)
+        features, core = self.core(x.transpose(0, 1), state.core, reset)
+        states = features.transpose(0, 1)
+        contexts, weights = self.attention(states, places)
+        return states, contexts, weights, DecoderState(core, contexts[:, -1])
 
     def own_words(self, places: Places, tokens: Tensor, forcing: float) -> Tensor:
         """Logits (N, V) of sequences (B, T) as `forward` gives them, but that each token before is the true one with
@@ -143,7 +169,7 @@ class Decoder(nn.Module):
             if length == longest or bool((scores[:, 0] / longest**length_penalty < best).all()):
                 break
             tokens = torch.cat([tokens[rows, beam], word[..., None]], 2)
-            state = state[:, (rows * num_beams + beam).flatten()]
+            state = state.chosen((rows * num_beams + beam).flatten())
             token = word.view(-1, 1)
         return told
 

@@ -18,7 +18,9 @@ def scenes() -> Experiment:
         name="caption/scenes",
         data=CaptionData(name="scenes"),
         module=SupervisedConfig(
-            task=DecodingConfig(backbone=BackboneConfig("lstm", hidden=128), embedding=32, attention="additive"),
+            task=DecodingConfig(
+                backbone=BackboneConfig("lstm", hidden=128), embedding=32, attention="additive", feeds_context=True
+            ),
             backbone=BackboneConfig("resnet_cifar", depth=8),
             optimizer=OptimizerConfig(lr=2e-3, max_grad_norm=1.0, schedule=ScheduleConfig(name="cosine")),
         ),

@@ -45,6 +45,9 @@ class DecodingConfig(TaskConfig):
     """numbers that stand for a word"""
     attention: AttentionKind = "multiplicative"
     """how states choose places: by a product (Luong et al. 2015), a layer (additive, Bahdanau et al. 2015), or not"""
+    feeds_context: bool = False
+    """what attention saw is read with the next word, so that a decoder knows where it has looked; slower (input feeding,
+    Luong et al. 2015; Xu et al. 2015)"""
     dropout: Share = 0.0
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """share of the probability that is spread over all words"""
@@ -85,6 +88,7 @@ class Decoding(Task):
             backbone=config.backbone,
             embedding=config.embedding,
             attention=config.attention,
+            feeds_context=config.feeds_context,
             dropout=config.dropout,
         )
         self.forcing = config.teacher_forcing

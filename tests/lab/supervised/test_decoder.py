@@ -17,10 +17,17 @@ from lab.supervised.decoder import Decoder
 NUM_WORDS, LONGEST = 7, 4
 
 
-def decoder(backbone: str = "gru", attention: Any = "multiplicative") -> Decoder:
+def decoder(backbone: str = "gru", attention: Any = "multiplicative", feeds_context: bool = False) -> Decoder:
     torch.manual_seed(1)
-    config = BackboneConfig(backbone, hidden=8)
-    made = Decoder(5, NUM_WORDS, backbone=config, embedding=3, attention=attention, dropout=0.0).eval()
+    made = Decoder(
+        5,
+        NUM_WORDS,
+        backbone=BackboneConfig(backbone, hidden=8),
+        embedding=3,
+        attention=attention,
+        feeds_context=feeds_context,
+        dropout=0.0,
+    ).eval()
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.7)
     return made
@@ -53,10 +60,11 @@ def test_attention_is_a_mean_of_the_places_that_are_there(kind: Any) -> None:
         torch.testing.assert_close(weights[2, 3, :2], torch.tensor(scores).softmax(0))
 
 
+@pytest.mark.parametrize("feeds_context", [False, True])
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("backbone", ["rnn", "lstm", "gru"])
-def test_all_steps_at_once_are_one_after_the_other(backbone: str, attention: Any) -> None:
-    made, given = decoder(backbone, attention), places()
+def test_all_steps_at_once_are_one_after_the_other(backbone: str, attention: Any, feeds_context: bool) -> None:
+    made, given = decoder(backbone, attention, feeds_context), places()
     tokens = torch.tensor([[4, 5, END, PAD], [END, PAD, PAD, PAD], [6, 6, 5, END]])
     logits = made(given, tokens)
     state, before, rows = made.initial_state(given), torch.full((3, 1), START), []
@@ -66,6 +74,20 @@ def test_all_steps_at_once_are_one_after_the_other(backbone: str, attention: Any
         before = tokens[:, step : step + 1]
     torch.testing.assert_close(logits, torch.cat(rows, 1)[tokens != PAD])
     torch.testing.assert_close(made.own_words(given, tokens, 1.0), logits)
+
+
+def test_a_decoder_may_read_what_it_saw() -> None:
+    made, given = decoder(feeds_context=True), places()
+    tokens = torch.tensor([[4, 5, END]] * 3)
+    state, no_reset = made.initial_state(given), torch.zeros(1, 3, dtype=torch.bool)
+    mask = given.mask[..., None]
+    torch.testing.assert_close(state.context, (given.values * mask).sum(1) / given.lengths[:, None])
+    core, context = state
+    for token in tokens.T:
+        x = torch.cat([made.words(token), context], 1)[None]
+        features, core = made.core(x, core, no_reset)
+        context = made.attention(features.transpose(0, 1), given)[0][:, 0]
+    torch.testing.assert_close(made.step(given, tokens, state)[1], (core, context))
 
 
 def test_places_behind_the_end_change_nothing() -> None:
@@ -84,9 +106,10 @@ def log_probability(made: Decoder, given: Places, row: int, tokens: tuple[int, .
     return float(logits.log_softmax(1)[range(len(tokens)), tokens].sum())
 
 
+@pytest.mark.parametrize("feeds_context", [False, True])
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
-def test_a_wide_beam_is_the_best_of_all_sequences(penalty: float) -> None:
-    made, given = decoder(), places()
+def test_a_wide_beam_is_the_best_of_all_sequences(penalty: float, feeds_context: bool) -> None:
+    made, given = decoder(feeds_context=feeds_context), places()
     words = [number for number in range(NUM_WORDS) if number > END]
     every = [(*prefix, END) for length in range(LONGEST) for prefix in itertools.product(words, repeat=length)]
     told = made.beam(given, LONGEST, num_beams=30, length_penalty=penalty).tolist()
