@@ -46,8 +46,8 @@ class DecodingConfig(TaskConfig):
     attention: AttentionKind = "multiplicative"
     """how states choose places: by a product (Luong et al. 2015), a layer (additive, Bahdanau et al. 2015), or not"""
     feeds_context: bool = False
-    """what attention saw is read with the next word, so that a decoder knows where it has looked; slower (input feeding,
-    Luong et al. 2015; Xu et al. 2015)"""
+    """what attention saw is read with the next word, so that a decoder knows where it has looked (input feeding, Luong
+    et al. 2015; Xu et al. 2015); slower, as words then go one after the other while it learns, too"""
     dropout: Share = 0.0
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """share of the probability that is spread over all words"""
