@@ -16,7 +16,7 @@ def scenes() -> Experiment:
     """A ResNet and an LSTM with additive attention tell which digits lie where, without a file (Xu et al. 2015)."""
     return Experiment(
         name="caption/scenes",
-        data=CaptionData(name="scenes"),
+        data=CaptionData(name="scenes", batch_size=32),
         module=SupervisedConfig(
             task=DecodingConfig(
                 backbone=BackboneConfig("lstm", hidden=128), embedding=32, attention="additive", feeds_context=True
@@ -24,5 +24,5 @@ def scenes() -> Experiment:
             backbone=BackboneConfig("resnet_cifar", depth=8),
             optimizer=OptimizerConfig(lr=2e-3, max_grad_norm=1.0, schedule=ScheduleConfig(name="cosine")),
         ),
-        trainer=TrainerConfig(budget=200_000),
+        trainer=TrainerConfig(budget=300_000),
     )
