@@ -17,9 +17,29 @@ from lab.errors import UserError, unknown
 Mode = Literal["max", "min"]
 At = Literal["last", "best"]
 _MINIMIZED = (
-    "loss", "nll", "error", "entropy", "fid", "kid", "perplexity", "bits", "seconds", "mse", "mae", "rmse", "kl",
-    "l1", "l2", "binned", "logistic", "hinge", "perceptron", "exponential", "squared", "focal",
-)  # fmt: skip
+    "loss",
+    "nll",
+    "error",
+    "entropy",
+    "fid",
+    "kid",
+    "perplexity",
+    "bits",
+    "seconds",
+    "mse",
+    "mae",
+    "rmse",
+    "kl",
+    "l1",
+    "l2",
+    "binned",
+    "logistic",
+    "hinge",
+    "perceptron",
+    "exponential",
+    "squared",
+    "focal",
+)
 _PROFILE_POINTS = 101
 
 

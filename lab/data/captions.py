@@ -126,8 +126,10 @@ class CaptionModule(LabDataModule):
         shape = tuple(self._splits["train"][0].shape[1:])
         for split, (images, _) in self._splits.items():
             if tuple(images.shape[1:]) != shape:
-                raise UserError(f"images of the {split} split of {config.name!r} are {tuple(images.shape[1:])}, of "
-                                f"train {shape}; data.size makes them alike.")  # fmt: skip
+                raise UserError(
+                    f"images of the {split} split of {config.name!r} are {tuple(images.shape[1:])}, of "
+                    f"train {shape}; data.size makes them alike."
+                )
         lengths = self._splits["train"][1].lengths
         longest = int(max(held.lengths.max() for _, held in self._splits.values()))
         target = Sentence(vocabulary, float(lengths.float().mean()), longest)

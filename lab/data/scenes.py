@@ -42,9 +42,11 @@ class Scenes(NamedTuple):
     def semantics(self) -> Array:
         """The class of each pixel plus 1, 0 for ground (N, S, S) uint8."""
         table = np.concatenate([np.zeros((len(self.classes), 1), np.int64), self.classes + 1], 1)
-        return np.take_along_axis(table, self.instances.reshape(len(table), -1).astype(np.int64), 1).reshape(
-            self.instances.shape
-        ).astype(np.uint8)  # fmt: skip
+        return (
+            np.take_along_axis(table, self.instances.reshape(len(table), -1).astype(np.int64), 1)
+            .reshape(self.instances.shape)
+            .astype(np.uint8)
+        )
 
 
 def make_scenes(pictures: Array, labels: Array, names: Sequence[str], num: int, side: int, seed: int) -> Scenes:

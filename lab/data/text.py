@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
 from lab.data.datasets import DataSet, load_named
@@ -81,6 +81,13 @@ class TextData(DataConfig):
     """share of the text held out for validation, before the test part"""
     test: float = Field(default=0.05, ge=0, lt=0.5)
     """share of the text held out for testing, its end; with 0, testing uses the validation part"""
+
+    @model_validator(mode="after")
+    def _check_unit(self) -> TextData:
+        for field in ("lower", "least"):
+            if self.unit == "characters" and getattr(self, field) != type(self).model_fields[field].default:
+                raise ValueError(f"{field} is of unit=words, not of characters")
+        return self
 
     def build(self, seed: int) -> TextModule:
         """Load the text. Raises UserError for one that is absent, not UTF-8, or too short for the windows."""

@@ -13,8 +13,17 @@ from lab.comparison.records import Record
 from lab.comparison.summary import Section
 
 COLOURS = (
-    "#3b7ddd", "#e8862e", "#2ba36b", "#d64f6b", "#8a63d2", "#17a2b8", "#b8860b", "#d264b6", "#6b8e23", "#7f8c9b",
-)  # fmt: skip
+    "#3b7ddd",
+    "#e8862e",
+    "#2ba36b",
+    "#d64f6b",
+    "#8a63d2",
+    "#17a2b8",
+    "#b8860b",
+    "#d264b6",
+    "#6b8e23",
+    "#7f8c9b",
+)
 _UNITS = {"env_steps": "environment steps", "samples": "samples"}
 
 

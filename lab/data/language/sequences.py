@@ -79,6 +79,9 @@ class SequenceData(DataConfig):
 
     def build(self, seed: int) -> SequenceModule:
         """Load the corpus. Raises UserError for one that is absent or damaged, or too small."""
+        for field in ("languages", "text", "target", "tags"):
+            if getattr(self, field) is not None and CORPORA.get(self.name) is not None:
+                raise UserError(f"data.{field} says how files are read; corpus {self.name!r} is read in its own way.")
         return SequenceModule(self, load_named(CORPORA, self.name, self.root, self._read), seed)
 
     def _read(self, path: Path) -> Corpus:
@@ -159,8 +162,9 @@ class SequenceModule(RaggedModule):
         num = self.config.characters
         if not num:
             return Ragged.of([number(each) for each in words])
-        return Ragged.of([[[one, *_characters(word, num)] for one, word in zip(number(each), each, strict=True)]
-                          for each in words])  # fmt: skip
+        return Ragged.of(
+            [[[one, *_characters(word, num)] for one, word in zip(number(each), each, strict=True)] for each in words]
+        )
 
     def _input_spec(self) -> TensorSpec:
         train = self._splits["train"][0]
@@ -204,8 +208,12 @@ class SequenceModule(RaggedModule):
     def _tell_cut(self, x: dict[str, Ragged]) -> None:
         cut_short = int(sum((held.lengths > self.config.longest).sum() for held in x.values()))
         if cut_short:
-            log.warning("%d sequences of %r are longer than data.longest=%d; they are cut",
-                        cut_short, self.config.name, self.config.longest)  # fmt: skip
+            log.warning(
+                "%d sequences of %r are longer than data.longest=%d; they are cut",
+                cut_short,
+                self.config.name,
+                self.config.longest,
+            )
 
 
 def _divided(corpus: Corpus, config: SequenceData) -> dict[str, Examples]:

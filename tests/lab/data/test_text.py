@@ -156,3 +156,5 @@ def test_words_are_those_of_the_training_part_and_lines_end() -> None:
     assert [len(module.split(name)) for name in ("train", "val", "test")] == [384, 48, 48]
     rare = module_of(text + "end\n", unit="words", least=2, window=5, validation=0.05, test=0.05)
     assert "end" not in rare.alphabet
+    with pytest.raises(ValueError, match="lower is of unit=words"):
+        TextData(lower=True)

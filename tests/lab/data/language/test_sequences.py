@@ -132,3 +132,10 @@ def test_the_copy_problem_is_symbols_blanks_and_a_question() -> None:
     assert len(words) == len(tags) == 40
     assert (words[:10], words[10:29], words[29], words[30:]) == (tags[30:], ["_"] * 19, "?", ["_"] * 10)
     assert set(tags[:30]) == {"_"}
+
+
+def test_how_files_are_read_is_not_said_of_a_corpus_by_name() -> None:
+    with pytest.raises(
+        UserError, match=r"data\.languages says how files are read; corpus 'reversed' is read in its own"
+    ):
+        SequenceData(name="reversed", languages=("de", "en")).build(0)
