@@ -64,7 +64,7 @@ def copy_20() -> Experiment:
 
 
 def adding_100() -> Experiment:
-    """A GRU that adds up the two marked ones of 100 numbers, without a file: R2 0.98 on test (one seed), 2 minutes."""
+    """A GRU that adds up the two marked ones of 100 numbers, without a file: R2 0.99 on test (one seed), 2 minutes."""
     return Experiment(
         name="sequence/adding-100",
         data=SequenceData(name="adding-100", batch_size=32),
