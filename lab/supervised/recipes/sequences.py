@@ -21,9 +21,10 @@ def sentiment_gru() -> Experiment:
         name="sequence/sentiment-gru",
         data=SequenceData(name="rt-polarity", batch_size=32),
         module=SupervisedConfig(
-            task=ClassificationConfig(),
+            task=ClassificationConfig(dropout=0.5),
             embedding=EmbeddingConfig(size=128, dropout=0.5, unknown=0.1),
-            backbone=BackboneConfig(name="gru", hidden=128),
+            backbone=BackboneConfig(name="bidirectional", cell="gru", hidden=64),
+            pooling="max",
             optimizer=OptimizerConfig(lr=2e-3, max_grad_norm=1.0, schedule=_COSINE),
         ),
         trainer=TrainerConfig(budget=60_000),

@@ -144,6 +144,7 @@ def test_killed_and_resumed(folder: Path, tmp_path: Path) -> None:
         "data.batches_per_step=4",
         "data.transforms.flip=0.5",
         "trainer.budget=2000",
+        "trainer.eval_period=1000",
         "trainer.num_threads=1",
         "trainer.checkpoint_seconds=0.2",
         "tracking.mode=disabled",
@@ -181,7 +182,7 @@ def test_two_ranks_read_what_one_process_reads(folder: Path, tmp_path: Path, tra
         f"data.transforms={transforms}",
     ]
     words += ["data.batches_per_step=3", "trainer.budget=600", "trainer.num_threads=1", "tracking.mode=disabled"]
-    words += ["module.backbone.dropout=0", "trainer.log_period=1", "trainer.engine=eager"]
+    words += ["module.backbone.dropout=0", "trainer.log_period=1", "trainer.eval_period=300", "trainer.engine=eager"]
     alone = train(resolve("classifier/digits-cnn", words), run_dir=tmp_path / "alone").run
     two = [*words, "trainer.num_workers=2"]
     (run,) = train_on_ranks(2, [(resolve("classifier/digits-cnn", two), tmp_path / "two", 0)])

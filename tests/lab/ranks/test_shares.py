@@ -29,6 +29,7 @@ def test_the_fields_that_workers_divide() -> None:
             if isinstance(mark, Shared) and name in own
         }
     assert marked == {
+        ("CaptionData", "batch_size", "equal"),
         ("CodeData", "batch_size", "equal"),
         ("DQNConfig", "batch_size", "equal"),
         ("TableData", "batch_size", "equal"),
@@ -41,7 +42,9 @@ def test_the_fields_that_workers_divide() -> None:
         ("RemoteCollectorConfig", "num", "equal"),
         ("ReplayConfig", "capacity", "rounded"),
         ("ReplayData", "learning_starts", "rounded"),
+        ("SequenceData", "batch_size", "equal"),
         ("TextData", "batch_size", "equal"),
+        ("TreeData", "batch_size", "equal"),
     }
 
 
