@@ -37,7 +37,7 @@ print("prediction", *prediction[0], *names)""",
     Tags: """names = {names}
 print("tags", *(names[tag] for tag in prediction[0] if tag >= 0))""",
     Sentence: """symbols = {names}
-end = prediction[0].tolist().index(3)
+end = [*prediction[0].tolist(), 3].index(3)  # the number of </s>
 print("told", *(symbols[token] for token in prediction[0][:end]))""",
 }
 _TOKENS = """about = json.loads(Path(__file__).with_name("model.json").read_text())
