@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,3 +39,12 @@ def text(source: str) -> str:
         return content(source).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{source!r} is not UTF-8 (byte {error.start:,}).") from None
+
+
+def lines_of(sources: Sequence[str]) -> Iterator[tuple[str, int, str]]:
+    """Each source with the numbers and the text of its lines that are not blank. Raises UserError where all are."""
+    for source in sources:
+        lines = [(source, number, line) for number, line in enumerate(text(source).splitlines(), 1) if line.strip()]
+        if not lines:
+            raise UserError(f"{source!r} holds no text.")
+        yield from lines

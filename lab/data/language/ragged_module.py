@@ -16,6 +16,7 @@ from lab.data.language.vocabulary import PAD
 from lab.data.module import LabDataModule
 from lab.data.resident import Batch, Chunk, evenly
 from lab.data.targets import NO_TAG, Sentence
+from lab.errors import UserError
 from lab.long_work import told
 
 Split = Literal["train", "val", "test"]
@@ -64,6 +65,16 @@ class RaggedModule(LabDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.order.drawn = state_dict["drawn"]
+
+    def _ordered(self, name: str, batch_size: int, seed: int) -> LengthOrder:
+        """The order of the training split. Raises UserError where that is no minibatch."""
+        lengths = self._splits["train"][0].lengths
+        order = LengthOrder(lengths, batch_size, seed)
+        if not order.num_batches:
+            raise UserError(
+                f"corpus {name!r} has {len(lengths):,} training samples, fewer than data.batch_size={batch_size}."
+            )
+        return order
 
     def _batch(self, split: Split, index: Tensor) -> Batch:
         index = index.to(self.device)

@@ -19,11 +19,10 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from lab.data.datasets import load_named
-from lab.data.items import Item
-from lab.data.items import text as text_of
+from lab.data.items import Item, lines_of
 from lab.data.language.corpus import CORPORA, Corpus, Examples, Text
 from lab.data.language.corpus_files import read_corpus, read_parallel
-from lab.data.language.ragged import LengthOrder, Ragged
+from lab.data.language.ragged import Ragged
 from lab.data.language.ragged_module import Held, RaggedModule
 from lab.data.language.vocabulary import END, Unit, Vocabulary, cut
 from lab.data.spec import DataSpec, TensorSpec
@@ -109,22 +108,12 @@ class SequenceModule(RaggedModule):
             for split, held in y.items()
         }
         self.spec = DataSpec(self._input_spec(), target=target, vocabulary=self.vocabulary)
-        train = self._splits["train"][0]
-        self.order = LengthOrder(train.lengths, config.batch_size, seed)
-        if not self.order.num_batches:
-            raise UserError(
-                f"corpus {config.name!r} has {len(train):,} training sequences, fewer than data.batch_size="
-                f"{config.batch_size}."
-            )
+        self.order = self._ordered(config.name, config.batch_size, seed)
 
     def items(self, sources: Sequence[str]) -> Iterator[Item]:
         """Texts, one a line of a file or of standard input."""
-        for source in sources:
-            lines = [(number, line) for number, line in enumerate(text_of(source).splitlines(), 1) if line.strip()]
-            if not lines:
-                raise UserError(f"{source!r} holds no text.")
-            for number, line in lines:
-                yield Item(f"{source}:{number}", self.encode(line))
+        for source, number, line in lines_of(sources):
+            yield Item(f"{source}:{number}", self.encode(line))
 
     def texts(self, texts: Sequence[str]) -> Iterator[Item]:
         for text in texts:

@@ -17,9 +17,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from lab.data.datasets import load_named
-from lab.data.items import Item
-from lab.data.items import text as text_of
-from lab.data.language.ragged import LengthOrder, Ragged
+from lab.data.items import Item, lines_of
+from lab.data.language.ragged import Ragged
 from lab.data.language.ragged_module import Held, RaggedModule
 from lab.data.language.tree_files import NO_LABEL, TREES, Tree, TreeCorpus, read_tree, read_tree_corpus
 from lab.data.language.vocabulary import PAD, Vocabulary
@@ -88,22 +87,12 @@ class TreeModule(RaggedModule):
             for split, trees in splits.items()
         }
         self.spec = self._specify(labels["train"], roots["train"])
-        train = self._splits["train"][0]
-        self.order = LengthOrder(train.lengths, config.batch_size, seed)
-        if not self.order.num_batches:
-            raise UserError(
-                f"corpus {config.name!r} has {len(train):,} training trees, fewer than data.batch_size="
-                f"{config.batch_size}."
-            )
+        self.order = self._ordered(config.name, config.batch_size, seed)
 
     def items(self, sources: Sequence[str]) -> Iterator[Item]:
         """Trees in brackets, one a line of a file or of standard input; labels may stand in them."""
-        for source in sources:
-            lines = [(number, line) for number, line in enumerate(text_of(source).splitlines(), 1) if line.strip()]
-            if not lines:
-                raise UserError(f"{source!r} holds no trees.")
-            for number, line in lines:
-                yield Item(f"{source}:{number}", self.encode(line, f"{source!r}, line {number}"))
+        for source, number, line in lines_of(sources):
+            yield Item(f"{source}:{number}", self.encode(line, f"{source!r}, line {number}"))
 
     def texts(self, texts: Sequence[str]) -> Iterator[Item]:
         for text in texts:

@@ -108,7 +108,7 @@ def test_a_module_goes_on_where_its_state_says() -> None:
 
 
 def test_too_few_sequences_are_refused() -> None:
-    with pytest.raises(UserError, match=r"corpus 'mine' has 16 training sequences, fewer than data.batch_size=17"):
+    with pytest.raises(UserError, match=r"corpus 'mine' has 16 training samples, fewer than data.batch_size=17"):
         module(corpus(), batch_size=17)
 
 

@@ -117,7 +117,7 @@ def test_a_label_that_training_lacks_is_refused_with_its_place(tmp_path: Path) -
 
 def test_fewer_trees_than_a_minibatch_are_refused() -> None:
     corpus = TreeCorpus({split: [read_tree(text, split) for text in TRAIN] for split in ("train", "val", "test")})
-    with pytest.raises(UserError, match=r"4 training trees, fewer than data\.batch_size=5"):
+    with pytest.raises(UserError, match=r"4 training samples, fewer than data\.batch_size=5"):
         TreeModule(TreeData(batch_size=5), corpus, 0)
     with pytest.raises(UserError, match=r"unknown corpus of trees \(or path\) 'expresions'\. Did you mean"):
         TreeData(name="expresions").build(0)
